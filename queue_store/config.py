@@ -1,0 +1,257 @@
+"""config.toml: its keys, their types and limits, and the strict reading of it.
+
+Every key is declared once, here; the default values stand in the commented config.toml that
+ships with trainctl, so that the file a person reads is the file that counts.
+A home's config.toml is laid over the defaults key by key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from queue_store.errors import ConfigError
+
+Positive = Annotated[int, Meta(ge=1)]
+Steps = Annotated[int, Meta(ge=0)]
+Rate = Annotated[float, Meta(gt=0, le=1)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+NotNegative = Annotated[float, Meta(ge=0)]
+
+LOCKED = ("model.base", "model.method", "model.name", "training.max_length")
+"""Keys that stay as they were once a home has trained a step."""
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of config.toml."""
+
+
+class Lora(Section):
+    r: Positive
+    alpha: Positive
+    dropout: Share
+    targets: list[str]
+
+
+class Model(Section):
+    name: Annotated[str, Meta(min_length=1, max_length=60)]
+    base: Annotated[str, Meta(min_length=1)]
+    method: Literal["full", "lora"]
+    precision: Literal["auto", "bf16", "fp32"]
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"]
+    lora: Lora
+
+
+class Muon(Section):
+    learning_rate: Rate
+    momentum: Share
+    weight_decay: NotNegative
+    adjust: Literal["original", "match_rms_adamw"]
+
+
+class Training(Section):
+    max_length: Annotated[int, Meta(ge=16, le=1_048_576)]
+    batch_size: Positive
+    effective_batch: Positive
+    epochs: Positive
+    learning_rate: Rate
+    warmup_steps: Steps
+    schedule: Literal["constant", "linear", "cosine", "wsd"]
+    schedule_steps: Steps
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "muon"]
+    weight_decay: NotNegative
+    max_grad_norm: NotNegative
+    packing: bool
+    liger: Literal["auto", "on", "off"]
+    gradient_checkpointing: bool
+    deterministic: bool
+    threads: Steps
+    seed: Steps
+    log_steps: Positive
+    eval_steps: Steps
+    save_steps: Positive
+    sample_steps: Steps
+    monitoring_budget: Share
+    muon: Muon
+
+    def __post_init__(self) -> None:
+        if self.effective_batch % self.batch_size:
+            raise ValueError(
+                f"effective_batch {self.effective_batch} is not a multiple of"
+                f" batch_size {self.batch_size}"
+            )
+        if self.schedule != "constant" and self.schedule_steps <= self.warmup_steps:
+            raise ValueError(
+                f'schedule "{self.schedule}" needs schedule_steps above warmup_steps'
+                f" ({self.warmup_steps})"
+            )
+
+
+class Data(Section):
+    profile: str
+    system_prompt: str
+    over_length: Literal["drop", "refuse"]
+    bad_rows: Literal["reject_file", "drop"]
+    validation_split: Annotated[float, Meta(ge=0, lt=0.5)]
+    level: Literal["quick", "standard", "deep"]
+
+
+class Queue(Section):
+    max_attempts: Positive
+    preempt: bool
+    quiet_seconds: NotNegative
+
+
+class Snapshots(Section):
+    keep_checkpoints: Positive
+    keep_best: Steps
+    keep_last: Steps
+    keep_daily: Steps
+    keep_weekly: Steps
+    daily: Annotated[str, Meta(pattern=r"^(([01]\d|2[0-3]):[0-5]\d)?$")]
+    save_seconds: NotNegative
+    warn_free: str
+    stop_free: str
+
+
+class Samples(Section):
+    count: Annotated[int, Meta(ge=0, le=1000)]
+    max_tokens: Positive
+    where: Literal["local"]
+
+
+class Evaluation(Section):
+    sets: list[str]
+
+
+class Console(Section):
+    theme: str
+    ascii: bool
+    keys: dict[str, str]
+
+
+class Watchdog(Section):
+    stall_minutes: NotNegative
+    restarts: Steps
+
+
+class Config(Section):
+    """The whole of config.toml."""
+
+    model: Model
+    training: Training
+    data: Data
+    queue: Queue
+    snapshots: Snapshots
+    samples: Samples
+    evaluation: Evaluation
+    console: Console
+    watchdog: Watchdog
+
+
+def default_path() -> Path:
+    """The commented default config.toml: beside this module in a wheel, at the top of a checkout."""
+    packaged = Path(__file__).with_name("default.toml")
+    return packaged if packaged.is_file() else Path(__file__).parents[1] / "config.toml"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        raise ConfigError("no such file", where=str(path), mend="trainctl init makes one") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read: {error}", where=str(path)) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"not TOML: {error}", where=str(path)) from None
+
+
+def _overlay(
+    default: dict[str, Any], own: dict[str, Any], path: Path, at: str = ""
+) -> dict[str, Any]:
+    """`own` laid over `default`; an unknown key is an error that names its nearest neighbour."""
+    result = dict(default)
+    for key, value in own.items():
+        name = f"{at}{key}"
+        if at == "console.keys.":
+            result[key] = value
+            continue
+        if key not in default:
+            near = difflib.get_close_matches(key, default, 1)
+            mend = f"did you mean {at}{near[0]}?" if near else f"known: {', '.join(default)}"
+            raise ConfigError(f"unknown key {name}", where=str(path), mend=mend)
+        if isinstance(default[key], dict):
+            if not isinstance(value, dict):
+                raise ConfigError(f"{name} is a table, write [{name}]", where=str(path))
+            result[key] = _overlay(default[key], value, path, f"{name}.")
+        else:
+            result[key] = value
+    return result
+
+
+def _convert(raw: dict[str, Any], path: Path) -> Config:
+    try:
+        return msgspec.convert(raw, Config)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        match = re.search(r" - at `\$\.?(.*)`$", text)
+        key = match.group(1) if match else ""
+        what = text[: match.start()] if match else text
+        value: Any = raw
+        for part in re.sub(r"\[.*", "", key).split(".") if key else []:
+            value = value.get(part) if isinstance(value, dict) else None
+        shown = "" if isinstance(value, dict) or value is None else f" = {value!r}"
+        raise ConfigError(f"{key}{shown}: {what}" if key else what, where=str(path)) from None
+
+
+def load(path: Path) -> Config:
+    """The configuration of the home whose config.toml is at `path`, checked.
+
+    Raises ConfigError that names the file, the key, and its neighbour.
+    """
+    return _convert(_overlay(_read(default_path()), _read(path), path), path)
+
+
+def default() -> Config:
+    """The configuration that ships."""
+    path = default_path()
+    return _convert(_read(path), path)
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Plain nested dictionaries, as in TOML."""
+    plain: dict[str, Any] = msgspec.to_builtins(config)
+    return plain
+
+
+def from_dict(raw: dict[str, Any]) -> Config:
+    """The reverse of `to_dict` (settings frozen with an item)."""
+    return msgspec.convert(raw, Config)
+
+
+def flat(raw: dict[str, Any], at: str = "") -> dict[str, Any]:
+    """Dotted keys to values: {"model.name": "tiny", …}."""
+    result: dict[str, Any] = {}
+    for key, value in raw.items():
+        if isinstance(value, dict) and at + key != "console.keys":
+            result.update(flat(value, f"{at}{key}."))
+        else:
+            result[at + key] = value
+    return result
+
+
+def origins(path: Path) -> list[tuple[str, Any, str]]:
+    """Every key with its value and the file that it comes from, in the order of the default file."""
+    own = flat(_read(path))
+    config = flat(to_dict(load(path)))
+    return [
+        (key, value, str(path) if key in own else f"default ({default_path().name})")
+        for key, value in config.items()
+    ]

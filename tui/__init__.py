@@ -1,0 +1,1 @@
+"""Floor 4: the full-screen console (Textual). Never imports torch; asks the engine, is never called by it."""
