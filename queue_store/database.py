@@ -62,7 +62,8 @@ STATE_SCHEMA = (
         learning_rate REAL, manifest_digest TEXT NOT NULL, weights_digest TEXT NOT NULL,
         deleted REAL);
     CREATE TABLE head(one INTEGER PRIMARY KEY CHECK (one = 1),
-        checkpoint INTEGER NOT NULL REFERENCES checkpoints(id));
+        checkpoint INTEGER NOT NULL REFERENCES checkpoints(id),
+        branch INTEGER NOT NULL REFERENCES branches(id));
     CREATE TABLE versions(
         id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, kind TEXT NOT NULL,
         scope TEXT NOT NULL, state TEXT NOT NULL, checkpoint INTEGER NOT NULL REFERENCES checkpoints(id),

@@ -1,0 +1,168 @@
+"""What was measured, step by step: metrics.db.
+
+Rows are never changed: a step that a crash took back stays and is told apart by its run
+(records.line). A loss that is not a number is stored as NULL.
+Writes come in batches from the engine thread; `flush` before a checkpoint's transaction is a
+synced commit, so that no checkpoint is newer than its metrics.
+"""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
+
+from queue_store.database import now, open_metrics
+from queue_store.home import Home
+
+
+@dataclass(frozen=True)
+class StepMetric:
+    """One optimizer step. Cursors count rows in training order, on through the epochs; `loss` is
+    the mean over the step's trained tokens; `tokens` are real ones (no padding); `seconds` wall
+    time; `memory` bytes (device peak, or resident memory on a CPU)."""
+
+    branch: int
+    step: int
+    item: int
+    cursor_from: int
+    cursor_to: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens: int
+    seconds: float
+    memory: int
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A validation tick: `name` of the set, `loss` weighted by token, `seconds` that it took."""
+
+    branch: int
+    step: int
+    name: str
+    loss: float
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Example:
+    """A fixed example of the samples: `prompt` as shown, `expected` the gold answer."""
+
+    id: str
+    set_name: str
+    position: int
+    prompt: str
+    expected: str
+    skill: str
+    level: int | None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the model answered to an example at a step; `similarity` 0 to 1 (never called loss)."""
+
+    branch: int
+    step: int
+    example: str
+    answer: str
+    exact: bool
+    similarity: float
+    tokens: int
+    seconds: float
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+class Metrics:
+    """The engine's writer. One thread only."""
+
+    def __init__(self, home: Home) -> None:
+        self.db: sqlite3.Connection = open_metrics(home)
+        self._steps: list[tuple[object, ...]] = []
+
+    def add_step(self, run: int, metric: StepMetric) -> None:
+        """Keep a step's row until the next flush."""
+        m = metric
+        self._steps.append(
+            (
+                run,
+                m.branch,
+                m.step,
+                m.item,
+                m.cursor_from,
+                m.cursor_to,
+                _number(m.loss),
+                m.learning_rate,
+                _number(m.grad_norm),
+                m.tokens,
+                m.seconds,
+                m.memory,
+                now(),
+            )
+        )
+
+    @property
+    def pending(self) -> int:
+        """Steps not written yet."""
+        return len(self._steps)
+
+    def flush(self) -> None:
+        """Write and sync what is pending."""
+        if not self._steps:
+            return
+        rows, self._steps = self._steps, []
+        self.db.execute("BEGIN IMMEDIATE")
+        self.db.executemany(
+            "INSERT INTO steps(run, branch, step, item, cursor_from, cursor_to, loss,"
+            " learning_rate, grad_norm, tokens, seconds, memory, time)"
+            " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            rows,
+        )
+        self.db.execute("COMMIT")
+
+    def add_validation(self, run: int, v: Validation) -> None:
+        """Write a validation tick's row."""
+        self.db.execute(
+            "INSERT INTO validations(run, branch, step, name, loss, tokens, seconds, time)"
+            " VALUES(?,?,?,?,?,?,?,?)",
+            (run, v.branch, v.step, v.name, _number(v.loss), v.tokens, v.seconds, now()),
+        )
+
+    def set_examples(self, examples: Sequence[Example]) -> None:
+        """Make the fixed examples known (those of before stay, for their history)."""
+        self.db.execute("BEGIN IMMEDIATE")
+        self.db.executemany(
+            "INSERT INTO examples VALUES(?,?,?,?,?,?,?) ON CONFLICT(id) DO UPDATE"
+            " SET position = excluded.position, set_name = excluded.set_name",
+            [astuple(e) for e in examples],
+        )
+        self.db.execute("COMMIT")
+
+    def add_samples(self, run: int, samples: Iterable[Sample]) -> None:
+        """Write a sample tick's rows in one transaction."""
+        self.db.execute("BEGIN IMMEDIATE")
+        self.db.executemany(
+            "INSERT INTO samples(run, branch, step, example, answer, exact, similarity, tokens,"
+            " seconds, time) VALUES(?,?,?,?,?,?,?,?,?,?)",
+            [
+                (run, s.branch, s.step, s.example, s.answer, int(s.exact), s.similarity)
+                + (s.tokens, s.seconds, now())
+                for s in samples
+            ],
+        )
+        self.db.execute("COMMIT")
+
+    def highest_cursor(self, item: int) -> int:
+        """The highest cursor that an item ever reached, on any line; 0 if it never stepped."""
+        row = self.db.execute("SELECT MAX(cursor_to) FROM steps WHERE item = ?", (item,)).fetchone()
+        return int(row[0] or 0)
+
+    def close(self) -> None:
+        self.flush()
+        self.db.close()

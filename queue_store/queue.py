@@ -1,0 +1,217 @@
+"""The queue as it stands: reading it, its order, and the changes of order that a person makes.
+
+Order: high before normal before low; within a priority paused (unfinished) items first, then
+by position. Claims and pages use the one index (state, priority, position).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from queue_store import journal
+from queue_store.database import State, now
+from queue_store.errors import NotFound, Refused
+from queue_store.items import RUNNABLE, Attempt, Item, ItemState, Priority
+
+_ORDER = (
+    " ORDER BY CASE state WHEN 'training' THEN 0 WHEN 'preparing' THEN 0 WHEN 'paused' THEN 1"
+    " WHEN 'queued' THEN 1 ELSE 2 END, CASE WHEN state IN ('paused', 'queued') THEN priority END,"
+    " CASE state WHEN 'paused' THEN 0 ELSE 1 END,"
+    " CASE WHEN state IN ('paused', 'queued') THEN position END, updated DESC, id DESC"
+)
+
+
+def get(state: State, item_id: int) -> Item:
+    """The item of that id. Raises NotFound."""
+    row = state.db.execute("SELECT * FROM items WHERE id = ?", (item_id,)).fetchone()
+    if row is None:
+        raise NotFound(f"no item {item_id}", mend="trainctl queue lists them")
+    return Item.of(row)
+
+
+def items(state: State, of: ItemState | None = None, limit: int = -1) -> list[Item]:
+    """Items in the order in which they will train (the running one first), then the ended ones,
+    newest first; only those in state `of` where it is given."""
+    if of is None:
+        rows = state.db.execute(f"SELECT * FROM items {_ORDER} LIMIT ?", (limit,))
+    else:
+        rows = state.db.execute(
+            "SELECT * FROM items WHERE state = ? ORDER BY priority, position LIMIT ?", (of, limit)
+        )
+    return [Item.of(row) for row in rows]
+
+
+def page(state: State, limit: int = 100) -> list[Item]:
+    """The first `limit` items that will train, in order, the running one first. Uses the index:
+    under a millisecond at any length of the queue."""
+    result = running(state)
+    for priority in Priority:
+        for of in RUNNABLE:
+            left = limit - len(result)
+            if left <= 0:
+                return result
+            rows = state.db.execute(
+                "SELECT * FROM items WHERE state = ? AND priority = ? ORDER BY position LIMIT ?",
+                (of, priority, left),
+            )
+            result += [Item.of(row) for row in rows]
+    return result
+
+
+def running(state: State) -> list[Item]:
+    """The item that prepares or trains (a list of none or one)."""
+    rows = state.db.execute("SELECT * FROM items WHERE state IN ('preparing', 'training')")
+    return [Item.of(row) for row in rows]
+
+
+def counts(state: State) -> dict[str, int]:
+    """How many items are in each state; states without any are 0."""
+    found = dict(state.db.execute("SELECT state, COUNT(*) FROM items GROUP BY state").fetchall())
+    waiting_count = state.db.execute("SELECT COUNT(*) FROM waiting").fetchone()[0]
+    return {s.value: found.get(s.value, 0) for s in ItemState} | {"waiting": waiting_count}
+
+
+def waiting_by_priority(state: State) -> dict[str, int]:
+    """Runnable items per priority: {"high": 0, "normal": 3, "low": 1}."""
+    rows = state.db.execute(
+        "SELECT priority, COUNT(*) FROM items WHERE state IN ('queued', 'paused') GROUP BY priority"
+    )
+    found = dict(rows.fetchall())
+    return {p.word: found.get(int(p), 0) for p in Priority}
+
+
+def next_runnable(state: State, *, above: Priority | None = None) -> Item | None:
+    """The item that trains next; only of a higher priority than `above` where that is given.
+
+    An item that waits after a transient failure is passed over until its time has come.
+    """
+    for priority in Priority:
+        if above is not None and priority >= above:
+            return None
+        for of in RUNNABLE:
+            row = state.db.execute(
+                "SELECT * FROM items WHERE state = ? AND priority = ? AND not_before <= ?"
+                " ORDER BY position LIMIT 1",
+                (of, priority, time.time()),
+            ).fetchone()
+            if row is not None:
+                return Item.of(row)
+    return None
+
+
+def soonest(state: State) -> float | None:
+    """When the next waiting item may run (seconds since the epoch), None if none waits."""
+    value = state.db.execute(
+        "SELECT MIN(not_before) FROM items WHERE state IN ('paused', 'queued') AND not_before > 0"
+    ).fetchone()[0]
+    return None if value is None else float(value)
+
+
+def attempts(state: State, item_id: int) -> list[Attempt]:
+    """The tries of an item, oldest first."""
+    rows = state.db.execute(
+        "SELECT n, started, ended, cause, error FROM attempts WHERE item = ? ORDER BY n", (item_id,)
+    )
+    return [Attempt(*row) for row in rows]
+
+
+def last_position(state: State, priority: Priority) -> float:
+    """The position of the last runnable item of a priority, 0 if there is none."""
+    return _edge(state, priority, "MAX")
+
+
+def first_position(state: State, priority: Priority) -> float:
+    """The position of the first runnable item of a priority, 0 if there is none."""
+    return _edge(state, priority, "MIN")
+
+
+def _edge(state: State, priority: Priority, edge: str) -> float:
+    found = [
+        row[0]
+        for of in RUNNABLE
+        for row in state.db.execute(
+            f"SELECT {edge}(position) FROM items WHERE state = ? AND priority = ?", (of, priority)
+        )
+        if row[0] is not None
+    ]
+    return float((max if edge == "MAX" else min)(found)) if found else 0.0
+
+
+def set_priority(state: State, item_id: int, priority: Priority) -> Item:
+    """Give an item that has not ended another priority; it goes to that priority's end."""
+    with state.transaction() as db:
+        item = _open_item(state, item_id)
+        db.execute(
+            "UPDATE items SET priority = ?, position = ?, updated = ? WHERE id = ?",
+            (priority, last_position(state, priority) + 1, now(), item_id),
+        )
+        text = f"{item.name}: priority {item.priority.word} -> {priority.word}"
+        journal.record(state, "item.priority", text, item=item_id)
+        return get(state, item_id)
+
+
+def move_first(state: State, item_id: int) -> Item:
+    """Put an item before all others of its priority (an unfinished one still goes first)."""
+    with state.transaction() as db:
+        item = _open_item(state, item_id)
+        position = first_position(state, item.priority) - 1
+        db.execute(
+            "UPDATE items SET position = ?, updated = ? WHERE id = ?", (position, now(), item_id)
+        )
+        journal.record(state, "item.moved", f"{item.name} moved to the front", item=item_id)
+        return get(state, item_id)
+
+
+def move_before(state: State, item_id: int, other_id: int) -> Item:
+    """Put an item right before another one; it takes that one's priority."""
+    with state.transaction() as db:
+        item, other = _open_item(state, item_id), _open_item(state, other_id)
+        if item.id == other.id:
+            raise Refused("an item cannot go before itself")
+        previous = state.db.execute(
+            "SELECT MAX(position) FROM items WHERE state IN ('queued', 'paused') AND priority = ?"
+            " AND position < ? AND id <> ?",
+            (other.priority, other.position, item.id),
+        ).fetchone()[0]
+        low = other.position - 2 if previous is None else float(previous)
+        position = (low + other.position) / 2
+        if not low < position < other.position:  # halved until floats ran out: number anew
+            _renumber(state, other.priority)
+            return move_before(state, item_id, other_id)
+        db.execute(
+            "UPDATE items SET priority = ?, position = ?, updated = ? WHERE id = ?",
+            (other.priority, position, now(), item_id),
+        )
+        journal.record(state, "item.moved", f"{item.name} moved before {other.name}", item=item_id)
+        return get(state, item_id)
+
+
+def _renumber(state: State, priority: Priority) -> None:
+    rows = state.db.execute(
+        "SELECT id FROM items WHERE state IN ('queued', 'paused') AND priority = ? ORDER BY position",
+        (priority,),
+    ).fetchall()
+    for place, row in enumerate(rows, 1):
+        state.db.execute("UPDATE items SET position = ? WHERE id = ?", (float(place), row[0]))
+
+
+def _open_item(state: State, item_id: int) -> Item:
+    item = get(state, item_id)
+    if not item.runnable and item.state not in (ItemState.TRAINING, ItemState.PREPARING):
+        raise Refused(f"item {item.id} ({item.name}) is {item.state}: it is not in the queue")
+    return item
+
+
+def set_waiting(state: State, files: list[dict[str, Any]]) -> None:
+    """What lies in the inbox and is not taken: dicts of path, name, priority, reason, since."""
+    with state.transaction() as db:
+        db.execute("DELETE FROM waiting")
+        db.executemany(
+            "INSERT INTO waiting VALUES(:path, :name, :priority, :reason, :since)", files
+        )
+
+
+def waiting(state: State) -> list[dict[str, Any]]:
+    """The files in the inbox that are not taken, each with its reason; oldest first."""
+    return [dict(r) for r in state.db.execute("SELECT * FROM waiting ORDER BY since, path")]

@@ -1,0 +1,240 @@
+"""Every move of an item's state, each in one transaction with its event.
+
+`move_state` is the one place that changes a state; the functions below it are the moves that
+the rest of the program speaks of (claim, trained, fail, skip, retry, …).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from queue_store import journal, queue
+from queue_store.database import State, now
+from queue_store.errors import Refused
+from queue_store.items import ALLOWED, Item, ItemState
+
+S = ItemState
+TRANSIENT_CAUSES = frozenset({"out of memory", "CUDA error", "I/O error", "killed"})
+"""Failures that may not come again: tried `queue.max_attempts` times, with backoff."""
+
+MAX_CRASHES = 3
+"""Crashes without a step beyond the item's highest ever, after which the item fails."""
+
+
+def backoff(failures: int) -> float:
+    """Seconds before the next try after so many transient failures: 2, 4, 8 … at most 60."""
+    return float(min(60, 2**failures))
+
+
+def move_state(
+    state: State,
+    item_id: int,
+    to: ItemState,
+    text: str,
+    *,
+    kind: str | None = None,
+    data: dict[str, Any] | None = None,
+    **columns: Any,
+) -> Item:
+    """Move an item to another state, set `columns`, and journal it as `kind` (`item.<state>`).
+
+    Raises Refused for a move that the table of items.ALLOWED does not have.
+    """
+    with state.transaction() as db:
+        item = queue.get(state, item_id)
+        if to != item.state and to not in ALLOWED[item.state]:
+            raise Refused(f"item {item.id} ({item.name}) is {item.state} and cannot become {to}")
+        values = {"state": to.value, "updated": now(), **columns}
+        sets = ", ".join(f"{name} = ?" for name in values)
+        db.execute(f"UPDATE items SET {sets} WHERE id = ?", (*values.values(), item.id))
+        journal.record(state, kind or f"item.{to.value}", text, item=item.id, data=data)
+        return queue.get(state, item_id)
+
+
+def claim(state: State) -> Item | None:
+    """Take the next runnable item for training: it becomes `preparing` and an attempt begins."""
+    with state.transaction() as db:
+        item = queue.next_runnable(state)
+        if item is None:
+            return None
+        n = db.execute("SELECT COUNT(*) FROM attempts WHERE item = ?", (item.id,)).fetchone()[0] + 1
+        db.execute("INSERT INTO attempts(item, n, started) VALUES(?,?,?)", (item.id, n, now()))
+        verb = "goes on" if item.cursor else "begins"
+        return move_state(
+            state, item.id, S.PREPARING, f"{item.name} {verb}", data={"attempt": n}, reason=""
+        )
+
+
+def end_attempt(state: State, item_id: int, cause: str, error: str = "") -> None:
+    """Close the item's running attempt, if there is one."""
+    state.db.execute(
+        "UPDATE attempts SET ended = ?, cause = ?, error = ? WHERE item = ? AND ended IS NULL",
+        (now(), cause, error, item_id),
+    )
+
+
+def prepared(
+    state: State,
+    item_id: int,
+    *,
+    key: str,
+    settings: dict[str, Any],
+    rows: int,
+    epochs: int,
+    steps: int,
+    held_out: int,
+    report: dict[str, Any],
+) -> Item:
+    """Freeze what an item trains on: from now on edits of config.toml do not reach it."""
+    with state.transaction() as db:
+        db.execute(
+            "UPDATE items SET prepared=?, settings=?, rows=?, epochs=?, steps=?, held_out=?,"
+            " report=?, updated=? WHERE id=?",
+            (
+                key,
+                orjson.dumps(settings).decode(),
+                rows,
+                epochs,
+                steps,
+                held_out,
+                orjson.dumps(report).decode(),
+                now(),
+                item_id,
+            ),
+        )
+        item = queue.get(state, item_id)
+        text = f"{item.name} prepared: {rows} rows, {steps} steps"
+        journal.record(state, "item.prepared", text, item=item_id, data={"key": key})
+        return item
+
+
+def training(state: State, item_id: int, text: str) -> Item:
+    """The item's first step is about to run."""
+    return move_state(state, item_id, S.TRAINING, text)
+
+
+def trained(state: State, item_id: int, step: int) -> Item:
+    """All rows have trained; the next checkpoint makes it done."""
+    with state.transaction() as db:
+        order = db.execute("SELECT COALESCE(MAX(trained_order), 0) + 1 FROM items").fetchone()[0]
+        item = queue.get(state, item_id)
+        end_attempt(state, item_id, "trained")
+        text = f"{item.name} trained, every row, at step {step}"
+        return move_state(state, item_id, S.TRAINED, text, trained_order=order, crashes=0)
+
+
+def suspend(state: State, item_id: int, cause: str, text: str) -> Item:
+    """Unfinished and not stepping: stopped, pre-empted, recovered."""
+    with state.transaction():
+        end_attempt(state, item_id, cause)
+        return move_state(state, item_id, S.PAUSED, text, reason=cause)
+
+
+def fail(state: State, item_id: int, cause: str, error: str, max_attempts: int) -> Item:
+    """The item's try failed. A transient cause queues it again, after a pause, until
+    `max_attempts` such failures; any other fails it at once."""
+    with state.transaction():
+        end_attempt(state, item_id, cause, error)
+        item = queue.get(state, item_id)
+        failures = sum(a.cause in TRANSIENT_CAUSES for a in queue.attempts(state, item_id))
+        if cause in TRANSIENT_CAUSES and failures < max_attempts:
+            wait = backoff(failures)
+            text = f"{item.name}: {cause}, try {failures} of {max_attempts}, again in {wait:.0f} s"
+            return move_state(
+                state,
+                item_id,
+                S.PAUSED,
+                text,
+                kind="item.retry",
+                data={"cause": cause, "error": error},
+                reason=f"{cause}, waits {wait:.0f} s",
+                error=error,
+                not_before=now() + wait,
+            )
+        return move_state(
+            state,
+            item_id,
+            S.FAILED,
+            f"{item.name} failed: {cause}: {error}",
+            data={"cause": cause, "error": error},
+            reason=cause,
+            error=error,
+        )
+
+
+def skip(state: State, item_id: int, reason: str, *, undone: bool = False) -> Item:
+    """End an item early, keeping what it taught (or, undone, not)."""
+    with state.transaction():
+        item = queue.get(state, item_id)
+        if item.state not in (S.QUEUED, S.PAUSED, S.PREPARING, S.TRAINING):
+            raise Refused(f"item {item.id} ({item.name}) is {item.state}: nothing to skip")
+        end_attempt(state, item_id, "skipped", reason)
+        how = "undone" if undone else "what it taught is kept"
+        text = f"{item.name} skipped ({how})" + (f": {reason}" if reason else "")
+        return move_state(state, item_id, S.SKIPPED, text, reason=reason or "skipped by hand")
+
+
+def retry(state: State, item_id: int) -> Item:
+    """Queue a failed or skipped item again, where its cursor stands, with fresh attempts."""
+    with state.transaction() as db:
+        item = queue.get(state, item_id)
+        if item.state not in (S.FAILED, S.SKIPPED):
+            raise Refused(
+                f"item {item.id} ({item.name}) is {item.state}",
+                mend="retry takes failed and skipped items",
+            )
+        # The tries so far stay on record; they no longer count against the new ones.
+        db.execute(
+            "UPDATE attempts SET cause = cause || ', retried' WHERE item = ? AND cause <> ''",
+            (item_id,),
+        )
+        to = S.PAUSED if item.cursor else S.QUEUED
+        return move_state(
+            state,
+            item_id,
+            to,
+            f"{item.name} queued again",
+            kind="item.retried",
+            reason="",
+            error="",
+            crashes=0,
+            crashed_at=-1,
+            not_before=0,
+            position=queue.last_position(state, item.priority) + 1,
+        )
+
+
+def crashed(state: State, item_id: int, highest: int) -> Item:
+    """The process died while the item trained (`highest`: the highest cursor it ever reached).
+
+    Burns no attempt; three crashes without a row beyond that cursor fail it.
+    """
+    with state.transaction():
+        item = queue.get(state, item_id)
+        crashes = item.crashes + 1 if highest <= item.crashed_at else 1
+        end_attempt(state, item_id, "restart")
+        if crashes >= MAX_CRASHES:
+            error = f"{crashes} crashes without a step beyond row {highest}"
+            return move_state(
+                state,
+                item_id,
+                S.FAILED,
+                f"{item.name} failed: {error}",
+                reason="crashes",
+                error=error,
+                crashes=crashes,
+                crashed_at=highest,
+            )
+        text = f"{item.name} recovered after the engine died"
+        return move_state(
+            state,
+            item_id,
+            S.PAUSED,
+            text,
+            kind="item.recovered",
+            reason="recovered",
+            crashes=crashes,
+            crashed_at=highest,
+        )
