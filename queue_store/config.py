@@ -32,14 +32,14 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """A table of config.toml."""
 
 
-class Lora(Section):
+class Lora(Section, frozen=True):
     r: Positive
     alpha: Positive
     dropout: Share
     targets: list[str]
 
 
-class Model(Section):
+class Model(Section, frozen=True):
     name: Annotated[str, Meta(min_length=1, max_length=60)]
     base: Annotated[str, Meta(min_length=1)]
     method: Literal["full", "lora"]
@@ -48,14 +48,14 @@ class Model(Section):
     lora: Lora
 
 
-class Muon(Section):
+class Muon(Section, frozen=True):
     learning_rate: Rate
     momentum: Share
     weight_decay: NotNegative
     adjust: Literal["original", "match_rms_adamw"]
 
 
-class Training(Section):
+class Training(Section, frozen=True):
     max_length: Annotated[int, Meta(ge=16, le=1_048_576)]
     batch_size: Positive
     effective_batch: Positive
@@ -93,7 +93,7 @@ class Training(Section):
             )
 
 
-class Data(Section):
+class Data(Section, frozen=True):
     profile: str
     system_prompt: str
     over_length: Literal["drop", "refuse"]
@@ -102,13 +102,13 @@ class Data(Section):
     level: Literal["quick", "standard", "deep"]
 
 
-class Queue(Section):
+class Queue(Section, frozen=True):
     max_attempts: Positive
     preempt: bool
     quiet_seconds: NotNegative
 
 
-class Snapshots(Section):
+class Snapshots(Section, frozen=True):
     keep_checkpoints: Positive
     keep_best: Steps
     keep_last: Steps
@@ -120,28 +120,28 @@ class Snapshots(Section):
     stop_free: str
 
 
-class Samples(Section):
+class Samples(Section, frozen=True):
     count: Annotated[int, Meta(ge=0, le=1000)]
     max_tokens: Positive
     where: Literal["local"]
 
 
-class Evaluation(Section):
+class Evaluation(Section, frozen=True):
     sets: list[str]
 
 
-class Console(Section):
+class Console(Section, frozen=True):
     theme: str
     ascii: bool
     keys: dict[str, str]
 
 
-class Watchdog(Section):
+class Watchdog(Section, frozen=True):
     stall_minutes: NotNegative
     restarts: Steps
 
 
-class Config(Section):
+class Config(Section, frozen=True):
     """The whole of config.toml."""
 
     model: Model
@@ -156,7 +156,7 @@ class Config(Section):
 
 
 def default_path() -> Path:
-    """The commented default config.toml: beside this module in a wheel, at the top of a checkout."""
+    """The commented default: beside this module in a wheel, at the top of a checkout."""
     packaged = Path(__file__).with_name("default.toml")
     return packaged if packaged.is_file() else Path(__file__).parents[1] / "config.toml"
 
@@ -248,7 +248,7 @@ def flat(raw: dict[str, Any], at: str = "") -> dict[str, Any]:
 
 
 def origins(path: Path) -> list[tuple[str, Any, str]]:
-    """Every key with its value and the file that it comes from, in the order of the default file."""
+    """Every key with its value and the file it comes from, in the order of the default file."""
     own = flat(_read(path))
     config = flat(to_dict(load(path)))
     return [

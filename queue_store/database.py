@@ -66,7 +66,8 @@ STATE_SCHEMA = (
         branch INTEGER NOT NULL REFERENCES branches(id));
     CREATE TABLE versions(
         id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, kind TEXT NOT NULL,
-        scope TEXT NOT NULL, state TEXT NOT NULL, checkpoint INTEGER NOT NULL REFERENCES checkpoints(id),
+        scope TEXT NOT NULL, state TEXT NOT NULL,
+        checkpoint INTEGER NOT NULL REFERENCES checkpoints(id),
         branch INTEGER NOT NULL, step INTEGER NOT NULL, created REAL NOT NULL,
         description TEXT NOT NULL, size_bytes INTEGER NOT NULL, verified_at REAL,
         pinned INTEGER NOT NULL DEFAULT 0, tags TEXT NOT NULL DEFAULT '[]',

@@ -27,7 +27,7 @@ _crash_counts: dict[str, int] = {}
 
 
 def crash_point(name: str) -> None:
-    """Kill this process with SIGKILL if `$TRAINCTL_CRASH_AT` is `name` or `name:n` (the nth pass)."""
+    """SIGKILL this process if `$TRAINCTL_CRASH_AT` is `name`, or `name:n` at the nth pass."""
     wanted = os.environ.get(CRASH_VARIABLE)
     if not wanted:
         return
@@ -64,7 +64,7 @@ def make_folder(path: Path) -> Path:
 
 
 def new_tmp(home: Home, prefix: str) -> Path:
-    """A fresh folder under store/tmp; what is left there after a crash is swept at the next start."""
+    """A fresh folder under store/tmp; what a crash leaves there is swept at the next start."""
     make_folder(home.tmp)
     return Path(tempfile.mkdtemp(prefix=f"{prefix}-{os.getpid()}-", dir=home.tmp))
 
@@ -91,7 +91,7 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600, sync: bool = True) 
             file.flush()
             if sync:
                 os.fsync(file.fileno())
-        os.replace(name, path)
+        Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -120,7 +120,7 @@ def rename_no_replace(source: Path, target: Path) -> None:
     # rename is only open to a person who works in the store by hand.
     if target.exists() or target.is_symlink():
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
-    os.rename(source, target)
+    source.rename(target)
 
 
 def publish(tmp_folder: Path, final_folder: Path, *, synced: Iterable[str] = ()) -> None:

@@ -39,7 +39,7 @@ class ConfigError(TrainctlError):
 
 
 class Refused(TrainctlError):
-    """The request is understood and not done, because it would lose something or makes no sense now."""
+    """Understood and not done: it would lose something, or makes no sense now."""
 
     code = "refused"
 
