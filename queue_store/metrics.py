@@ -151,8 +151,10 @@ class Metrics:
             "INSERT INTO samples(run, branch, step, example, answer, exact, similarity, tokens,"
             " seconds, time) VALUES(?,?,?,?,?,?,?,?,?,?)",
             [
-                (run, s.branch, s.step, s.example, s.answer, int(s.exact), s.similarity)
-                + (s.tokens, s.seconds, now())
+                (
+                    *(run, s.branch, s.step, s.example, s.answer, int(s.exact), s.similarity),
+                    *(s.tokens, s.seconds, now()),
+                )
                 for s in samples
             ],
         )

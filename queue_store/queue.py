@@ -189,7 +189,8 @@ def move_before(state: State, item_id: int, other_id: int) -> Item:
 
 def _renumber(state: State, priority: Priority) -> None:
     rows = state.db.execute(
-        "SELECT id FROM items WHERE state IN ('queued', 'paused') AND priority = ? ORDER BY position",
+        "SELECT id FROM items WHERE state IN ('queued', 'paused') AND priority = ?"
+        " ORDER BY position",
         (priority,),
     ).fetchall()
     for place, row in enumerate(rows, 1):

@@ -1,4 +1,4 @@
-"""Rows of branches, runs, checkpoints and the head, and the transactions that move the head.
+"""Rows of branches, runs, checkpoints and the head, and a checkpoint's one transaction.
 
 A run is one unbroken stretch of steps in one process; it starts at a checkpoint. A checkpoint
 was saved in a run. Together they form the line of the head: what is not on it was taken back.
@@ -15,11 +15,10 @@ import orjson
 from queue_store import durable, journal, queue
 from queue_store.database import State, now
 from queue_store.errors import NotFound
-from queue_store.items import Item, ItemState, Priority
+from queue_store.items import ItemState
 from queue_store.transitions import move_state
 
 S = ItemState
-ROLLED_BACK = "rolled back"
 
 
 @dataclass(frozen=True)
@@ -192,7 +191,8 @@ def insert_checkpoint(
     return int(row.lastrowid or 0)
 
 
-def _set_head(state: State, checkpoint_id: int, branch: int) -> None:
+def set_head(state: State, checkpoint_id: int, branch: int) -> None:
+    """Part of a larger transaction: stand on this checkpoint, on this branch."""
     state.db.execute(
         "INSERT INTO head VALUES(1, ?, ?) ON CONFLICT(one) DO UPDATE"
         " SET checkpoint = excluded.checkpoint, branch = excluded.branch",
@@ -210,7 +210,7 @@ def start(state: State, weights_digest: str, base: str) -> Head:
             " manifest_digest, weights_digest) VALUES(0, 'base', 'base', ?, 0, ?, ?, 0, '', ?)",
             (branch, progress.dumps(), now(), weights_digest),
         )
-        _set_head(state, 0, branch)
+        set_head(state, 0, branch)
         text = f"starts from {base}, weights {weights_digest[:12]}"
         journal.record(state, "start", text, branch=branch, step=0, data={"base": base})
         found = head(state)
@@ -276,7 +276,7 @@ def commit_checkpoint(
                 cursor=(one.rows or 0) * (one.epochs or 1),
                 step=one.steps or 0,
             )
-        _set_head(state, row, branch)
+        set_head(state, row, branch)
         journal.record(
             state,
             "checkpoint",
@@ -333,74 +333,3 @@ def line(state: State, *, live: bool) -> list[tuple[int, int | None]]:
         row = state.db.execute("SELECT checkpoint FROM runs WHERE id = ?", (found.run,)).fetchone()
         found = checkpoint(state, row[0])
     return result
-
-
-def move_head(
-    state: State,
-    target: Checkpoint,
-    *,
-    why: str,
-    branch: int | None = None,
-    rolled_back: bool = False,
-    new: bool = True,
-) -> Head:
-    """Stand on `target` from now on; items and cursors become those of that moment.
-
-    `new`: start a branch there (a decision; a crash goes on along its own). `branch`: one that
-    the caller has made. `rolled_back`: items that trained only on the branch left are skipped
-    with that reason; otherwise they go to the front of the queue.
-    The caller's item (skipped, failed) has its state set by its own move before.
-    """
-    with state.transaction():
-        before = head(state)
-        if branch is None:
-            branch = before.branch if before else target.branch
-            if new:
-                branch = new_branch(state, branch, target.id, target.step, why)
-        _set_head(state, target.id, branch)
-        _reconcile(state, target.progress, rolled_back=rolled_back)
-        journal.record(
-            state, "head", why, branch=branch, step=target.step, data={"checkpoint": target.id}
-        )
-        found = head(state)
-        assert found is not None
-        return found
-
-
-def _reconcile(state: State, progress: Progress, *, rolled_back: bool) -> None:
-    """Make every item agree with the progress recorded at the new head."""
-    touched = state.db.execute(
-        "SELECT * FROM items WHERE cursor > 0 OR trained_order IS NOT NULL"
-        " OR state IN ('preparing', 'training', 'trained', 'done') ORDER BY trained_order, id"
-    ).fetchall()
-    front: list[Item] = []
-    for item in map(Item.of, touched):
-        cursor, step = progress.cursors.get(item.id, (0, 0))
-        if item.id in progress.finished:
-            if item.state is not S.DONE:
-                move_state(state, item.id, S.DONE, f"{item.name} is part of the model", reason="")
-            continue
-        state.db.execute(
-            "UPDATE items SET cursor = ?, step = ? WHERE id = ?", (cursor, step, item.id)
-        )
-        if item.state in (S.FAILED, S.REJECTED, S.QUEUED):
-            continue
-        if item.state is S.SKIPPED:
-            if item.reason == ROLLED_BACK and cursor:
-                move_state(state, item.id, S.PAUSED, f"{item.name} goes on", reason="unfinished")
-            continue
-        if cursor:
-            if item.state is not S.PAUSED:
-                text = f"{item.name} goes on from row {cursor}"
-                move_state(state, item.id, S.PAUSED, text, reason="recovered", trained_order=None)
-        elif rolled_back and item.state in (S.DONE, S.TRAINED, S.PAUSED, S.TRAINING):
-            text = f"{item.name} trained on the branch left"
-            move_state(state, item.id, S.SKIPPED, text, reason=ROLLED_BACK, trained_order=None)
-        elif item.state in (S.DONE, S.TRAINED):
-            front.append(item)
-        elif item.state in (S.TRAINING, S.PREPARING):
-            move_state(state, item.id, S.PAUSED, f"{item.name} waits", reason="recovered")
-    for item in reversed(front):
-        text = f"{item.name} trains again: no checkpoint contains it"
-        position = queue.first_position(state, Priority(item.priority)) - 1
-        move_state(state, item.id, S.QUEUED, text, position=position, reason="", trained_order=None)
