@@ -1,4 +1,4 @@
-"""A small byte-level BPE with ChatML tokens, and model folders around it, for tests of preparing."""
+"""A small byte-level BPE with ChatML tokens and model folders around it: for tests of preparing."""
 
 from __future__ import annotations
 

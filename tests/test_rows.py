@@ -237,6 +237,9 @@ def test_real_rows_pass() -> None:
 
 
 def test_intake_stays_light() -> None:
-    code = "import sys, queue_store.rows as r; print([m for m in ('numpy','torch') if m in sys.modules])"
+    code = (
+        "import sys, queue_store.rows; "
+        "print([name for name in ('numpy', 'torch', 'tokenizers') if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
