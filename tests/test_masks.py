@@ -115,6 +115,24 @@ def test_masks_equal_transformers_assistant_masks_where_the_template_marks_them(
         assert same.trained.tolist() == ours.trained.tolist()
 
 
+def test_a_token_across_the_end_of_a_marked_segment_trains_as_in_transformers(
+    tmp_path: Path,
+) -> None:
+    template = (
+        "{% for m in messages %}<|im_start|>{% if m.role == 'assistant' %}{% generation %}"
+        "{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}e{% endfor %}"
+    )
+    rows = [chat("th", "so th", "x", "th")]
+    encoded, _ = encode(tmp_path, rows, template)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")
+    theirs = tokenizer.apply_chat_template(
+        rows[0]["messages"], return_dict=True, return_assistant_tokens_mask=True
+    )
+    assert trained_text(encoded[0], tmp_path / "model") == ["so the", "the"]
+    assert isinstance(encoded[0], EncodedRow)
+    assert encoded[0].trained.astype(int).tolist() == theirs["assistant_masks"]
+
+
 def test_every_assistant_turn_trains_with_its_end_token_and_nothing_else(tmp_path: Path) -> None:
     encoded, _ = encode(tmp_path, MULTI)
     folder = tmp_path / "model"
