@@ -20,7 +20,7 @@ from evaluation.draw import Draw, share
 GENERATOR_ID = "trainctl_binary"
 GENERATOR_VERSION = "1.0.0"
 HELD_OUT_SHARE = 0.15
-MOST_ROWS = 1_000_000
+MOST_ROWS = 200_000
 LEVELS = range(1, 31)
 ENUMERATED = 1 << 14
 """Operations with at most so many problems are listed; of larger ones problems are drawn."""

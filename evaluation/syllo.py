@@ -22,7 +22,7 @@ from evaluation.lexicon import Word, lexicon
 GENERATOR_ID = "trainctl_syllo"
 GENERATOR_VERSION = "1.0.0"
 HELD_OUT_SHARE = 0.15
-MOST_ROWS = 1_000_000
+MOST_ROWS = 200_000
 
 
 @dataclass(frozen=True)
