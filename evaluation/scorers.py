@@ -64,7 +64,7 @@ _NUMBER = re.compile(r"[-+]?(?:\d[\d,]*)?\.?\d+")
 
 
 def _number_after_marker(text: str) -> Decimal | None:
-    """The number that follows the last "####"; thousands commas and a currency sign may be there."""
+    """The number that follows the last "####", with thousands commas and $ or without."""
     _, marker, rest = text.rpartition("####")
     first = rest.strip().partition("\n")[0].strip().removeprefix("$").rstrip(".% ")
     if not marker or not _NUMBER.fullmatch(first):

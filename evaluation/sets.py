@@ -15,15 +15,15 @@ from blake3 import blake3
 
 from queue_store.errors import DataError, NotFound
 from queue_store.home import Home
-from queue_store.rows import BadRow, Message, Row, prompt_digest, read_rows
+from queue_store.rows import BadRow, Row, prompt_digest, read_rows
 
 
 @dataclass(frozen=True)
 class Example:
     id: str
     """Unique in its set: the row's puzzle_id, sample_id or id, else its line."""
-    messages: tuple[Message, ...]
-    """What is asked: every turn before the expected answer."""
+    prompt: tuple[dict[str, str], ...]
+    """What is asked: every turn before the expected answer, as {"role": …, "content": …}."""
     expected: str
     skill: str
     level: int | None
@@ -61,7 +61,7 @@ def _example(row: Row, path: Path, taken: set[str]) -> Example:
     level = data.get("level")
     return Example(
         id=name,
-        messages=row.messages[:-1],
+        prompt=tuple({"role": m.role, "content": m.content} for m in row.messages[:-1]),
         expected=row.messages[-1].content,
         skill=str(data.get("skill", "")),
         level=level if type(level) is int else None,
@@ -71,14 +71,13 @@ def _example(row: Row, path: Path, taken: set[str]) -> Example:
 
 def load_set(path: Path) -> EvalSet:
     """Read one set. Raises DataError with file and line for a row that cannot be asked."""
-    hasher = blake3()
     taken: set[str] = set()
     examples = []
-    for row in read_rows(path, on_bytes=hasher.update):
+    for row in read_rows(path):
         if isinstance(row, BadRow):
             raise DataError(row.reason, where=f"{path}:{row.line}", mend="mend or remove the row")
         examples.append(_example(row, path, taken))
-    return EvalSet(path.stem, hasher.hexdigest(), tuple(examples))
+    return EvalSet(path.stem, blake3(path.read_bytes()).hexdigest(), tuple(examples))
 
 
 def load_sets(home: Home, names: Sequence[str] = ()) -> list[EvalSet]:
