@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -67,13 +68,14 @@ def is_held_out(name: str, values: tuple[int, ...]) -> bool:
     return share(f"binary held out 1\n{name}\n{values}") < HELD_OUT_SHARE
 
 
-def _listed(name: str, bits: int, held_out: bool) -> list[tuple[int, ...]] | None:
+@cache
+def _listed(name: str, bits: int, held_out: bool) -> tuple[tuple[int, ...], ...] | None:
     """All problems of an operation, or None where there are too many."""
     operation = OPERATIONS[name]
     if (1 << (bits * operation.arguments)) > ENUMERATED:
         return None
     every = product(range(1 << bits), repeat=operation.arguments)
-    return [v for v in every if operation.allowed(*v) and is_held_out(name, v) == held_out]
+    return tuple(v for v in every if operation.allowed(*v) and is_held_out(name, v) == held_out)
 
 
 def _drawn(name: str, bits: int, held_out: bool) -> int:

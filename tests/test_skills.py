@@ -104,6 +104,7 @@ def test_syllo_held_out_sets_of_words_never_occur_in_training_rows() -> None:
     train = set.union(*(sets(level, seed, False) for level in (1, 2) for seed in (1, 2)))
     assert not held & train
     assert all(syllo.is_held_out(sorted(words)) for words in held)
+    assert all(syllo.is_held_out(sorted(words, reverse=True)) for words in held)
     share = sum(syllo.is_held_out((str(n),)) for n in range(4000)) / 4000
     assert 0.13 < share < 0.17
 
@@ -137,6 +138,16 @@ PYTHON_RESULT = {
     "todecimal": lambda a: a,
 }
 
+WIDTH = {
+    "add": lambda bits: bits + 1,
+    "multiply": lambda bits: 2 * bits,
+    "increment": lambda bits: bits + 1,
+    "multiply_by_2": lambda bits: bits + 1,
+    "equals": lambda bits: 1,
+    "lessthan": lambda bits: 1,
+    "greaterthan": lambda bits: 1,
+}
+
 
 @settings(max_examples=60, deadline=None)
 @given(level=st.integers(1, 30), seed=st.integers(0, 10**9), held_out=st.booleans())
@@ -157,6 +168,8 @@ def test_binary_results_are_those_of_python_integers(level: int, seed: int, held
         given_result = int(answer) if name == "todecimal" else value(answer)
         assert given_result == PYTHON_RESULT[name](*values) >= 0
         assert binary.is_held_out(name, tuple(values)) == held_out
+        if name != "todecimal":
+            assert len(answer) == WIDTH.get(name, lambda bits: bits)(level + 1)
 
 
 def test_binary_holds_out_a_problem_at_every_width_and_seed() -> None:
