@@ -1,0 +1,113 @@
+"""Held-out sets: the JSONL files in a home's evaluation/ folder, which never train.
+
+A row is a conversation whose last turn is the expected answer; the turns before it are asked.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+from queue_store.errors import DataError, NotFound
+from queue_store.home import Home
+from queue_store.rows import BadRow, Row, prompt_digest, read_rows
+
+
+@dataclass(frozen=True)
+class Example:
+    id: str
+    """Unique in its set: the row's puzzle_id, sample_id or id, else its line."""
+    prompt: tuple[dict[str, str], ...]
+    """What is asked: every turn before the expected answer, as {"role": …, "content": …}."""
+    expected: str
+    skill: str
+    level: int | None
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class EvalSet:
+    name: str
+    """The file's name without .jsonl."""
+    digest: str
+    """BLAKE3 of the file's bytes, hexadecimal."""
+    examples: tuple[Example, ...]
+
+
+def set_files(home: Home) -> dict[str, Path]:
+    """The names and files of the home's sets, in the order of their names."""
+    if not home.evaluation.is_dir():
+        return {}
+    files = (p for p in home.evaluation.glob("*.jsonl") if not p.name.startswith("."))
+    return {path.stem: path for path in sorted(files)}
+
+
+def _example(row: Row, path: Path, taken: set[str]) -> Example:
+    where = f"{path}:{row.line}"
+    if not row.messages or row.messages[-1].role != "assistant":
+        raise DataError("has no expected answer", where=where, mend="end it with an assistant turn")
+    data = row.metadata
+    named = next((data[k] for k in ("puzzle_id", "sample_id", "id") if data.get(k)), None)
+    name = f"line {row.line}" if named is None else str(named)
+    if name in taken:
+        # Ids of other generators repeat (they restart at every level).
+        name = f"{name} (line {row.line})"
+    taken.add(name)
+    level = data.get("level")
+    return Example(
+        id=name,
+        prompt=tuple({"role": m.role, "content": m.content} for m in row.messages[:-1]),
+        expected=row.messages[-1].content,
+        skill=str(data.get("skill", "")),
+        level=level if type(level) is int else None,
+        metadata=data,
+    )
+
+
+def load_set(path: Path) -> EvalSet:
+    """Read one set. Raises DataError with file and line for a row that cannot be asked."""
+    taken: set[str] = set()
+    examples = []
+    for row in read_rows(path):
+        if isinstance(row, BadRow):
+            raise DataError(row.reason, where=f"{path}:{row.line}", mend="mend or remove the row")
+        examples.append(_example(row, path, taken))
+    return EvalSet(path.stem, blake3(path.read_bytes()).hexdigest(), tuple(examples))
+
+
+def load_sets(home: Home, names: Sequence[str] = ()) -> list[EvalSet]:
+    """The named sets in the order given; all of them, by name, where `names` is empty.
+
+    Raises NotFound that names the neighbour of an unknown set, DataError for a bad row.
+    """
+    files = set_files(home)
+    for name in names:
+        if name not in files:
+            near = difflib.get_close_matches(name, files, 1)
+            known = f"known: {', '.join(files) or 'none'}"
+            raise NotFound(
+                f"no evaluation set {name!r}",
+                where=str(home.evaluation),
+                mend=f"did you mean {near[0]}?" if near else known,
+            )
+    return [load_set(files[name]) for name in (names or files)]
+
+
+def _digests(home: Home) -> Iterator[str]:
+    for path in set_files(home).values():
+        for row in read_rows(path):
+            if isinstance(row, Row):
+                yield prompt_digest(row)
+
+
+def held_out_digests(home: Home) -> frozenset[str]:
+    """`prompt_digest` of every row of every set: a row with one of these never trains.
+
+    Rows that cannot be read as rows have no prompt and are passed over; `load_sets` names them.
+    """
+    return frozenset(_digests(home))
