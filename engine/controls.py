@@ -6,8 +6,10 @@ tells its `Reporter` what happened, so that the same run can be rank 0 of severa
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
+
+from queue_store.metrics import StepMetric
 
 
 @dataclass(frozen=True)
@@ -29,29 +31,6 @@ class RunItem:
 
 
 @dataclass(frozen=True)
-class StepMetric:
-    """One optimizer step, as kept for ever.
-
-    `global_step` is the number of steps done with it. `loss` is the mean over the step's trained
-    tokens (nats), `learning_rate` the one that this step used, `grad_norm` before clipping,
-    `tokens` without padding, `seconds` without ticks and pauses, `memory` bytes (peak allocated on
-    the GPU, else the process's resident set).
-    """
-
-    branch: int
-    global_step: int
-    item: int
-    cursor_from: int
-    cursor_to: int
-    loss: float
-    learning_rate: float
-    grad_norm: float
-    tokens: int
-    seconds: float
-    memory: int
-
-
-@dataclass(frozen=True)
 class ValidationResult:
     """Mean loss (nats a token) over `tokens` trained tokens of held-out rows, and what it cost."""
 
@@ -63,27 +42,24 @@ class ValidationResult:
 
 
 @dataclass(frozen=True)
-class Example:
-    """A fixed example that is answered at every sample tick.
-
-    `messages` are the turns before the answer, as the chat template takes them; `meta` is carried
-    along untouched for whoever scores (set, index, expected answer).
-    """
+class Prompt:
+    """A fixed example that is answered at every sample tick: the turns before the answer, each
+    {"role", "content"}, as the chat template takes them."""
 
     id: str
     messages: tuple[dict[str, str], ...]
-    meta: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Answer:
     """What the model answered: decoded `text` without the end token, `tokens` generated (the end
-    token included), and whether it ended by itself within the limit."""
+    token included), whether it ended by itself within the limit, and its share of the seconds."""
 
-    example: Example
+    id: str
     text: str
     tokens: int
     ended: bool
+    seconds: float
 
 
 @dataclass(frozen=True)
