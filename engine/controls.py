@@ -32,10 +32,12 @@ class RunItem:
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """Mean loss (nats a token) over `tokens` trained tokens of held-out rows, and what it cost."""
+    """Mean loss (nats a token) over the `tokens` trained tokens of the held-out rows of the set
+    `name`, and what it cost in seconds."""
 
     place: Place
     item: int
+    name: str
     loss: float
     tokens: int
     seconds: float

@@ -94,3 +94,21 @@ def shares(model: torch.nn.Module, training: Training) -> dict[str, float]:
         return {training.optimizer: 1.0}
     muon = sum(counts[n] for n in hidden_matrices(model)) / total
     return {"muon": muon, "adamw": 1 - muon}
+
+
+def apply_settings(optimizer: torch.optim.Optimizer, training: Training) -> None:
+    """Give a live optimizer's groups the rates, decay and momentum of `training`.
+
+    Called at the start of every item: its settings may differ from the last one's. The rule
+    itself (`training.optimizer`) cannot change this way.
+    """
+    for group in optimizer.param_groups:
+        if "adjust_lr_fn" in group:
+            group["base_lr"] = training.muon.learning_rate
+            group["weight_decay"] = training.muon.weight_decay
+            group["momentum"] = training.muon.momentum
+            group["adjust_lr_fn"] = training.muon.adjust
+        else:
+            group["base_lr"] = training.learning_rate
+            matrices = group["params"][0].ndim >= 2
+            group["weight_decay"] = training.weight_decay if matrices else 0.0
