@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,9 @@ PAIRS = (
     ("user_prompt", "assistant_response"),
 )
 """Keys of rows that older tools wrote: (user's turn, assistant's turn)."""
+
+OnBytes = Callable[[bytes], object]
+"""Gets every chunk of a file as it is read (for its digest, for progress)."""
 
 _CHUNK = 1 << 20
 _BADGE = re.compile(r"train_(.+)_level(\d+)_(\d+)_(\d{8}_\d{6})\.jsonl")
@@ -96,7 +99,7 @@ class _Tally:
         self.size += len(chunk)
 
 
-def _chunks(path: Path, tally: _Tally | None) -> Iterator[bytes]:
+def _chunks(path: Path, on_bytes: OnBytes | None) -> Iterator[bytes]:
     """The file's bytes; raises DataError where it cannot be read."""
     try:
         if not path.is_file():
@@ -104,8 +107,8 @@ def _chunks(path: Path, tally: _Tally | None) -> Iterator[bytes]:
             raise DataError(what, where=str(path), mend="give a JSONL file")
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK):
-                if tally is not None:
-                    tally.add(chunk)
+                if on_bytes is not None:
+                    on_bytes(chunk)
                 yield chunk
     except OSError as error:
         reason = error.strerror or str(error)
@@ -234,9 +237,9 @@ def _content(row: object) -> list[tuple[str, str]] | str | BadRow:
 Found = tuple[int, list[tuple[str, str]] | str | BadRow, dict[str, Any]]
 
 
-def _scan(path: Path, tally: _Tally | None = None) -> Iterator[Found | str]:
+def _scan(path: Path, on_bytes: OnBytes | None = None) -> Iterator[Found | str]:
     """Every row's content; first the file's schema_id where line 1 is a header."""
-    chunks = _chunks(path, tally)
+    chunks = _chunks(path, on_bytes)
     rows = number = 0
     for number, line in _lines(chunks):
         if line is None:
@@ -283,14 +286,16 @@ def _metadata(row: dict[str, Any]) -> dict[str, Any]:
     return metadata
 
 
-def read_rows(path: Path) -> Iterator[Row | BadRow]:
+def read_rows(path: Path, *, on_bytes: OnBytes | None = None) -> Iterator[Row | BadRow]:
     """Every row of the file in order, as a Row, or as a BadRow with its reason.
+
+    `on_bytes` sees every chunk as it is read: a digest or progress costs no second pass.
 
     A header (line 1 with schema_id and no content) and blank lines are passed over; a byte
     order mark, CRLF and a last line without a line feed are fine. A file with no rows gives one
     BadRow. Memory: one line. Raises DataError where the file cannot be read.
     """
-    for found in _scan(path):
+    for found in _scan(path, on_bytes):
         if isinstance(found, str):
             continue
         number, content, row = found
@@ -312,7 +317,7 @@ def quick_check(path: Path, *, limit: int = 100) -> QuickCheck:
     declared = ""
     chats = texts = bad = 0
     rejected: list[BadRow] = []
-    for found in _scan(path, tally):
+    for found in _scan(path, tally.add):
         if isinstance(found, str):
             declared = found
             continue
