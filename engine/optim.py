@@ -67,7 +67,7 @@ def make_optimizer(model: torch.nn.Module, training: Training) -> torch.optim.Op
     """The optimizer that `training.optimizer` names, over the model's trained parameters."""
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     rate, decay = training.learning_rate, training.weight_decay
-    adamw = {"betas": BETAS, "eps": EPS, "fused": True}
+    adamw: dict[str, Any] = {"betas": BETAS, "eps": EPS, "fused": True}
     if training.optimizer == "adamw":
         return torch.optim.AdamW(_groups(named, rate, decay), **adamw)
     if training.optimizer != "muon":
@@ -87,7 +87,7 @@ def make_optimizer(model: torch.nn.Module, training: Training) -> torch.optim.Op
 
 
 def shares(model: torch.nn.Module, training: Training) -> dict[str, float]:
-    """The share of the trained parameters that each rule moves, e.g. {"muon": 0.74, "adamw": 0.26}."""
+    """Each rule's share of the trained parameters, for example {"muon": 0.74, "adamw": 0.26}."""
     counts = {n: p.numel() for n, p in model.named_parameters() if p.requires_grad}
     total = sum(counts.values()) or 1
     if training.optimizer != "muon":

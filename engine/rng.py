@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class RngState:
 
     python: tuple[Any, ...]
     numpy: dict[str, Any]
-    torch: torch.Tensor
-    cuda: tuple[torch.Tensor, ...]
+    torch: Tensor
+    cuda: tuple[Tensor, ...]
 
 
 def seed_rng(seed: int) -> None:

@@ -195,9 +195,7 @@ class TrainingRun(TrainerCallback):
             _Pending(step, before, self.cursor, loss, grad_norm, self._rate, tokens, seconds)
         )
         settings = self.settings
-        self.monitoring.monitor.stepped(
-            seconds, step, settings.eval_steps, settings.sample_steps
-        )
+        self.monitoring.monitor.stepped(seconds, step, settings.eval_steps, settings.sample_steps)
         if due:
             self.flush()
 

@@ -97,11 +97,11 @@ def answer(
     with apart(model):
         at = 0
         while at < len(prompts):
-            ids = encoded[at : at + batch_size]
-            limit = min(max_tokens, context - max(map(len, ids)))
+            some = encoded[at : at + batch_size]
+            limit = min(max_tokens, context - max(map(len, some)))
             try:
                 batch = _generate(
-                    model, tokenizer, prompts[at : at + batch_size], ids, limit, waiting
+                    model, tokenizer, prompts[at : at + batch_size], some, limit, waiting
                 )
             except torch.OutOfMemoryError:
                 if batch_size == 1:
@@ -112,7 +112,7 @@ def answer(
             if batch is None:
                 return None
             answers += batch
-            at += len(ids)
+            at += len(some)
     return tuple(answers)
 
 

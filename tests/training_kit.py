@@ -26,6 +26,7 @@ from engine.state import restore_state, save_state
 from engine.ticks import Monitor
 from engine.tiny import make_tiny
 from queue_store import config
+from queue_store.home import Home
 from queue_store.metrics import StepMetric
 
 
@@ -68,9 +69,9 @@ def write_rows(path: Path, count: int, start: int = 0) -> Path:
 
 
 def prepare_file(
-    path: Path, model_folder: Path, root: Path, *, max_length: int = 192, split: float = 0.0
+    path: Path, model_folder: Path, home: Path, *, max_length: int = 192, split: float = 0.0
 ) -> Prepared:
-    root.mkdir(exist_ok=True)
+    Home(home).create()
     settings = PrepareSettings(
         max_length=max_length,
         packing=True,
@@ -86,7 +87,7 @@ def prepare_file(
         model_folder=model_folder,
         settings=settings,
         held_out=frozenset(),
-        root=root,
+        root=Home(home).prepared,
         progress=lambda done, total: None,
         cancelled=lambda: False,
     )
