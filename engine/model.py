@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import transformers
 
+from engine.quiet import quiet
 from engine.rng import preserve_rng
 from engine.tiny import make_tiny
 from queue_store import durable
@@ -41,13 +42,6 @@ class LoadedModel:
     parameters: int
     trained: int
     liger: bool
-
-
-def quiet() -> None:
-    """No progress bars and no chatter of the libraries on the terminal."""
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 
 def configure_process(training: Training, threads: int = 0) -> int:
@@ -211,12 +205,14 @@ def load_model(
     what this machine cannot do, and TrainctlError where the folder is no causal language model.
     """
     quiet()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
     device = device or choose_device()
     dtype = choose_dtype(config.precision, device)
     liger = _wants_liger(training.liger, device)
     source = weights if weights is not None and config.method == "full" else folder
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
             source,
             dtype=dtype,
             attn_implementation=_attention(config.attention, device),
@@ -230,7 +226,7 @@ def load_model(
             where=str(source),
             mend="model.base must be a Hugging Face folder with config, weights and tokenizer",
         ) from None
-    model.to(torch.device(device))
+    model.to(device)
     _own_memory(model)
     if liger:
         kernels = importlib.import_module("liger_kernel.transformers")
