@@ -1,0 +1,125 @@
+"""What a training run exchanges with whoever drives it: plain data, and two protocols.
+
+The run never imports the thread, the store or a face: it asks its `Controls` once a step and
+tells its `Reporter` what happened, so that the same run can be rank 0 of several processes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from queue_store.metrics import StepMetric
+
+
+@dataclass(frozen=True)
+class Place:
+    """A moment of the training: `global_step` optimizer steps done on the line of `branch`."""
+
+    branch: int
+    global_step: int
+
+
+@dataclass(frozen=True)
+class RunItem:
+    """The item that trains. `cursor` counts trained rows, on through its `epochs`."""
+
+    id: int
+    name: str
+    cursor: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class ValidationResult:
+    """Mean loss (nats a token) over the `tokens` trained tokens of the held-out rows of the set
+    `name`, and what it cost in seconds."""
+
+    place: Place
+    item: int
+    name: str
+    loss: float
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A fixed example that is answered at every sample tick: the turns before the answer, each
+    {"role", "content"}, as the chat template takes them."""
+
+    id: str
+    messages: tuple[dict[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model answered: decoded `text` without the end token, `tokens` generated (the end
+    token included), whether it ended by itself within the limit, and its share of the seconds."""
+
+    id: str
+    text: str
+    tokens: int
+    ended: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SampleResult:
+    """All answers of one sample tick, and what it cost."""
+
+    place: Place
+    item: int
+    answers: tuple[Answer, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Directive:
+    """The answer to "may I go on?": `leave` is "" to go on, else the reason to leave the run."""
+
+    leave: str = ""
+
+
+GO = Directive()
+
+
+class Controls(Protocol):
+    """Asked by the run at every step boundary, on the engine's thread."""
+
+    def at_step(self, place: Place) -> Directive:
+        """Called exactly once after every optimizer step. May block (pause), save, and take as
+        long as it likes; the time is not counted as training."""
+        ...
+
+    def waiting(self) -> bool:
+        """Whether a request waits for the next step boundary. Ticks are then put off or broken
+        off, so that the reaction stays within one step. Cheap: asked for every sampled token."""
+        ...
+
+
+class Reporter(Protocol):
+    """Told by the run what happened, on the engine's thread, in this order within a step."""
+
+    def step(self, metric: StepMetric) -> None:
+        """Every step once, in order; up to `log_steps` late."""
+        ...
+
+    def validation(self, result: ValidationResult) -> None: ...
+
+    def samples(self, result: SampleResult) -> None: ...
+
+    def after_step(self, place: Place, cursor: int) -> None:
+        """After the step's ticks and before the controls: save here what is due. A save calls
+        `TrainingRun.flush()` first, so that no bad state is ever saved."""
+        ...
+
+
+class NonFinite(Exception):
+    """A loss or a gradient norm is NaN or infinite: the item's failure at global step `step`."""
+
+    def __init__(self, step: int, what: str, value: float) -> None:
+        self.step = step
+        self.what = what
+        self.value = value
+        super().__init__(f"{what} is {value} at step {step}")

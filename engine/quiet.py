@@ -1,0 +1,23 @@
+"""The libraries keep off the terminal, which belongs to the console.
+
+Imports none of them: call it before they are imported, as some speak while they are.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+
+
+def quiet() -> None:
+    """No progress bars, no advice, no warnings of what the libraries will change one day.
+    Errors still reach the log. Idempotent."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    for name in ("transformers", "bitsandbytes", "accelerate", "peft"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for module in ("transformers", "peft", "accelerate", "bitsandbytes"):
+        warnings.filterwarnings("ignore", category=FutureWarning, module=module)
+    warnings.filterwarnings("ignore", message="Paged optimizers are not supported on CPU")

@@ -1,0 +1,106 @@
+"""The random number generators that training draws from: Python, numpy, torch on every device.
+
+Ticks and the construction of Trainers must not move them: `preserve_rng` sees to it.
+"""
+
+from __future__ import annotations
+
+import base64
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RngState:
+    """One moment of all generators. `cuda` has one state a device, empty without CUDA."""
+
+    python: tuple[Any, ...]
+    numpy: dict[str, Any]
+    torch: Tensor
+    cuda: tuple[Tensor, ...]
+
+
+def seed_rng(seed: int) -> None:
+    """Set every generator from `seed` (the beginning of a home's training)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(seed)
+
+
+def capture_rng() -> RngState:
+    return RngState(
+        python=random.getstate(),
+        numpy=dict(np.random.get_state(legacy=False)),
+        torch=torch.get_rng_state(),
+        cuda=tuple(torch.cuda.get_rng_state_all()) if torch.cuda.is_available() else (),
+    )
+
+
+def set_rng(state: RngState) -> None:
+    """Bring the generators back to `state`. Devices that the state does not know keep theirs."""
+    random.setstate(state.python)
+    np.random.set_state(state.numpy)
+    torch.set_rng_state(state.torch)
+    for device, one in enumerate(state.cuda[: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(one, device)
+
+
+@contextmanager
+def preserve_rng() -> Iterator[None]:
+    """Whatever is drawn inside is not missed outside."""
+    state = capture_rng()
+    try:
+        yield
+    finally:
+        set_rng(state)
+
+
+def _text(tensor: torch.Tensor) -> str:
+    return base64.b64encode(tensor.numpy().tobytes()).decode()
+
+
+def _bytes(text: str) -> torch.Tensor:
+    return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
+
+
+def rng_to_json(state: RngState) -> dict[str, Any]:
+    """Exact, as plain JSON values."""
+    version, internal, gauss = state.python
+    mt = state.numpy
+    return {
+        "python": {"version": version, "state": list(internal), "gauss": gauss},
+        "numpy": {
+            "bit_generator": mt["bit_generator"],
+            "key": [int(x) for x in mt["state"]["key"]],
+            "pos": int(mt["state"]["pos"]),
+            "has_gauss": int(mt["has_gauss"]),
+            "gauss": float(mt["gauss"]),
+        },
+        "torch": _text(state.torch),
+        "cuda": [_text(one) for one in state.cuda],
+    }
+
+
+def rng_from_json(raw: dict[str, Any]) -> RngState:
+    """The reverse of `rng_to_json`. Raises KeyError or ValueError on damage."""
+    python, mt = raw["python"], raw["numpy"]
+    return RngState(
+        python=(python["version"], tuple(python["state"]), python["gauss"]),
+        numpy={
+            "bit_generator": mt["bit_generator"],
+            "state": {"key": np.array(mt["key"], dtype=np.uint32), "pos": mt["pos"]},
+            "has_gauss": mt["has_gauss"],
+            "gauss": mt["gauss"],
+        },
+        torch=_bytes(raw["torch"]),
+        cuda=tuple(_bytes(one) for one in raw["cuda"]),
+    )

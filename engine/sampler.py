@@ -1,0 +1,193 @@
+"""What the model answers to fixed prompts, greedily, many at once; and its loss on held-out rows.
+
+Nothing here may move training: the generators are preserved and the model's mode is put back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+
+from engine.controls import Answer, Prompt
+from engine.position import Packs
+from engine.prepare.collate import collate
+from engine.rng import preserve_rng
+from queue_store.errors import DataError
+
+BATCH = 32
+"""Prompts answered at once; halved where memory does not suffice."""
+
+
+@contextmanager
+def apart(model: Any) -> Iterator[None]:
+    """Evaluation mode without gradients; generators and mode are as before afterwards."""
+    training = model.training
+    with preserve_rng(), torch.no_grad():
+        model.eval()
+        try:
+            yield
+        finally:
+            model.train(training)
+
+
+class _Interrupted(StoppingCriteria):
+    """Ends a generation as soon as somebody waits for the step boundary."""
+
+    def __init__(self, waiting: Callable[[], bool]) -> None:
+        self.waiting = waiting
+        self.hit = False
+
+    def __call__(
+        self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: Any
+    ) -> torch.BoolTensor:
+        self.hit = self.hit or self.waiting()
+        full = torch.full((input_ids.shape[0],), self.hit, device=input_ids.device)
+        return full  # type: ignore[return-value]
+
+
+def end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """Every token that ends an answer: the tokenizer's and the generation config's."""
+    ids = {tokenizer.eos_token_id}
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    ids.update(configured if isinstance(configured, list) else [configured])
+    return sorted(i for i in ids if i is not None)
+
+
+def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
+    """The prompt's tokens as the chat template writes them, up to where the answer begins."""
+    text = tokenizer.apply_chat_template(
+        list(prompt.messages), add_generation_prompt=True, tokenize=False
+    )
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def _never() -> bool:
+    return False
+
+
+def answer(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    *,
+    max_tokens: int,
+    batch_size: int = BATCH,
+    waiting: Callable[[], bool] = _never,
+) -> tuple[Answer, ...] | None:
+    """Greedy answers in the order of `prompts`; None if `waiting` broke it off.
+
+    Raises DataError where a prompt leaves no room for an answer in the model's context, and
+    torch.OutOfMemoryError where not even one prompt fits.
+    """
+    encoded = [encode_prompt(tokenizer, p) for p in prompts]
+    context = int(getattr(model.config, "max_position_embeddings", 0)) or 1 << 30
+    for prompt, ids in zip(prompts, encoded, strict=True):
+        if len(ids) >= context:
+            raise DataError(
+                f"the prompt has {len(ids)} tokens, the model's context {context}",
+                where=f"sample {prompt.id}",
+            )
+    answers: list[Answer] = []
+    with apart(model):
+        at = 0
+        while at < len(prompts):
+            some = encoded[at : at + batch_size]
+            limit = min(max_tokens, context - max(map(len, some)))
+            try:
+                batch = _generate(
+                    model, tokenizer, prompts[at : at + batch_size], some, limit, waiting
+                )
+            except torch.OutOfMemoryError:
+                if batch_size == 1:
+                    raise
+                batch_size = max(1, batch_size // 2)
+                torch.cuda.empty_cache()
+                continue
+            if batch is None:
+                return None
+            answers += batch
+            at += len(some)
+    return tuple(answers)
+
+
+def _generate(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    encoded: list[list[int]],
+    max_tokens: int,
+    waiting: Callable[[], bool],
+) -> list[Answer] | None:
+    """One left-padded batch [B, L], padded on the left so that all answers begin together."""
+    ends = end_tokens(model, tokenizer)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
+    length = max(map(len, encoded))
+    ids = torch.full((len(encoded), length), pad)
+    mask = torch.zeros((len(encoded), length), dtype=torch.long)
+    for row, tokens in enumerate(encoded):
+        ids[row, length - len(tokens) :] = torch.tensor(tokens)
+        mask[row, length - len(tokens) :] = 1
+    stop = _Interrupted(waiting)
+    started = time.perf_counter()
+    out = model.generate(
+        input_ids=ids.to(model.device),
+        attention_mask=mask.to(model.device),
+        generation_config=GenerationConfig(
+            max_new_tokens=max_tokens,
+            do_sample=False,
+            use_cache=True,
+            eos_token_id=ends,
+            pad_token_id=pad,
+            repetition_penalty=1.0,
+        ),
+        stopping_criteria=StoppingCriteriaList([stop]),
+    )
+    if stop.hit:
+        return None
+    seconds = (time.perf_counter() - started) / len(encoded)
+    answers = []
+    for prompt, tokens in zip(prompts, out[:, length:].tolist(), strict=True):
+        end = next((i for i, token in enumerate(tokens) if token in ends), None)
+        body = tokens if end is None else tokens[:end]
+        count = len(tokens) if end is None else end + 1
+        text = tokenizer.decode(body, skip_special_tokens=True)
+        answers.append(Answer(prompt.id, text, count, end is not None, seconds))
+    return answers
+
+
+def validation_loss(
+    model: Any,
+    packs: Packs,
+    *,
+    batch_size: int,
+    pad_id: int = 0,
+    waiting: Callable[[], bool] = _never,
+) -> tuple[float, int] | None:
+    """(mean loss in nats a trained token, trained tokens) over all packs; None if broken off.
+
+    The mean is over tokens, not over packs or batches.
+    """
+    total = torch.zeros((), dtype=torch.float64)
+    tokens = 0
+    one = torch.ones((), device=model.device)
+    with apart(model):
+        for at in range(0, int(packs.packs), batch_size):
+            if waiting():
+                return None
+            some = [packs.sequence(p) for p in range(at, min(at + batch_size, int(packs.packs)))]
+            batch = collate(some, pad_id=pad_id)
+            count = int((batch["labels"][:, 1:] != -100).sum())
+            if not count:
+                continue
+            moved = {key: value.to(model.device) for key, value in batch.items()}
+            # Divided by one item, the model's loss is the sum over the batch's tokens.
+            out = model(**moved, num_items_in_batch=one, use_cache=False)
+            total += out.loss.double().cpu()
+            tokens += count
+    return (float(total) / tokens, tokens) if tokens else (float("nan"), 0)

@@ -1,0 +1,197 @@
+"""A complete training state in a folder, and back, bit for bit.
+
+Plain files only: the model as Hugging Face's layout (or the adapter), the tokenizer's files, the
+optimizer, the generators, and `training_state.json`. Whoever calls syncs, digests and publishes
+the folder. No pickle is ever written or read.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from engine.model import LoadedModel
+from engine.optimizer_state import restore_optimizer, save_optimizer
+from engine.rng import capture_rng, rng_from_json, rng_to_json, set_rng
+from engine.schedule import GlobalSchedule
+from queue_store.errors import VerificationFailed
+
+INFO = "training_state.json"
+RNG = "rng.json"
+ADAPTER = "adapter_model.safetensors"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+
+
+def libraries() -> dict[str, str]:
+    """Versions that a bit-identical continuation depends on."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+@contextmanager
+def _served_config(model: Any) -> Iterator[None]:
+    """The saved config.json is for serving, so it says use_cache; training keeps it off."""
+    config = model.config
+    before, config.use_cache = config.use_cache, True
+    try:
+        yield
+    finally:
+        config.use_cache = before
+
+
+def _save_model(folder: Path, loaded: LoadedModel) -> None:
+    model = loaded.model
+    if loaded.method == "full":
+        with _served_config(model):
+            model.save_pretrained(folder)
+        return
+    import peft
+
+    # peft's own save_pretrained would write a model card and may ask the hub.
+    tensors = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
+    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / ADAPTER)
+    model.peft_config["default"].save_pretrained(folder)
+
+
+def save_state(
+    folder: Path,
+    loaded: LoadedModel,
+    optimizer: torch.optim.Optimizer,
+    schedule: GlobalSchedule,
+    info: dict[str, Any],
+    *,
+    weights_only: bool = False,
+) -> None:
+    """Write the state into the existing `folder`: model, tokenizer, and unless `weights_only`
+    optimizer, generators and `training_state.json`.
+
+    `info` is the caller's (branch, cursors, finished items …); global step, optimizer, threads,
+    device and versions are added. Raises OSError: then discard the folder.
+    """
+    _save_model(folder, loaded)
+    for name in TOKENIZER_FILES:
+        source = loaded.folder / name
+        if source.is_file():
+            shutil.copyfile(source, folder / name)
+    if weights_only:
+        return
+    save_optimizer(folder, loaded.model, optimizer, schedule.training.optimizer)
+    (folder / RNG).write_text(json.dumps(rng_to_json(capture_rng())), encoding="utf-8")
+    full = {
+        **info,
+        "global_step": schedule.global_step,
+        "optimizer": schedule.training.optimizer,
+        "method": loaded.method,
+        "dtype": loaded.dtype,
+        "device": loaded.device,
+        "threads": torch.get_num_threads(),
+        "versions": libraries(),
+    }
+    text = json.dumps(full, indent=1, sort_keys=True) + "\n"
+    (folder / INFO).write_text(text, encoding="utf-8")
+
+
+def read_info(folder: Path) -> dict[str, Any]:
+    """`training_state.json` of a saved state. Raises VerificationFailed."""
+    try:
+        info: dict[str, Any] = json.loads((folder / INFO).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise VerificationFailed(f"cannot be read: {error}", where=str(folder / INFO)) from None
+    return info
+
+
+def _tensors(folder: Path, pattern: str) -> dict[str, torch.Tensor]:
+    files = sorted(folder.glob(pattern))
+    if not files:
+        raise VerificationFailed("has no weights", where=str(folder))
+    tensors: dict[str, torch.Tensor] = {}
+    for file in files:
+        try:
+            tensors |= load_file(file)
+        except Exception as error:  # safetensors raises a class of its own from Rust
+            raise VerificationFailed(f"damaged: {error}", where=str(file)) from None
+    return tensors
+
+
+@torch.no_grad()
+def restore_weights(folder: Path, loaded: LoadedModel) -> None:
+    """Copy a saved model's (or adapter's) weights into the live one, in place."""
+    model = loaded.model
+    if loaded.method == "full":
+        tensors = _tensors(folder, "model*.safetensors")
+        own = model.state_dict(keep_vars=True)
+        if not tensors.keys() <= own.keys():
+            # The saved names are the architecture's original ones: let transformers map them.
+            fresh = type(model).from_pretrained(folder, dtype=model.dtype, local_files_only=True)
+            tensors = fresh.state_dict()
+    else:
+        tensors = _tensors(folder, ADAPTER)
+        own = {
+            name.replace(".default.", "."): p
+            for name, p in model.named_parameters()
+            if p.requires_grad
+        }
+    done = set()
+    for name, value in tensors.items():
+        target = own.get(name)
+        if target is None or target.shape != value.shape or target.dtype != value.dtype:
+            raise VerificationFailed(f"tensor {name} does not fit the model", where=str(folder))
+        target.copy_(value)
+        done.add(target.data_ptr())
+    missing = [name for name, p in own.items() if p.numel() and p.data_ptr() not in done]
+    if missing:
+        raise VerificationFailed(f"tensor {missing[0]} is missing", where=str(folder))
+
+
+def restore_state(
+    folder: Path,
+    loaded: LoadedModel,
+    optimizer: torch.optim.Optimizer,
+    schedule: GlobalSchedule,
+    *,
+    weights: bool = True,
+) -> dict[str, Any]:
+    """Bring model, optimizer, schedule and generators to a saved state; returns its info.
+
+    `weights=False` where `load_model(weights=folder)` has just read them. Rates come from the
+    schedule's settings, not from the saved groups. Raises VerificationFailed, and then the live
+    state is undefined: load again.
+    """
+    info = read_info(folder)
+    if info["method"] != loaded.method or info["dtype"] != loaded.dtype:
+        raise VerificationFailed(
+            f"is {info['method']} in {info['dtype']}, the model here {loaded.method} in"
+            f" {loaded.dtype}",
+            where=str(folder),
+            mend="set model.method and model.precision as they were",
+        )
+    if weights or loaded.method == "lora":
+        restore_weights(folder, loaded)
+    restore_optimizer(folder, loaded.model, optimizer)
+    schedule.set(int(info["global_step"]))
+    try:
+        set_rng(rng_from_json(json.loads((folder / RNG).read_text(encoding="utf-8"))))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise VerificationFailed(f"cannot be read: {error}", where=str(folder / RNG)) from None
+    return info
