@@ -69,7 +69,7 @@ class Priority(IntEnum):
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try of an item: times in seconds since the epoch; `cause` why it ended ("" until then)."""
+    """One try of an item: times in seconds since the epoch; `cause` of its end ("" until then)."""
 
     n: int
     started: float
