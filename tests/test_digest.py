@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +12,7 @@ from blake3 import blake3
 from queue_store.errors import NotFound, VerificationFailed
 from snapshots import manifest
 from snapshots.digest import file_digest, file_digests, tensors, weights_digest
-
-Tensors = dict[str, tuple[str, tuple[int, ...], bytes]]
+from tests.store_world import Tensors, flip, write_safetensors
 
 MODEL: Tensors = {
     "embed.weight": ("F32", (4, 2), bytes(range(32))),
@@ -23,18 +20,6 @@ MODEL: Tensors = {
     "layer.10.weight": ("I64", (), b"12345678"),
     "empty": ("F32", (0, 7), b""),
 }
-
-
-def write_safetensors(path: Path, content: Tensors, metadata: dict[str, str] | None = None) -> None:
-    header: dict[str, object] = {"__metadata__": metadata} if metadata else {}
-    position = 0
-    for name, (dtype, shape, data) in content.items():
-        offsets = [position, position + len(data)]
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": offsets}
-        position += len(data)
-    text = json.dumps(header).encode()
-    body = b"".join(data for _, _, data in content.values())
-    path.write_bytes(struct.pack("<Q", len(text)) + text + body)
 
 
 def model_folder(folder: Path, content: Tensors = MODEL) -> Path:
@@ -142,12 +127,6 @@ def listed(tmp_path: Path) -> Path:
     made = manifest.build(folder, kind="checkpoint", id=7, made_by="test", created="now")
     manifest.write_manifest(folder, made)
     return folder
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
 
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
