@@ -193,19 +193,40 @@ def _tensor_digest(tensor: Tensor) -> bytes:
 
 
 def _feed(hasher: Any, file: BinaryIO, size: int | None) -> None:
-    """Hash `size` bytes from the file's position on, or all there are."""
-    buffer = bytearray(BLOCK if size is None else max(1, min(BLOCK, size)))
-    view = memoryview(buffer)
-    left = size
-    while left is None or left > 0:
-        count = file.readinto(view if left is None else view[: min(len(view), left)])  # type: ignore[attr-defined]
+    """Hash `size` bytes from the file's position on, or all there are.
+
+    The next block is read while this one is hashed: alone, neither would keep the disk busy.
+    Raises VerificationFailed where the file ends early.
+    """
+    left = os.fstat(file.fileno()).st_size - file.tell() if size is None else size
+    if left <= 2 * BLOCK:
+        data = memoryview(bytearray(max(left, 1)))
+        count = _fill(file, data, left)
+        hasher.update(data[:count])
+        left -= count
+    else:
+        buffers = [memoryview(bytearray(BLOCK)) for _ in range(2)]
+        with ThreadPoolExecutor(1, thread_name_prefix="read") as pool:
+            coming = pool.submit(_fill, file, buffers[0], left)
+            while count := coming.result():
+                left -= count
+                block = buffers[0][:count]
+                buffers.reverse()
+                coming = pool.submit(_fill, file, buffers[0], left)
+                hasher.update(block)
+    if left:
+        raise VerificationFailed(f"the file ends {left} bytes early", where=str(file.name))
+
+
+def _fill(file: BinaryIO, block: memoryview, left: int) -> int:
+    """Read into the block until it, `left` bytes or the file are full or over; bytes read."""
+    wanted, done = min(len(block), left), 0
+    while done < wanted:
+        count = file.readinto(block[done:wanted])  # type: ignore[attr-defined]
         if not count:
-            if left:
-                raise VerificationFailed(f"the file ends {left} bytes early", where=str(file.name))
-            return
-        hasher.update(view[:count])
-        if left is not None:
-            left -= count
+            break
+        done += count
+    return done
 
 
 def _exactly(file: BinaryIO, size: int) -> bytes:

@@ -19,7 +19,7 @@ from blake3 import blake3
 
 from queue_store import durable
 from queue_store.errors import VerificationFailed
-from snapshots.digest import file_digest, file_digests, weight_files, weights_digest
+from snapshots.digest import file_digest, file_digests, weights_digest
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -66,7 +66,7 @@ class Manifest:
 class Problem:
     """A way in which a folder differs from its manifest.
 
-    `kind`: "missing", "size" (cut or grown), "digest" (bytes differ), "extra", "weights",
+    `kind`: "missing", "size" (cut or grown), "digest" (bytes differ), "extra",
     "manifest" (unreadable or not the recorded one), "unreadable".
     """
 
@@ -149,9 +149,10 @@ def check(
 ) -> list[Problem]:
     """How the folder differs from its manifest; an empty list means that it is complete.
 
-    Shallow compares names and sizes. `deep` reads every byte, and the weights' digest once more;
-    `from_medium` reads from the disk and not from the page cache. `expected` is the digest of the
-    manifest that the database recorded. Raises nothing for damage.
+    Shallow compares names and sizes. `deep` reads every byte (which the weights' digest follows
+    from, so it is not computed again); `from_medium` reads from the disk and not from the page
+    cache. `expected` is the digest of the manifest that the database recorded. Raises nothing
+    for damage.
     """
     try:
         manifest = read_manifest(folder)
@@ -168,8 +169,6 @@ def check(
         problem = _check_file(folder / entry.name, entry, deep, from_medium)
         if problem:
             problems.append(problem)
-    if deep and not problems and weight_files(folder):
-        problems += _check_weights(folder, manifest)
     return problems
 
 
@@ -194,16 +193,6 @@ def _check_file(path: Path, entry: FileEntry, deep: bool, from_medium: bool) -> 
         reason = error.strerror or str(error)
         return Problem("unreadable", entry.name, f"{entry.name} cannot be read: {reason}")
     return None
-
-
-def _check_weights(folder: Path, manifest: Manifest) -> list[Problem]:
-    try:
-        found = weights_digest(folder)
-    except (VerificationFailed, OSError) as error:
-        return [Problem("weights", "weights", str(error))]
-    if found != manifest.weights_digest:
-        return [Problem("weights", "weights", "the weights are not the recorded ones")]
-    return []
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[str]:

@@ -15,11 +15,19 @@ from pathlib import Path
 from queue_store import durable, journal, queue, records
 from queue_store.database import State
 from queue_store.errors import VerificationFailed
+from queue_store.head import move_head
 from queue_store.home import Home
 from queue_store.items import ItemState
 from queue_store.records import Checkpoint
 from snapshots import manifest
-from snapshots.checkpoints import Ledger, claimed_for_removal, folder_of, line, register
+from snapshots.checkpoints import (
+    Ledger,
+    claimed_for_removal,
+    folder_of,
+    line,
+    newest_verified,
+    register,
+)
 
 _TMP = re.compile(r".*?-(\d+)-")
 
@@ -51,10 +59,29 @@ def sweep_tmp(home: Home) -> int:
     return swept
 
 
+def resume_point(state: State) -> Checkpoint:
+    """The checkpoint to go on from: the head, or, where its files are damaged, the newest good
+    one before it. Then the damaged ones are set apart and the head moves along its own branch;
+    what trained since goes to the front of the queue.
+
+    Raises NotFound (nothing trained yet), VerificationFailed (nothing good is left).
+    """
+    found, damaged = newest_verified(state)
+    for checkpoint, why in damaged:
+        set_apart(state, checkpoint, why)
+    head = records.head(state)
+    if head is not None and head.checkpoint.id != found.id:
+        why = f"{head.checkpoint.name} is damaged: going on from {found.name}"
+        move_head(state, found, why=why, new=False)
+    return found
+
+
 def set_apart(state: State, checkpoint: Checkpoint, why: str) -> None:
     """Move a damaged checkpoint's folder to the quarantine; its row says since when it is gone."""
-    records.mark_deleted(state, checkpoint.id, f"damaged, set apart in quarantine: {why}")
+    # The folder first: a row marked as removed lets the next start clean its folder away.
     quarantine(state.home, folder_of(state.home, checkpoint))
+    durable.crash_point("apart.moved")
+    records.mark_deleted(state, checkpoint.id, f"damaged, set apart in quarantine: {why}")
 
 
 def quarantine(home: Home, folder: Path) -> Path | None:

@@ -183,6 +183,25 @@ def test_damage_on_the_disk_makes_resume_take_the_one_before(file: str, world: W
         open_checkpoint(world.state, records.checkpoint(world.state, bad.id))
 
 
+def test_the_head_moves_off_a_damaged_checkpoint_and_its_rows_train_again(world: World) -> None:
+    first, second = world.add("one.jsonl"), world.add("two.jsonl")
+    world.train(first)
+    good = world.train(second, 4)
+    bad = world.train(second)
+    flip(folder_of(world.home, bad) / "optimizer.safetensors")
+    code = "from snapshots.upkeep import resume_point\nresume_point(world.state)"
+    run_killed(code, world.home.root, "apart.moved")
+    upkeep.recover(world.state)
+    assert upkeep.resume_point(world.state) == good
+    head = records.head(world.state)
+    assert head and head.checkpoint == good and head.branch == world.branch
+    item = queue.get(world.state, second.id)
+    assert (item.state, item.cursor) == (ItemState.PAUSED, 4)
+    assert queue.get(world.state, first.id).state is ItemState.DONE
+    assert [p.name for p in world.home.quarantine.iterdir()] == [bad.name]
+    assert upkeep.resume_point(world.state) == good
+
+
 def test_leftovers_of_dead_processes_are_swept_and_those_of_living_ones_stay(
     world: World,
 ) -> None:

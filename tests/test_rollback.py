@@ -138,6 +138,18 @@ def test_without_a_name_it_is_the_newest_verified_earlier_one_of_this_line(world
     assert rollback.plan(world.state).version == "v003"
 
 
+def test_a_version_of_another_branch_is_never_the_default(world: World) -> None:
+    rollback.apply(world.state, rollback.plan(world.state))
+    other = World(world.home.root)
+    other.train(queue.get(other.state, 2))
+    assert versions.create(other.state, description="step 20, other branch").name == "v003"
+    other.close()
+    rollback.apply(world.state, rollback.plan(world.state, "v002"))
+    assert head(world).checkpoint.step == 30
+    assert rollback.plan(world.state).version == "v001"
+    assert rollback.plan(world.state, "v003").target_step == 20  # by name it can be had
+
+
 def test_a_running_engines_step_counts_not_its_last_save(world: World) -> None:
     versions.create(world.state, description="at the head's step 30")
     assert rollback.plan(world.state, live_step=33).version == "v002"
