@@ -252,5 +252,5 @@ def make_private(path: Path) -> None:
     copy = path.with_name(f".{path.name}.{os.getpid()}.part")
     remove_file(copy)
     copy_file(path, copy)
-    os.replace(copy, path)
+    copy.replace(path)
     fsync_folder(path.parent)
