@@ -245,3 +245,12 @@ def free_bytes(path: Path) -> int:
 def size_of(folder: Path) -> int:
     """Bytes of all files under `folder`, as their length."""
     return sum((Path(f) / n).lstat().st_size for f, _, ns in os.walk(folder) for n in ns)
+
+
+def make_private(path: Path) -> None:
+    """Put a copy in the place of a file that others can change (another owner, other links)."""
+    copy = path.with_name(f".{path.name}.{os.getpid()}.part")
+    remove_file(copy)
+    copy_file(path, copy)
+    copy.replace(path)
+    fsync_folder(path.parent)

@@ -6,6 +6,8 @@ head now stands on. Nothing on disk is deleted or overwritten.
 
 from __future__ import annotations
 
+import orjson
+
 from queue_store import journal, queue, records
 from queue_store.database import State
 from queue_store.items import Item, ItemState, Priority
@@ -50,16 +52,24 @@ def move_head(
 
 def _reconcile(state: State, progress: records.Progress, *, rolled_back: bool) -> None:
     """Make every item agree with the progress recorded at the new head."""
+    # An item that a rollback skipped has no trace of its training left: the progress names it.
+    known = [*progress.finished, *progress.cursors]
     touched = state.db.execute(
         "SELECT * FROM items WHERE cursor > 0 OR trained_order IS NOT NULL"
-        " OR state IN ('preparing', 'training', 'trained', 'done') ORDER BY trained_order, id"
+        " OR state IN ('preparing', 'training', 'trained', 'done')"
+        " OR id IN (SELECT value FROM json_each(?)) ORDER BY trained_order, id",
+        (orjson.dumps(known).decode(),),
     ).fetchall()
     front: list[Item] = []
     for item in map(Item.of, touched):
         cursor, step = progress.cursors.get(item.id, (0, 0))
         if item.id in progress.finished:
             if item.state is not S.DONE:
-                move_state(state, item.id, S.DONE, f"{item.name} is part of the model", reason="")
+                text = f"{item.name} is part of the model"
+                whole = (item.rows or 0) * (item.epochs or 1)
+                move_state(
+                    state, item.id, S.DONE, text, reason="", cursor=whole, step=item.steps or 0
+                )
             continue
         state.db.execute(
             "UPDATE items SET cursor = ?, step = ? WHERE id = ?", (cursor, step, item.id)

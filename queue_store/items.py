@@ -33,17 +33,20 @@ class ItemState(StrEnum):
 S = ItemState
 ALLOWED: dict[ItemState, frozenset[ItemState]] = {
     S.WAITING: frozenset({S.QUEUED, S.REJECTED}),
-    S.QUEUED: frozenset({S.PREPARING, S.SKIPPED, S.FAILED, S.PAUSED}),
-    S.PREPARING: frozenset({S.TRAINING, S.PAUSED, S.QUEUED, S.FAILED, S.SKIPPED, S.TRAINED}),
-    S.TRAINING: frozenset({S.PAUSED, S.TRAINED, S.FAILED, S.SKIPPED, S.QUEUED}),
-    S.PAUSED: frozenset({S.PREPARING, S.SKIPPED, S.FAILED, S.QUEUED, S.TRAINED}),
+    S.QUEUED: frozenset({S.PREPARING, S.SKIPPED, S.FAILED, S.PAUSED, S.DONE}),
+    S.PREPARING: frozenset(
+        {S.TRAINING, S.PAUSED, S.QUEUED, S.FAILED, S.SKIPPED, S.TRAINED, S.DONE}
+    ),
+    S.TRAINING: frozenset({S.PAUSED, S.TRAINED, S.FAILED, S.SKIPPED, S.QUEUED, S.DONE}),
+    S.PAUSED: frozenset({S.PREPARING, S.SKIPPED, S.FAILED, S.QUEUED, S.TRAINED, S.DONE}),
     S.TRAINED: frozenset({S.DONE, S.QUEUED, S.PAUSED, S.SKIPPED}),
     S.DONE: frozenset({S.QUEUED, S.PAUSED, S.SKIPPED}),
-    S.FAILED: frozenset({S.QUEUED, S.PAUSED}),
+    S.FAILED: frozenset({S.QUEUED, S.PAUSED, S.DONE}),
     S.SKIPPED: frozenset({S.QUEUED, S.PAUSED, S.DONE}),
     S.REJECTED: frozenset(),
 }
-"""The moves that may be made; queue.move_state is the one place that makes them."""
+"""The moves that may be made; transitions.move_state is the one place that makes them. Anything
+that trained can become done: a restored version may contain the whole of it."""
 
 RUNNABLE = (S.PAUSED, S.QUEUED)
 ENDED = (S.DONE, S.FAILED, S.SKIPPED, S.REJECTED)
