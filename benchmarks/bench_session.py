@@ -220,6 +220,8 @@ def run(quick: bool) -> dict[str, Any]:
             remote.close()
             engine.end()
         rows.append(row("status without an engine, whole process", _status(home), "ms", STATUS_MS))
+        bare = milliseconds(lambda: subprocess.run([sys.executable, "-c", ""], check=True), 5)
+        rows.append(row("a bare Python process, to compare with", bare, "ms"))
     return {"name": "session", "rows": rows}
 
 
