@@ -43,7 +43,8 @@ def add_file(
     The bytes are copied; with `take` (the inbox) the file itself moves into the store.
     Raises NotFound, Refused (not a regular file, not readable).
     """
-    name = name or path.name
+    # A file name is bytes; the database, the journal and JSON hold text.
+    name, source = _as_text(name or path.name), _as_text(source)
     if not path.exists():
         raise NotFound("no such file", where=str(path))
     if not path.is_file() or (path.is_symlink() and take):
@@ -69,6 +70,11 @@ def add_file(
             return _insert(state, place, name, priority, source)
     finally:
         durable.discard(staging, state.home)
+
+
+def _as_text(name: str) -> str:
+    """A file name with its bytes that are no UTF-8 replaced."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _insert(state: State, place: Path, name: str, priority: Priority, source: str) -> Item:
