@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from engine.messages import unknown
+from queue_store.metrics import VAL_LOSS
 
 _VALUES = {
     "loss": "loss",
@@ -26,10 +27,8 @@ _VALUES = {
 }
 _STEPS = "SELECT id, run, step, {value} AS value FROM steps WHERE run = :run"
 _VALIDATIONS = (
-    # Several sets at one step count by their tokens; one that is not a number spoils the step.
-    "SELECT MAX(id) AS id, run, step, CASE WHEN COUNT(loss) = COUNT(*)"
-    " THEN SUM(loss * tokens) / SUM(tokens) END AS value FROM validations WHERE run = :run"
-    " AND step > :low AND step <= :high GROUP BY step"
+    f"SELECT id, run, step, loss AS value FROM validations WHERE run = :run AND name = '{VAL_LOSS}'"
+    " AND step > :low AND step <= :high"
 )
 
 
@@ -177,11 +176,7 @@ def _latest(
     """The value of each bucket's last step, by step."""
     chosen = "(SELECT value FROM json_each(?))"
     if table == "validations":
-        sql = (
-            "SELECT b.step, CASE WHEN COUNT(a.loss) = COUNT(*) THEN SUM(a.loss * a.tokens)"
-            " / SUM(a.tokens) END FROM validations b JOIN validations a ON a.run = b.run"
-            f" AND a.step = b.step WHERE b.id IN {chosen} GROUP BY b.id"
-        )
+        sql = f"SELECT step, loss FROM validations WHERE id IN {chosen}"
     else:
         sql = f"SELECT step, {value} FROM steps WHERE id IN {chosen}"
     return dict(db.execute(sql, (orjson.dumps(ids).decode(),)).fetchall())

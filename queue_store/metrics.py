@@ -16,6 +16,12 @@ from dataclasses import astuple, dataclass
 from queue_store.database import now, open_metrics
 from queue_store.home import Home
 
+VAL_LOSS = "val_loss"
+"""The name of the one validation figure of a tick; the rows of single sets stand beside it."""
+
+SPLIT = "split"
+"""The name under which an item's own held-out rows are validated."""
+
 
 @dataclass(frozen=True)
 class StepMetric:
@@ -126,13 +132,30 @@ class Metrics:
         )
         self.db.execute("COMMIT")
 
-    def add_validation(self, run: int, v: Validation) -> None:
-        """Write a validation tick's row."""
-        self.db.execute(
+    def add_validations(self, run: int, tick: Sequence[Validation]) -> float | None:
+        """Write a tick's rows, one a set, and the one figure of the tick beside them, which is
+        returned: `val_loss`, over the fixed sets weighted by token. Only where a home has no
+        fixed set do the rows that an item keeps for validation (SPLIT) make it, for they are
+        others with every item.
+        """
+        fixed = [v for v in tick if v.name != SPLIT] or list(tick)
+        tokens = sum(v.tokens for v in fixed)
+        if not tokens:
+            return None
+        loss = sum(v.loss * v.tokens for v in fixed) / tokens
+        first = fixed[0]
+        whole = Validation(first.branch, first.step, VAL_LOSS, loss, tokens, 0.0)
+        self.db.execute("BEGIN IMMEDIATE")
+        self.db.executemany(
             "INSERT INTO validations(run, branch, step, name, loss, tokens, seconds, time)"
             " VALUES(?,?,?,?,?,?,?,?)",
-            (run, v.branch, v.step, v.name, _number(v.loss), v.tokens, v.seconds, now()),
+            [
+                (run, v.branch, v.step, v.name, _number(v.loss), v.tokens, v.seconds, now())
+                for v in (*tick, whole)
+            ],
         )
+        self.db.execute("COMMIT")
+        return loss
 
     def set_examples(self, examples: Sequence[Example]) -> None:
         """Make the fixed examples known (those of before stay, for their history)."""

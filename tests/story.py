@@ -74,9 +74,11 @@ class Story:
     def validate(self, losses: dict[str, tuple[float, int]]) -> None:
         """{set: (loss, tokens)} at the present step."""
         assert self.run is not None
-        for name, (loss, tokens) in losses.items():
-            found = Validation(self.run.branch, self.step, name, loss, tokens, 0.1)
-            self.metrics.add_validation(self.run.id, found)
+        tick = [
+            Validation(self.run.branch, self.step, name, loss, tokens, 0.1)
+            for name, (loss, tokens) in losses.items()
+        ]
+        self.metrics.add_validations(self.run.id, tick)
 
     def sample(self, exact: dict[str, bool]) -> None:
         assert self.run is not None

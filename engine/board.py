@@ -1,0 +1,149 @@
+"""The board: what the engine thread knows right now, published as one status object.
+
+The engine thread writes fields and publishes; everybody else reads the published object, which
+is never changed afterwards. Publishing costs the training loop well under a millisecond and
+happens at most a few times a second, but at once when the state changes.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from engine import status
+from engine.messages import EngineState
+from engine.telemetry import Telemetry
+from queue_store import journal, queue
+from queue_store.database import State, now
+from queue_store.metrics import StepMetric
+
+PUBLISH_SECONDS = 0.2
+RATE_STEPS = 20
+"""Steps over which tokens/s and the time left are averaged."""
+
+
+class Board:
+    """Fields of the status; `publish` turns them into the object that `snapshot` returns."""
+
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        store: Path,
+        model: Mapping[str, str],
+        mode: Callable[[], str],
+        requests: Callable[[], list[str]],
+    ) -> None:
+        self.telemetry = telemetry
+        self.store = store
+        self.mode = mode
+        self.requests = requests
+        self.started = now()
+        self.state = EngineState.STARTING
+        self.phase = ""
+        self.progress: float | None = None
+        self.branch: int | None = None
+        self.global_step = 0
+        self.head_checkpoint: str | None = None
+        self.head_version: str | None = None
+        self.checkpoint_bytes: int | None = None
+        self.stop_free = 0
+        self.model = status.model_status(name=model["name"], method=model["method"])
+        self.item: dict[str, Any] | None = None
+        self.val_loss: float | None = None
+        self.samples_step: int | None = None
+        self.monitoring_share: float | None = None
+        self.paused = False
+        self.hint = ""
+        self.heartbeat = time.monotonic()
+        self._last: StepMetric | None = None
+        self._recent: deque[tuple[int, float]] = deque(maxlen=RATE_STEPS)
+        self._counts: dict[str, int] = {}
+        self._seq = -1
+        self._published_at = 0.0
+        self.published: dict[str, Any] = {}
+
+    def step(self, metric: StepMetric) -> None:
+        """A step's figures."""
+        self._last = metric
+        self._recent.append((metric.tokens, metric.seconds))
+
+    def figures(self) -> dict[str, float | None]:
+        """Loss, validation loss and rate of the newest step, for a checkpoint's record."""
+        last = self._last
+        return {
+            "loss": last.loss if last else None,
+            "val_loss": self.val_loss,
+            "learning_rate": last.learning_rate if last else None,
+        }
+
+    def forget_steps(self) -> None:
+        """The head moved back: the figures shown belong to steps that were taken back."""
+        self._last = None
+        self._recent.clear()
+
+    @property
+    def step_seconds(self) -> float | None:
+        """Mean seconds of the recent steps."""
+        return sum(s for _, s in self._recent) / len(self._recent) if self._recent else None
+
+    def set(self, state: EngineState, phase: str = "", progress: float | None = None) -> None:
+        """A change of the engine's state; `phase` says in words what it is busy with."""
+        self.state, self.phase, self.progress = state, phase, progress
+
+    def publish(self, state: State, *, force: bool = False) -> None:
+        """Make the fields the status that faces see, if the last time is long enough ago."""
+        self.heartbeat = time.monotonic()
+        if not force and self.heartbeat - self._published_at < PUBLISH_SECONDS:
+            return
+        self._published_at = self.heartbeat
+        seq = journal.last_seq(state)
+        if seq != self._seq:  # every change of the queue is an event
+            self._seq, self._counts = seq, queue.waiting_by_priority(state)
+        self.published = self.build()
+
+    def build(self) -> dict[str, Any]:
+        """The status object of the fields as they stand."""
+        read = self.telemetry.latest()
+        last = self._last
+        tokens = sum(t for t, _ in self._recent)
+        seconds = sum(s for _, s in self._recent)
+        eta = None
+        if self.item and isinstance(self.item["steps"], int) and self.step_seconds is not None:
+            eta = max(0, self.item["steps"] - self.item["step"]) * self.step_seconds
+        why = "no step since the engine started" if self.global_step else "no step yet"
+        return status.status(
+            state=self.state,
+            branch=self.branch,
+            global_step=self.global_step,
+            queue=self._counts,
+            head_checkpoint=self.head_checkpoint,
+            head_version=self.head_version,
+            model=self.model,
+            gpus=read["gpus"],
+            ram=read["ram"],
+            cpu=read["cpu"],
+            disk=status.disk_status(self.store, self.checkpoint_bytes, self.stop_free),
+            engine=status.engine_status(
+                pid=os.getpid(), supervisor_pid=None, mode=self.mode(), started=self.started
+            ),
+            item=self.item,
+            loss=last.loss if last else None,
+            val_loss=self.val_loss,
+            learning_rate=last.learning_rate if last else None,
+            tokens_per_second=tokens / seconds if seconds else None,
+            eta_seconds=eta if eta is None or math.isfinite(eta) else None,
+            why=why,
+            hint=self.hint,
+            phase=self.phase,
+            progress=self.progress,
+            paused=self.paused,
+            requests=self.requests(),
+            events_seq=self._seq,
+            samples_step=self.samples_step,
+            monitoring_share=self.monitoring_share,
+        )

@@ -1,0 +1,80 @@
+"""The fixed examples of the samples: which ones, how they are asked, how answers are judged.
+
+They come from the home's held-out sets, in turn from each set, the same ones at every tick and
+in every session, so that each has a history.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+from engine.controls import Prompt, SampleResult
+from evaluation import sets
+from evaluation.scorers import score
+from queue_store import metrics
+from queue_store.config import Config
+from queue_store.home import Home
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """One fixed example: how it is asked, and how it is kept."""
+
+    prompt: Prompt
+    row: metrics.Example
+
+
+def choose(home: Home, config: Config) -> dict[str, Fixed]:
+    """`samples.count` examples of the sets that `evaluation.sets` names, by id."""
+    found = sets.load_sets(home, config.evaluation.sets)
+    chosen: dict[str, Fixed] = {}
+    for depth in range(max((len(one.examples) for one in found), default=0)):
+        for one in found:
+            if depth < len(one.examples) and len(chosen) < config.samples.count:
+                fixed = _fixed(one, depth, len(chosen))
+                chosen[fixed.prompt.id] = fixed
+    return chosen
+
+
+def _fixed(one: sets.EvalSet, index: int, position: int) -> Fixed:
+    example = one.examples[index]
+    # A set's bytes are part of the id: an edited set begins new histories.
+    name = f"{one.name}/{one.digest[:8]}/{example.id}"
+    return Fixed(
+        Prompt(name, example.prompt),
+        metrics.Example(
+            id=name,
+            set_name=one.name,
+            position=position,
+            prompt="\n".join(t["content"] for t in example.prompt if t["role"] != "system"),
+            expected=example.expected,
+            skill=example.skill,
+            level=example.level,
+        ),
+    )
+
+
+def similarity(expected: str, answer: str) -> float:
+    """Share of matching characters of two texts, 0 to 1 (difflib's ratio). Not a loss."""
+    return SequenceMatcher(None, expected[:4000], answer[:4000], autojunk=False).ratio()
+
+
+def judge(result: SampleResult, fixed: dict[str, Fixed]) -> list[metrics.Sample]:
+    """The answers of a tick with their scores, to be stored in full."""
+    judged = []
+    for answer in result.answers:
+        row = fixed[answer.id].row
+        judged.append(
+            metrics.Sample(
+                branch=result.place.branch,
+                step=result.place.global_step,
+                example=answer.id,
+                answer=answer.text,
+                exact=score(row.skill, row.expected, answer.text).exact,
+                similarity=similarity(row.expected, answer.text),
+                tokens=answer.tokens,
+                seconds=answer.seconds,
+            )
+        )
+    return judged

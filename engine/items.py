@@ -1,0 +1,136 @@
+"""What an item trains on and with: settings frozen when it is prepared, its packs on disk.
+
+Edits of config.toml apply to the next item; an item that goes on keeps what it began with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from engine.position import Plan
+from engine.prepare.prepare import PrepareSettings, prepare
+from engine.prepare.prepared import Prepared
+from evaluation import sets
+from queue_store.config import Config, Data, Training
+from queue_store.errors import DataError
+from queue_store.home import Home
+from queue_store.items import Item
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings frozen with an item."""
+
+    training: Training
+    data: Data
+
+    @staticmethod
+    def of(config: Config) -> Settings:
+        return Settings(config.training, config.data)
+
+    @staticmethod
+    def load(raw: dict[str, Any]) -> Settings:
+        return Settings(
+            msgspec.convert(raw["training"], Training), msgspec.convert(raw["data"], Data)
+        )
+
+    def dump(self) -> dict[str, Any]:
+        return {
+            "training": msgspec.to_builtins(self.training),
+            "data": msgspec.to_builtins(self.data),
+        }
+
+    def prepare_settings(self) -> PrepareSettings:
+        return PrepareSettings(
+            max_length=self.training.max_length,
+            packing=self.training.packing,
+            profile=self.data.profile,
+            system_prompt=self.data.system_prompt,
+            over_length=self.data.over_length,
+            bad_rows=self.data.bad_rows,
+            validation_split=self.data.validation_split,
+            seed=self.training.seed,
+        )
+
+
+@dataclass(frozen=True)
+class Ready:
+    """An item ready to train."""
+
+    settings: Settings
+    prepared: Prepared
+    plan: Plan
+
+
+def settings_of(item: Item, config: Config, cursor: int) -> Settings:
+    """Those that the item began with, if it has (`cursor` > 0), else today's."""
+    return Settings.load(item.settings) if item.settings and cursor else Settings.of(config)
+
+
+def make_ready(
+    home: Home,
+    item: Item,
+    settings: Settings,
+    model_folder: Path,
+    cursor: int,
+    progress: Callable[[int, int], None],
+    cancelled: Callable[[], bool],
+) -> Ready:
+    """The item's packs, found by the key that it was prepared with, else made.
+
+    Raises DataError where the file cannot train, or where its rows changed under a cursor.
+    """
+    folder = home.prepared / item.prepared if item.prepared else None
+    if cursor and folder is not None and (folder / "prepared.json").is_file():
+        prepared = Prepared.open(folder, verify=True)
+    else:
+        prepared = prepare(
+            home.items / item.file,
+            model_folder=model_folder,
+            settings=settings.prepare_settings(),
+            held_out=sets.held_out_digests(home),
+            root=home.prepared,
+            progress=progress,
+            cancelled=cancelled,
+        )
+        if cursor and item.prepared and prepared.key != item.prepared:
+            raise DataError(
+                "cannot go on where it stood: the held-out sets, the template or the file are"
+                " not those that it began with",
+                where=item.name,
+                mend="add the file anew to train it from its start",
+            )
+    plan = Plan(
+        prepared,
+        seed=settings.training.seed,
+        epochs=settings.training.epochs,
+        effective_batch=settings.training.effective_batch,
+    )
+    return Ready(settings, prepared, plan)
+
+
+def validation_sets(
+    home: Home, config: Config, model_folder: Path, cancelled: Callable[[], bool]
+) -> dict[str, Prepared]:
+    """The held-out sets as packs, for the validation loss; by the set's name."""
+    settings = Settings.of(config)
+    chosen = {one.name for one in sets.load_sets(home, config.evaluation.sets)}
+    whole = msgspec.structs.replace(settings.data, validation_split=0.0, over_length="drop")
+    result = {}
+    for name, path in sets.set_files(home).items():
+        if name in chosen:
+            result[name] = prepare(
+                path,
+                model_folder=model_folder,
+                settings=Settings(settings.training, whole).prepare_settings(),
+                held_out=frozenset(),
+                root=home.prepared,
+                progress=lambda done, total: None,
+                cancelled=cancelled,
+            )
+    return result

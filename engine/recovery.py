@@ -1,0 +1,66 @@
+"""What the engine does before its first step: make the home agree with itself.
+
+Idempotent, and safe to be killed in: each part is one transaction or one rename.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from queue_store import config as configuration
+from queue_store import head, intake, journal, queue, records
+from queue_store import transitions as moves
+from queue_store.config import LOCKED, Config
+from queue_store.database import State
+from queue_store.errors import ConfigError
+from queue_store.items import ItemState
+from queue_store.metrics import Metrics
+from snapshots import upkeep
+from snapshots.versions import recover_versions
+
+
+def recover(state: State, metrics: Metrics) -> list[str]:
+    """Adopt files without a row, and put every item where the head says it is.
+
+    An item that trained when the process died is `paused` (or, after three crashes without
+    progress, failed); what no checkpoint contains trains again. Returns what was done.
+    """
+    done = upkeep.recover(state) + recover_versions(state)
+    done += [f"adopted {item.name}" for item in intake.adopt_orphans(state)]
+    with state.transaction():
+        for item in queue.running(state):
+            if item.state is ItemState.TRAINING:
+                moves.crashed(state, item.id, metrics.highest_cursor(item.id))
+            else:
+                moves.suspend(state, item.id, "restart", f"{item.name} was being prepared")
+            done.append(f"recovered {item.name}")
+    if records.head(state) is not None:
+        good = upkeep.resume_point(state)
+        if done or queue.items(state, ItemState.TRAINED):
+            head.move_head(state, good, why=f"recovered at step {good.step}", new=False)
+    return done
+
+
+def check_locked(state: State, config: Config, path: Path) -> None:
+    """Refuse a change of a key that is locked since the first step. Raises ConfigError."""
+    locked = state.meta_get("locked")
+    if locked is None:
+        return
+    values = configuration.flat(configuration.to_dict(config))
+    for key in LOCKED:
+        if values[key] != locked[key]:
+            raise ConfigError(
+                f"{key} = {values[key]!r} is not what this home trains with ({locked[key]!r})",
+                where=str(path),
+                mend=f"set it back, or make another home: what trained with {key} ="
+                f" {locked[key]!r} cannot go on with another value",
+            )
+
+
+def lock_keys(state: State, config: Config) -> None:
+    """At the first step of a home: remember the keys that stay from now on."""
+    if state.meta_get("locked") is None:
+        values = configuration.flat(configuration.to_dict(config))
+        with state.transaction():
+            state.meta_set("locked", {key: values[key] for key in LOCKED})
+            journal.record(state, "locked", f"{', '.join(LOCKED)} stay as they are from now on")

@@ -1,0 +1,138 @@
+"""The engine: its thread, and the door through which faces reach it.
+
+Importing this module imports no torch; the thread does, when it starts. The engine never calls
+a face: faces read `snapshot` and submit requests, which take effect at a step boundary.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from engine.board import Board
+from engine.messages import EngineState, Mode
+from engine.requests import Request, Requests
+from engine.statusfile import StatusFile
+from engine.telemetry import Telemetry
+from queue_store.config import Config
+from queue_store.database import open_state
+from queue_store.errors import NoEngine, Refused, TrainctlError
+from queue_store.home import Home
+from queue_store.inbox import Inbox
+
+if TYPE_CHECKING:
+    from engine.worker import Worker
+
+log = logging.getLogger("trainctl.engine")
+
+
+class Engine:
+    """One engine of one home. The caller holds the home's lock for as long as it lives."""
+
+    def __init__(self, home: Home, config: Config, *, mode: str = Mode.DAEMON) -> None:
+        self.home = home
+        self.config = config
+        self.mode = str(mode)
+        self.requests = Requests()
+        self.telemetry = Telemetry()
+        self.status_file = StatusFile(home, self.snapshot)
+        self.board = Board(
+            self.telemetry,
+            home.store,
+            {"name": config.model.name, "method": config.model.method},
+            lambda: self.mode,
+            self.requests.commands,
+        )
+        self.board.published = self.board.build()
+        self.error: TrainctlError | None = None
+        """Why the thread ended by itself, where it was not asked to."""
+        self.worker: Worker | None = None
+        self._ended = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    # -- the Control that sessions use ----------------------------------------------------------
+
+    def snapshot(self) -> dict[str, Any]:
+        return self.board.published
+
+    def submit(self, command: str, arguments: dict[str, Any]) -> Future[Any]:
+        request = Request(command, arguments, self.board.global_step)
+        return self.requests.submit(request)
+
+    def wake(self) -> None:
+        self.requests.wake()
+
+    # -- its life -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread (and those of the inbox and the telemetry); returns at once."""
+        self.telemetry.start()
+        self.status_file.start()
+        for name, target in (("engine", self._run), ("inbox", self._watch)):
+            thread = threading.Thread(target=target, name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _run(self) -> None:
+        try:
+            from engine.worker import Worker
+
+            self.worker = Worker(self)
+            self.worker.run()
+        except TrainctlError as error:
+            self.error = error
+            log.error("the engine ended: %s", error)
+        except BaseException as error:
+            log.exception("the engine ended by a defect")
+            self.error = TrainctlError(
+                f"the engine ended: {type(error).__name__}: {error}",
+                mend=f"the reason is in {self.home.log}",
+            )
+        finally:
+            self.board.set(EngineState.FAILED if self.error else EngineState.STOPPED)
+            if self.error:
+                self.board.hint = str(self.error)
+            self.board.published = self.board.build()
+            why = self.error or NoEngine("the engine has stopped")
+            self.requests.close(why)
+            self._ended.set()
+
+    def _watch(self) -> None:
+        try:
+            quiet = self.config.queue.quiet_seconds
+            inbox = Inbox(self.home, lambda: open_state(self.home), quiet)
+            inbox.watch(self._ended, lambda _: self.wake())
+        except Exception:
+            # The queue still takes `trainctl add`; what the inbox met is in the log.
+            log.exception("the watch of the inbox ended")
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait for the engine thread's end; True when it has ended."""
+        ended = self._ended.wait(timeout)
+        if ended:
+            for thread in self._threads:
+                thread.join(10)
+            self.telemetry.stop()
+            self.status_file.stop()
+        return ended
+
+    @property
+    def ended(self) -> bool:
+        return self._ended.is_set()
+
+    @property
+    def exit_code(self) -> int:
+        return self.error.exit_code if self.error else 0
+
+    def request_stop(self) -> None:
+        """Ask for a save and the end, as SIGTERM does; returns at once."""
+        future = self.submit("stop", {})
+        future.add_done_callback(_heard)
+
+
+def _heard(future: Future[Any]) -> None:
+    error = future.exception()
+    if error is not None and not isinstance(error, NoEngine | Refused):
+        log.error("stop was refused: %s", error)

@@ -1,0 +1,355 @@
+"""The engine thread's loop: claim an item, run it, record the outcome, again.
+
+Everything that changes the model or the head happens here, on this thread, at a step boundary.
+An exception in an item is that item's failure, never the engine's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import torch
+
+from engine import recovery
+from engine.boundary import Boundary
+from engine.controls import RunItem
+from engine.failures import classify
+from engine.items import Ready, make_ready, settings_of
+from engine.live import Live, base_folder, load_live
+from engine.messages import EngineState
+from engine.monitoring import Watch
+from engine.prepare.prepare import Cancelled
+from engine.reporting import Reports
+from engine.run import TrainingRun
+from engine.saving import Saver, journal_failed_save, room
+from engine.status import item_status, model_status
+from queue_store import config as configuration
+from queue_store import head, journal, queue, records
+from queue_store import transitions as moves
+from queue_store.database import State, open_state
+from queue_store.errors import ConfigError, Refused
+from queue_store.items import Item, ItemState
+from queue_store.metrics import Metrics
+from snapshots.digest import weights_digest
+
+if TYPE_CHECKING:
+    from engine.thread import Engine
+
+log = logging.getLogger("trainctl.engine")
+IDLE_SECONDS = 1.0
+
+
+class Worker:
+    """The state of the engine thread. Used by that thread alone."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.home = engine.home
+        self.config = engine.config
+        self.board = engine.board
+        self.requests = engine.requests
+        self.state = open_state(self.home)
+        self.metrics = Metrics(self.home)
+        self.saver = Saver(self.home, self.state, self.metrics)
+        self.reports = Reports(self)
+        self.watch = Watch(self)
+        self.boundary = Boundary(self)
+        self.live: Live | None = None
+        self.line: records.Run
+        self.item: Item | None = None
+        self.run_now: TrainingRun | None = None
+        self.cursors: dict[int, tuple[int, int]] = {}
+        self.unsaved = False
+        """Whether the live state is ahead of the head's checkpoint."""
+
+    # -- life -----------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """The thread's whole life. Raises TrainctlError where it cannot start."""
+        try:
+            self._begin()
+            while not self.boundary.ending:
+                self.boundary.between_items()
+                if not self.boundary.ending:
+                    self._one_item()
+            self._end()
+        finally:
+            self.metrics.close()
+            self.state.close()
+
+    def _begin(self) -> None:
+        self.board.set(EngineState.STARTING, "looking after the last session")
+        recovery.check_locked(self.state, self.config, self.home.config)
+        for line in recovery.recover(self.state, self.metrics):
+            log.info("%s", line)
+        self.show_head()
+        self.boundary.restore()
+        self.publish(force=True)
+        if not self.board.paused:
+            self.load()
+
+    def _end(self) -> None:
+        self.board.set(EngineState.STOPPING, "saving")
+        self.publish(force=True)
+        if self.unsaved:
+            self.save()
+        self.boundary.finish()
+
+    def load(self) -> None:
+        """Make the live state that of the head; a new run of steps begins there."""
+        self.board.set(EngineState.STARTING, f"loading {self.config.model.name}")
+        self.publish(force=True)
+        at = records.head(self.state)
+        if at is None:
+            folder = base_folder(self.home, self.config)
+            at = records.start(self.state, weights_digest(folder), self.config.model.base)
+        self.free()
+        self.live = load_live(self.home, self.config, at.checkpoint)
+        self.line = records.start_run(self.state)
+        self.cursors = dict(at.checkpoint.progress.cursors)
+        self.unsaved = False
+        self.saver.stands_on(at.checkpoint.step)
+        self.board.forget_steps()
+        loaded = self.live.loaded
+        self.board.model = model_status(
+            name=loaded.name,
+            method=loaded.method,
+            dtype=loaded.dtype,
+            device=loaded.device,
+            parameters=loaded.parameters,
+        )
+        self.show_head()
+
+    def free(self) -> None:
+        """Let go of the live state and of the memory that it holds on the device."""
+        self.live = None
+        self.run_now = None
+        release_device_memory()
+
+    def show_head(self) -> None:
+        """The head's figures on the board."""
+        at = records.head(self.state)
+        if at is None:
+            return
+        self.board.branch = at.branch
+        self.board.global_step = at.checkpoint.step
+        self.board.head_checkpoint = at.checkpoint.name
+        self.board.head_version = version_of(self.state, at.checkpoint.id)
+        self.board.checkpoint_bytes = at.checkpoint.size_bytes or None
+
+    def publish(self, *, force: bool = False) -> None:
+        self.board.publish(self.state, force=force)
+
+    # -- one item -------------------------------------------------------------------------------
+
+    def _one_item(self) -> None:
+        """Claim and run the next item, or wait for one."""
+        item = moves.claim(self.state)
+        if item is None:
+            if self.unsaved:
+                self.save()
+            if not self.board.paused:
+                self.board.set(EngineState.IDLE)
+            self.publish(force=True)
+            self.requests.wait(self._until_next())
+            self.requests.rung()
+            return
+        self.item = item
+        try:
+            if self.live is None:
+                self.load()
+            self._train(item)
+        finally:
+            self.item = None
+            self.run_now = None
+            self.saver.flush = None
+            self.board.item = None
+
+    def _until_next(self) -> float:
+        soonest = queue.soonest(self.state)
+        wait = IDLE_SECONDS if soonest is None else soonest - time.time()
+        return min(IDLE_SECONDS, max(0.05, wait))
+
+    def _train(self, item: Item) -> None:
+        try:
+            self._read_config()
+            ready = self._prepare(item)
+        except Cancelled:
+            self.boundary.called_off(item)
+            return
+        except Exception as error:
+            self._failed(item, error, touched=False)
+            return
+        if not self.boundary.before_training(item):
+            return
+        try:
+            self._step(item, ready)
+        except Exception as error:
+            self._failed(item, error, touched=True)
+
+    def _read_config(self) -> None:
+        """Edits of config.toml reach the next item; a broken file changes nothing."""
+        try:
+            config = configuration.load(self.home.config)
+            recovery.check_locked(self.state, config, self.home.config)
+        except ConfigError as error:
+            self.board.hint = f"{error}: going on with the settings of before"
+            return
+        self.config = config
+
+    def _prepare(self, item: Item) -> Ready:
+        assert self.live is not None
+        self.board.item = item_status(
+            id=item.id,
+            name=item.name,
+            priority=item.priority.word,
+            step=item.step,
+            steps=item.steps,
+            rows=item.rows,
+            cursor=item.cursor,
+        )
+        cursor, _ = self.cursors.get(item.id, (0, 0))
+        settings = settings_of(item, self.config, cursor)
+
+        def progress(done: int, total: int) -> None:
+            share = done / total if total else 1.0
+            self.board.set(EngineState.PREPARING, f"preparing {item.name}", share)
+            self.publish()
+
+        self.board.set(EngineState.PREPARING, f"preparing {item.name}", 0.0)
+        self.publish(force=True)
+        folder = self.live.loaded.folder
+        ready = make_ready(
+            self.home, item, settings, folder, cursor, progress, self.boundary.calls_off
+        )
+        moves.prepared(
+            self.state,
+            item.id,
+            key=ready.prepared.key,
+            settings=settings.dump(),
+            rows=ready.prepared.rows,
+            epochs=settings.training.epochs,
+            steps=ready.plan.steps,
+            held_out=len(ready.prepared.held_out),
+            report=ready.prepared.report,
+        )
+        self.watch.look_at(ready.prepared, folder, self.boundary.calls_off)
+        return ready
+
+    def _step(self, item: Item, ready: Ready) -> None:
+        """Run the item's steps and record how it ended."""
+        assert self.live is not None
+        training = ready.settings.training
+        if self.live.use_optimizer(training):
+            with self.state.transaction():
+                text = f"the optimizer is {training.optimizer} from here on, with a fresh state"
+                journal.record(self.state, "optimizer", text, item=item.id)
+        recovery.lock_keys(self.state, self.config)
+        cursor, _ = self.cursors.get(item.id, (0, 0))
+        moves.training(self.state, item.id, f"{item.name} trains from row {cursor}")
+        self.reports.begin(item, ready)
+        run = TrainingRun(
+            self.live.loaded,
+            self.live.optimizer,
+            self.live.schedule,
+            ready.prepared,
+            RunItem(item.id, item.name, cursor, training.epochs),
+            training,
+            self.reports.place,
+            self.boundary,
+            self.reports,
+            self.watch.monitoring(),
+        )
+        self.run_now, self.saver.flush = run, run.flush
+        self.board.set(EngineState.TRAINING)
+        self.publish(force=True)
+        outcome = run.train()
+        self.saver.flush = None
+        self.metrics.flush()
+        self.cursors[item.id] = (outcome.cursor, outcome.step)
+        if outcome.kind == "done":
+            moves.trained(self.state, item.id, outcome.global_step)
+            del self.cursors[item.id]
+            self.unsaved = True
+        self.boundary.left(item, outcome)
+        if self.unsaved and self.saver.due(self.board.global_step, self.config):
+            self.save()
+
+    def _failed(self, item: Item, error: Exception, *, touched: bool) -> None:
+        """The item failed; where the model may have been touched, go back to the last good state:
+        what trained since goes to the front of the queue."""
+        cause, message = classify(error)
+        log.warning("item %d (%s): %s: %s", item.id, item.name, cause, message, exc_info=error)
+        with contextlib.suppress(Exception):
+            self.metrics.flush()
+        with self.state.transaction():
+            after = moves.fail(self.state, item.id, cause, message, self.config.queue.max_attempts)
+            if touched:
+                at = records.head(self.state)
+                assert at is not None
+                why = f"back to step {at.checkpoint.step}: {item.name}: {cause}"
+                head.move_head(
+                    self.state, at.checkpoint, why=why, new=after.state is ItemState.FAILED
+                )
+        self.board.hint = f"{item.name}: {cause}: {message}"
+        if touched:
+            self.load()
+        self.boundary.failed(item, f"{cause}: {message}")
+
+    # -- saving ---------------------------------------------------------------------------------
+
+    def save(self) -> records.Checkpoint | None:
+        """Save the live state; None where it did not work: then training is paused and says why."""
+        assert self.live is not None
+        before = (self.board.state, self.board.phase)
+        self.board.set(EngineState.SAVING)
+        self.publish(force=True)
+        try:
+            saved = self.saver.save(
+                self.live,
+                self.config,
+                self.line,
+                step=self.board.global_step,
+                item=self.item,
+                cursors=dict(self.cursors),
+                figures=self.board.figures(),
+            )
+        except (Refused, OSError) as error:
+            journal_failed_save(self.state, self.board.global_step, error)
+            self.board.hint = room(error)
+            self.boundary.pause_for(str(error))
+            return None
+        finally:
+            self.board.set(*before)
+        self.unsaved = False
+        self.show_head()
+        return saved
+
+    def saved_head(self) -> records.Checkpoint:
+        """The head's checkpoint, with the live state in it. Raises Refused where it cannot be
+        saved."""
+        if self.unsaved and self.save() is None:
+            raise Refused(self.board.hint)
+        at = records.head(self.state)
+        if at is None:
+            raise Refused("nothing has trained yet")
+        return at.checkpoint
+
+
+def version_of(state: State, checkpoint: int) -> str | None:
+    """The newest version made of a checkpoint, by name."""
+    row = state.db.execute(
+        "SELECT name FROM versions WHERE checkpoint = ? ORDER BY id DESC LIMIT 1", (checkpoint,)
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
+def release_device_memory() -> None:
+    """Give the device's cached memory back, after the last reference is gone."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
