@@ -251,7 +251,7 @@ def test_the_journal_cannot_be_altered(state: State) -> None:
 def test_a_state_outside_the_table_of_moves_is_refused(state: State) -> None:
     a = add(state, "a.jsonl")
     with pytest.raises(Refused, match="cannot become"):
-        moves.move_state(state, a.id, S.DONE, "no")
+        moves.move_state(state, a.id, S.TRAINED, "no")
 
 
 def test_progress_survives_its_text() -> None:

@@ -1,1 +1,2 @@
-"""Floor 4: the full-screen console (Textual). Never imports torch; asks the engine, is never called by it."""
+"""Floor 4: the full-screen console (Textual). Never imports torch; asks the engine, which never
+calls it."""
