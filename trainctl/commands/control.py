@@ -1,0 +1,67 @@
+"""pause, resume, skip, stop, drain: words to a running engine; each needs one (exit 3).
+
+`pause` returns when paused, `resume` when stepping, `stop` and `drain` when the engine has
+saved, ended and let go of the home's lock.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from queue_store.errors import NoEngine
+from trainctl.context import Context
+from trainctl.output import count
+
+LOOK_SECONDS = 60.0
+
+
+def pause(context: Context, arguments: argparse.Namespace) -> int:
+    """Stop stepping; returns when paused. JSON: requested_step, step."""
+    result = context.engine().request("pause")
+    context.show(result, lambda: f"paused at step {count(result['step'])}")
+    return 0
+
+
+def resume(context: Context, arguments: argparse.Namespace) -> int:
+    """Step again; returns when stepping."""
+    result = context.engine().request("resume")
+    context.show(result, lambda: "resumed")
+    return 0
+
+
+def skip(context: Context, arguments: argparse.Namespace) -> int:
+    """End the item that trains; with --undo take back what it taught."""
+    result = context.engine().request("skip", undo=arguments.undo, reason=arguments.reason)
+    context.show(
+        result,
+        lambda: "skipped, what it taught is taken back" if arguments.undo else "skipped",
+    )
+    return 0
+
+
+def stop(context: Context, arguments: argparse.Namespace) -> int:
+    """Save after the step and end the engine; returns when the lock is free."""
+    return _end(context, "stop")
+
+
+def drain(context: Context, arguments: argparse.Namespace) -> int:
+    """Finish the item, save and end the engine; returns when the lock is free."""
+    return _end(context, "drain")
+
+
+def _end(context: Context, command: str) -> int:
+    session = context.engine()
+    result: Any = {}
+    try:
+        result = session.request(command)
+    except NoEngine:
+        # It ended before its answer was read: the lock tells whether it is gone.
+        context.forget_engine()
+    from queue_store.lock import wait_free
+
+    while not wait_free(context.home, LOOK_SECONDS):
+        # A save of 20 GB or the rest of a long item takes its time; ctrl+c ends only the waiting.
+        continue
+    context.show({**(result or {}), "stopped": True}, lambda: "stopped, everything is saved")
+    return 0

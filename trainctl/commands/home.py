@@ -1,0 +1,158 @@
+"""demo, init and config: making a home and looking at its settings.
+
+A home that exists is never written over: `init` refuses, `demo` opens it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from queue_store import config as configuration
+from queue_store.durable import write_new
+from queue_store.errors import Refused, UsageError
+from queue_store.home import Home
+from trainctl.confirm import confirm
+from trainctl.context import Context
+from trainctl.output import pairs, table
+
+HEAD = """\
+# This home's settings. Every key stands here with its default, switched off by a "#":
+# take the "#" away to change it. `trainctl config show --origin` says what counts.
+"""
+
+
+def own_config(default: str) -> str:
+    """The commented default config.toml with every key switched off, as a new home's own."""
+    lines = []
+    for line in default.splitlines():
+        if line and line[0] not in "#[" and "=" in line.split("#")[0]:
+            line = f"# {line}"
+        lines.append(line)
+    start = next(place for place, line in enumerate(lines) if line.startswith("["))
+    return HEAD + "\n" + "\n".join(lines[start:]) + "\n"
+
+
+def refuse_used(folder: Path) -> None:
+    """Raise Refused where `folder` is a file or a home."""
+    if folder.exists() and not folder.is_dir():
+        raise Refused("this is a file", where=str(folder), mend="name a folder")
+    if Home(folder).exists():
+        raise Refused("there is a home already", where=str(folder), mend="nothing was changed")
+
+
+def make_home(folder: Path) -> Home:
+    """A new home in `folder` with a config.toml of its own. Raises Refused if there is one."""
+    refuse_used(folder)
+    home = Home(folder)
+    home.create()
+    default = configuration.default_path().read_text(encoding="utf-8")
+    write_new(home.config, own_config(default).encode())
+    return home
+
+
+def init(context: Context, arguments: argparse.Namespace) -> int:
+    """Make a home; with --demo the demo's."""
+    folder = Path(arguments.folder).expanduser().absolute()
+    refuse_used(folder)
+    if arguments.demo:
+        from trainctl.demo_home import make_demo_home
+
+        make_demo_home(folder)
+        home = Home(folder)
+    else:
+        home = make_home(folder)
+    data = {"home": str(home.root), "config": str(home.config), "inbox": str(home.inbox)}
+    context.show(
+        data,
+        lambda: (
+            f"home      {home.root}\n"
+            f"settings  {home.config}\n"
+            f"inbox     {home.inbox}  (put JSONL files here)\n"
+            f"console   trainctl --home {home.root}\n"
+            f"headless  trainctl --daemon --detach --home {home.root}"
+        ),
+    )
+    return 0
+
+
+def demo(context: Context, arguments: argparse.Namespace) -> int:
+    """Open the console on the demo's home, made first where there is none."""
+    from trainctl import console
+    from trainctl.demo_home import make_demo_home
+
+    folder = Path(arguments.folder).expanduser().absolute()
+    made = make_demo_home(folder)
+    if not context.json:
+        print("\n".join(made), flush=True)
+    context.given_home = str(folder)
+    return console.command(context, arguments)
+
+
+def config_show(context: Context, arguments: argparse.Namespace) -> int:
+    """Every key and its value; with --origin where it comes from."""
+    path = context.home.config
+    rows = configuration.origins(path)
+    if arguments.origin:
+        data = [{"key": key, "value": value, "origin": origin} for key, value, origin in rows]
+        context.show(
+            data,
+            lambda: table(("key", "value", "origin"), [(k, _toml(v), o) for k, v, o in rows]),
+        )
+    else:
+        context.show(
+            configuration.to_dict(configuration.load(path)),
+            lambda: pairs((key, _toml(value)) for key, value, _ in rows),
+        )
+    return 0
+
+
+def _toml(value: object) -> str:
+    """A value as it stands in config.toml."""
+    import tomli_w
+
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_toml(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(inner) for inner in value) + "]"
+    return tomli_w.dumps({"x": value}).removeprefix("x = ").rstrip("\n")
+
+
+MEANS = {
+    "model.name": "what was trained so far keeps the old name in the journal",
+    "training.max_length": "from the next item on rows are packed, and dropped, by the new length;"
+    " losses before and after do not compare",
+}
+"""Locked keys that can change, and what that means; the others would need another model."""
+
+
+def config_unlock(context: Context, arguments: argparse.Namespace) -> int:
+    """Accept the value of a locked key that stands in config.toml now, once."""
+    from queue_store import journal
+
+    key = arguments.key
+    if key not in configuration.LOCKED:
+        raise UsageError(f"{key} is not locked", mend=f"locked: {', '.join(configuration.LOCKED)}")
+    path = context.home.config
+    value = configuration.flat(configuration.to_dict(configuration.load(path)))[key]
+    locked = context.state.meta_get("locked")
+    if locked is None:
+        raise Refused("nothing is locked before the first step", mend="just edit config.toml")
+    before = locked[key]
+    if value == before:
+        raise Refused(
+            f"{key} is {_toml(before)} already", where=str(path), mend="first write the new value"
+        )
+    if key not in MEANS:
+        raise Refused(
+            f"the checkpoints of this home are of {key} = {_toml(before)}",
+            where=str(path),
+            mend="set it back, or make another home: trainctl init",
+        )
+    change = f"{key}: {_toml(before)} -> {_toml(value)}"
+    confirm(f"{change}\n  means   {MEANS[key]}", yes=arguments.yes)
+    with context.state.transaction():
+        context.state.meta_set("locked", {**locked, key: value})
+        journal.record(context.state, "unlocked", f"{change}, by hand", data={"key": key})
+    context.show({"key": key, "before": before, "value": value}, lambda: f"{change}, accepted")
+    return 0

@@ -1,0 +1,211 @@
+"""`trainctl` without a verb: the full-screen console, attached or with an engine of its own.
+
+With an engine of its own the first frame comes first and the engine's thread after it, so that
+a person does not wait for torch. Leaving hands the engine over to a daemon; a terminal that
+goes away leaves it training here, headless. What the console shows is the tui's affair.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from queue_store.errors import NoEngine, Refused, TrainctlError
+from queue_store.home import Home
+from trainctl.context import Context
+
+if TYPE_CHECKING:
+    from engine.session import Session
+    from trainctl.host import Host
+
+HEADLESS = "trainctl --daemon --detach"
+ATTACH_SECONDS = 10.0
+POLL_SECONDS = 0.1
+
+
+def command(context: Context, arguments: argparse.Namespace) -> int:
+    """The console; the exit code. Without a terminal: the plain status, exit 2."""
+    from tui.terminal import missing
+
+    home, config = context.home, context.config  # what is wrong in it is said before all else
+    why = missing()
+    if why:
+        return _without_terminal(context, why)
+    if context.engine_if_any() is not None:
+        return _attached(context)
+    from queue_store.lock import EngineLock
+    from trainctl.host import Host, refuse_stop_file
+
+    refuse_stop_file(home)
+    try:
+        lock = EngineLock.acquire(home, "console")
+    except Refused:
+        # Somebody starts an engine right now: its socket will answer in a moment.
+        _wait_for_engine(context)
+        return _attached(context)
+    return _own_engine(Host(home, config, lock, "console"))
+
+
+def _without_terminal(context: Context, why: str) -> int:
+    from trainctl.commands.status import plain, read
+
+    data = read(context)
+    context.show(data, lambda: plain(data))
+    sys.stdout.flush()
+    print(
+        f"trainctl: no console here: {why} (to train without one: {HEADLESS}"
+        f" --home {context.home.root})",
+        file=sys.stderr,
+    )
+    return 2
+
+
+def _wait_for_engine(context: Context) -> None:
+    from queue_store.lock import holder
+
+    deadline = time.monotonic() + ATTACH_SECONDS
+    while context.engine_if_any() is None:
+        if time.monotonic() > deadline:
+            who = holder(context.home) or {"pid": "?"}
+            raise NoEngine(
+                f"process {who['pid']} holds this home and does not answer",
+                where=str(context.home.root),
+                mend="end that process, or wait",
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def _attached(context: Context) -> int:
+    """The console on an engine of another process; leaving touches nothing."""
+    from tui.app import run_console
+
+    from engine.client import connect
+    from engine.views import Views
+
+    with closing(context.engine()) as session:
+        return run_console(
+            context.home,
+            context.config,
+            session,
+            Views(context.home),
+            on_leave=_nothing,
+            reconnect=lambda: connect(context.home),
+            verify=_Verify(context.home),
+        )
+
+
+def _nothing(way: str) -> None:
+    """An attached console leaves the engine as it is, whichever way it is left."""
+
+
+def _own_engine(host: Host) -> int:
+    """The console with the engine in this process, until that is handed over or has ended."""
+    from engine.views import Views
+    from trainctl import logs
+    from trainctl.daemon import Signals, serve
+    from tui import app
+
+    logs.log_to_file(host.home)
+    leaving = _Leaving(host)
+    signals = Signals()
+    # ctrl+c is a key of the console; a SIGINT that somebody sends ends it as SIGTERM does.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    code = 0
+    try:
+        code = app.run_console(
+            host.home,
+            host.config,
+            HostSession(host),
+            Views(host.home),
+            on_leave=leaving,
+            verify=_Verify(host.home),
+        )
+    except KeyboardInterrupt:
+        leaving.way = app.TERMINATE
+    signals.listen()
+    if leaving.pid is not None:
+        _tell(f"training goes on in the background, pid {leaving.pid}; trainctl attaches again")
+        return 0
+    if leaving.way == app.HANGUP:
+        host.train_on_as("headless")
+        return serve(host, Signals())
+    if leaving.way == app.DETACH and not code:
+        host.stop()  # it has ended already, or was never started
+        host.ended.wait()
+    if host.ended.is_set():
+        _tell(host.failure or "the engine has ended, everything is saved")
+        return host.exit_code
+    if leaving.way == app.TERMINATE:
+        _tell("finishing this step and saving …")
+        signals.count += 1
+        host.stop()
+        return serve(host, signals)
+    # The screen broke down. That is no reason to stop training.
+    _tell(f"the console broke down, see {host.home.logs}; handing over to the background …")
+    try:
+        _tell(f"training goes on in the background, pid {host.hand_over()}")
+    except TrainctlError as error:
+        _tell(f"training goes on here, without a console: {error}")
+        host.train_on_as("headless")
+        return serve(host, signals)
+    return code or 1
+
+
+def _tell(line: str) -> None:
+    print(f"trainctl: {line}", file=sys.stderr, flush=True)
+
+
+class _Leaving:
+    """Carries out how a person leaves a console that has the engine; remembers which way."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.way = ""
+        self.pid: int | None = None
+
+    def __call__(self, way: str) -> None:
+        """Raises TrainctlError where it cannot be done: the console stays, and says why."""
+        from tui import app
+
+        if way == app.HANDOVER:
+            self.pid = self.host.hand_over()
+        elif way == app.STOP:
+            self.host.stop()
+            self.host.ended.wait()
+        self.way = way
+
+
+class HostSession:
+    """The console's session with the engine of its own process, which it starts when it is first
+    asked something: then the first frame is on the screen."""
+
+    local = True
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def request(self, command: str, timeout: float | None = None, **arguments: Any) -> Any:
+        """See engine.session.Session. After a hand-over that failed, it is the new engine's."""
+        session: Session = self._host.started()
+        return session.request(command, timeout, **arguments)
+
+    def close(self) -> None:
+        """The engine's end is the host's affair."""
+
+
+class _Verify:
+    """Reads a version back from the disk, on whatever thread asks."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+
+    def __call__(self, name: str) -> Any:
+        from queue_store.database import open_state
+        from snapshots import versions
+
+        with open_state(self.home) as state:
+            return versions.verify(state, name)

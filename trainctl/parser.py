@@ -1,0 +1,237 @@
+"""The words of the command line: every verb, its arguments, and the function that does it.
+
+A verb is listed here only when it works. Functions are named, not imported: see `run`.
+Errors in the words are one line, with exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from queue_store.errors import UsageError
+
+PRIORITIES = ("high", "normal", "low")
+STATES = (
+    *("waiting", "queued", "preparing", "training", "paused", "trained"),
+    *("done", "failed", "skipped", "rejected"),
+)
+EPILOG = """\
+Without a verb: the console, attached to the home's engine or with one of its own.
+`trainctl VERB --help` tells more. --home and --json may stand before or after the verb.
+Exit codes: 0 done, 1 refused or failed, 2 usage, 3 no engine is running, 4 a verification failed.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose errors are raised as UsageError instead of printed over several lines."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, mend=f"{self.prog} --help")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        # argparse's own message lists every verb; the nearest one helps more.
+        if action.choices is not None and value not in action.choices:
+            known = [str(choice) for choice in action.choices]
+            name = str(action.metavar or action.dest).lower()
+            near = difflib.get_close_matches(str(value), known, 1)
+            if near:
+                mend = f"did you mean {near[0]}?"
+            else:
+                mend = f"{self.prog} --help" if name == "verb" else f"one of {', '.join(known)}"
+            raise UsageError(f"unknown {name} {value!r}", mend=mend)
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The words as a namespace with `run` ("module:function"), `home` and `json`.
+
+    Raises UsageError; `--help` and `--version` print and raise SystemExit.
+    """
+    parser = _build()
+    arguments, rest = parser.parse_known_args(list(words))
+    if rest:
+        raise UsageError(f"unknown words: {' '.join(rest)}", mend="trainctl --help")
+    if arguments.verb is not None and (arguments.daemon or arguments.detach):
+        raise UsageError("--daemon takes no verb", mend="trainctl --daemon [--detach]")
+    if arguments.detach and not arguments.daemon:
+        raise UsageError("--detach goes with --daemon", mend="trainctl --daemon --detach")
+    if arguments.verb is not None and arguments.run is None:
+        raise UsageError(
+            f"{arguments.verb} needs a verb of its own", mend=f"trainctl {arguments.verb} --help"
+        )
+    if arguments.verb is None:
+        arguments.run = "daemon:command" if arguments.daemon else "console:command"
+    return arguments
+
+
+def _shared(default: Any) -> _Parser:
+    """--home and --json; below a verb they must not overwrite what stood before it."""
+    shared = _Parser(add_help=False)
+    shared.add_argument(
+        "--home", metavar="DIR", default=default, help="the home (else $TRAINCTL_HOME, else upward)"
+    )
+    shared.add_argument(
+        "--json", action="store_true", default=default or False, help="print JSON for scripts"
+    )
+    return shared
+
+
+class _Verbs:
+    """Adds verbs to a parser, each with the shared options and its function's name."""
+
+    def __init__(self, parser: argparse.ArgumentParser, dest: str) -> None:
+        self.below = parser.add_subparsers(
+            dest=dest, metavar="VERB", prog=parser.prog, parser_class=_Parser
+        )
+
+    def add(self, name: str, run: str | None, summary: str) -> argparse.ArgumentParser:
+        shared = _shared(argparse.SUPPRESS)
+        verb: argparse.ArgumentParser = self.below.add_parser(
+            name, parents=[shared], description=summary, help=summary, allow_abbrev=False
+        )
+        verb.set_defaults(run=run)
+        return verb
+
+
+def _build() -> argparse.ArgumentParser:
+    from trainctl import __version__
+
+    parser = _Parser(
+        prog="trainctl",
+        parents=[_shared(None)],
+        usage="trainctl [--home DIR] [--json] [VERB …] | --daemon [--detach]",
+        description="Fine-tune a language model on the JSONL files of an inbox; lose nothing.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"trainctl {__version__}")
+    parser.add_argument("--daemon", action="store_true", help="train without a console")
+    parser.add_argument("--detach", action="store_true", help="with --daemon: in the background")
+    # The console hands its lock to the daemon that takes over: an open file descriptor.
+    parser.add_argument("--lock-fd", type=int, default=None, help=argparse.SUPPRESS)
+    verbs = _Verbs(parser, "verb")
+    _home_verbs(verbs)
+    _control_verbs(verbs)
+    _queue_verbs(verbs)
+    _model_verbs(verbs)
+    _reading_verbs(verbs)
+    return parser
+
+
+def _home_verbs(verbs: _Verbs) -> None:
+    home = "commands.home"
+    demo = verbs.add("demo", f"{home}:demo", "a home with a small model and data, then the console")
+    demo.add_argument("folder", nargs="?", default="trainctl-demo", metavar="DIR")
+    init = verbs.add("init", f"{home}:init", "make a home: config.toml, inbox and store")
+    init.add_argument("folder", nargs="?", default=".", metavar="DIR")
+    init.add_argument("--demo", action="store_true", help="with the demo's model, data and recipe")
+    config = _Verbs(verbs.add("config", None, "the settings"), "config_verb")
+    show = config.add("show", f"{home}:config_show", "every key and its value")
+    show.add_argument("--origin", action="store_true", help="and the file that it comes from")
+    unlock = config.add("unlock", f"{home}:config_unlock", "accept a locked key's new value")
+    unlock.add_argument("key", metavar="KEY")
+    unlock.add_argument("--yes", action="store_true", help="do not ask")
+    verbs.add("doctor", "commands.doctor:doctor", "check packages, GPU, disk, permissions, store")
+    data = _Verbs(verbs.add("data", None, "make training files"), "data_verb")
+    make = data.add("make", "commands.data:make", "a file of a skill's rows, from a seed")
+    make.add_argument("skill", metavar="SKILL", help="binary or syllo")
+    make.add_argument("--level", type=_positive, required=True, metavar="N")
+    make.add_argument("--count", type=_positive, required=True, metavar="N")
+    make.add_argument("--seed", type=_not_negative, default=0, metavar="N")
+    make.add_argument("--held-out", action="store_true", help="rows for evaluation, never trained")
+    make.add_argument("-o", "--output", required=True, metavar="FILE")
+    verbs.add("sets", "commands.data:sets", "the home's evaluation sets")
+
+
+def _control_verbs(verbs: _Verbs) -> None:
+    control = "commands.control"
+    status = verbs.add("status", "commands.status:status", "what the engine is doing")
+    status.add_argument("--watch", action="store_true", help="again every second, until ctrl+c")
+    verbs.add("pause", f"{control}:pause", "stop stepping; returns when paused")
+    verbs.add("resume", f"{control}:resume", "step again; returns when stepping")
+    skip = verbs.add("skip", f"{control}:skip", "end the item that trains now")
+    skip.add_argument("--undo", action="store_true", help="and take back what it taught")
+    skip.add_argument("--reason", default="", metavar="TEXT")
+    verbs.add("stop", f"{control}:stop", "finish the step, save, end the engine")
+    verbs.add("drain", f"{control}:drain", "finish the item, save, end the engine")
+
+
+def _queue_verbs(verbs: _Verbs) -> None:
+    queue = "commands.queue"
+    add = verbs.add("add", f"{queue}:add", "copy files into the queue")
+    add.add_argument("files", nargs="+", metavar="FILE")
+    add.add_argument("--priority", choices=PRIORITIES, default="normal")
+    listing = verbs.add("queue", f"{queue}:queue", "the items, in the order in which they train")
+    listing.add_argument("--state", choices=STATES)
+    show = verbs.add("show", f"{queue}:show", "one item: progress, attempts, errors")
+    _item(show)
+    priority = verbs.add("priority", f"{queue}:priority", "change an item's priority")
+    _item(priority)
+    priority.add_argument("priority", choices=PRIORITIES)
+    move = verbs.add("move", f"{queue}:move", "reorder an item within its priority")
+    _item(move)
+    place = move.add_mutually_exclusive_group(required=True)
+    place.add_argument("--first", action="store_true")
+    place.add_argument("--before", type=_positive, metavar="ID")
+    _item(verbs.add("retry", f"{queue}:retry", "queue a failed or skipped item again"))
+    remove = verbs.add("remove", f"{queue}:remove", "take an item that has not trained away")
+    _item(remove)
+    remove.add_argument("--yes", action="store_true", help="do not ask")
+    validate = verbs.add("validate", "commands.validate:validate", "check a file, train nothing")
+    validate.add_argument("file", metavar="FILE")
+    validate.add_argument("--level", choices=("quick",), default="quick")
+
+
+def _model_verbs(verbs: _Verbs) -> None:
+    versions = "commands.versions"
+    verbs.add("checkpoints", f"{versions}:checkpoints", "the checkpoints on disk")
+    verbs.add("versions", f"{versions}:versions", "the numbered, verified snapshots")
+    snapshot = verbs.add("snapshot", f"{versions}:snapshot", "keep the present state as a version")
+    snapshot.add_argument("-m", "--message", default="", metavar="TEXT")
+    snapshot.add_argument("--weights-only", action="store_true", help="without optimizer state")
+    snapshot.add_argument("--pin", action="store_true", help="keep it for ever")
+    verify = verbs.add("verify", f"{versions}:verify", "read a version's bytes and compare digests")
+    verify.add_argument("version", nargs="?", metavar="VERSION", help="default: all")
+    restore = verbs.add("restore", f"{versions}:restore", "train on from a version")
+    restore.add_argument("version", metavar="VERSION")
+    restore.add_argument("--yes", metavar="VERSION", help="do not ask; names the version again")
+    rollback = verbs.add("rollback", f"{versions}:rollback", "back to an earlier version")
+    rollback.add_argument(
+        "version", nargs="?", metavar="VERSION", help="default: the newest earlier"
+    )
+    rollback.add_argument("--yes", metavar="VERSION", help="do not ask; names the version again")
+    pin = verbs.add("pin", f"{versions}:pin", "keep a version for ever")
+    pin.add_argument("version", metavar="VERSION")
+    pin.add_argument("--off", action="store_true", help="let the retention rules decide again")
+
+
+def _reading_verbs(verbs: _Verbs) -> None:
+    history = verbs.add("history", "commands.history:history", "every step that was trained")
+    history.add_argument("--item", type=_positive, metavar="ID")
+    history.add_argument("--series", metavar="S", help="one metric instead: loss, val_loss, …")
+    samples = verbs.add("samples", "commands.history:samples", "what the model answers, by step")
+    samples.add_argument("--step", type=_not_negative, metavar="N", help="default: the newest")
+    samples.add_argument("--example", metavar="ID", help="one example through the steps")
+    log = verbs.add("log", "commands.history:log", "the journal of everything that happened")
+    log.add_argument("-f", "--follow", action="store_true", help="go on with what happens")
+    log.add_argument("-n", type=_positive, default=50, metavar="N", help="the newest N (50)")
+
+
+def _item(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("id", type=_positive, metavar="ID")
+
+
+def _positive(word: str) -> int:
+    number = _not_negative(word)
+    if number == 0:
+        raise argparse.ArgumentTypeError("0 is too small")
+    return number
+
+
+def _not_negative(word: str) -> int:
+    if not (word.isascii() and word.isdigit()) or len(word) > 15:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number")
+    return int(word)
