@@ -1,0 +1,78 @@
+"""What every test shares: an environment of its own, and homes in temporary folders."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from queue_store.home import Home
+
+# Two cores are shared by all tests; set before any of them imports torch.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def own_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
+    """No home, log or colour setting of the person who runs the tests reaches one."""
+    for name in ("TRAINCTL_HOME", "TRAINCTL_CRASH_AT", "NO_COLOR", "TEXTUAL_THEME"):
+        monkeypatch.delenv(name, raising=False)
+    outside = tmp_path_factory.mktemp("xdg")
+    monkeypatch.setenv("XDG_DATA_HOME", str(outside / "data"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(outside / "state"))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """A home with the default configuration, empty otherwise."""
+    home = Home(tmp_path / "home")
+    home.create()
+    home.config.write_text("")
+    return home
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def trainctl(tmp_path: Path) -> Iterator[Callable[..., Done]]:
+    """Runs the command in a process of its own, as a person's shell would, without a terminal.
+
+    `trainctl("add", "x.jsonl", home=home)`; the working folder is the test's temporary one.
+    """
+
+    def run(
+        *words: object, home: Home | None = None, timeout: float = 60, **environment: str
+    ) -> Done:
+        given = ["--home", str(home.root)] if home is not None else []
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "trainctl", *map(str, words), *given],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+        )
+        return Done(
+            done.returncode,
+            done.stdout.decode("utf-8", "surrogateescape"),
+            done.stderr.decode("utf-8", "surrogateescape"),
+        )
+
+    yield run

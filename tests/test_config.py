@@ -1,0 +1,136 @@
+"""config.toml: what is wrong in it is said in one line with file, key and mend."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from queue_store import config
+from queue_store.errors import ConfigError
+from tests.conftest import ROOT
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "config.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_default_is_valid_and_every_key_has_a_comment() -> None:
+    assert config.default().model.base == "builtin:tiny"
+    keys = [
+        line
+        for line in (ROOT / "config.toml").read_text().splitlines()
+        if re.match(r"\w+ = ", line)
+    ]
+    assert len(keys) > 50
+    for line in keys:
+        assert re.search(r"  # \S", line), line
+
+
+def test_an_own_file_changes_only_what_it_names(tmp_path: Path) -> None:
+    path = write(tmp_path, '[training]\nlearning_rate = 1e-3\n[console.keys]\npause = "space"\n')
+    own, default = config.load(path), config.default()
+    assert own.training.learning_rate == 1e-3
+    assert own.console.keys == {"pause": "space"}
+    assert own.training.muon == default.training.muon and own.model == default.model
+
+
+WRONG = {
+    "unknown key": (
+        "[training]\nlearning_rat = 1e-3\n",
+        ["unknown key training.learning_rat", "did you mean training.learning_rate?"],
+    ),
+    "unknown table": ("[trainin]\nseed = 1\n", ["unknown key trainin", "did you mean training?"]),
+    "wrong type": ('[training]\nepochs = "two"\n', ["training.epochs = 'two'", "int"]),
+    "below the limit": ("[training]\nepochs = 0\n", ["training.epochs = 0", ">= 1"]),
+    "no such choice": ('[model]\nmethod = "lorra"\n', ["model.method = 'lorra'"]),
+    "a table for a value": ("[training.epochs]\na = 1\n", ["training.epochs"]),
+    "a value for a table": ("training = 3\n", ["training", "[training]"]),
+    "keys that contradict": (
+        "[training]\nbatch_size = 3\neffective_batch = 8\n",
+        ["effective_batch 8", "batch_size 3"],
+    ),
+    "a schedule without horizon": ('[training]\nschedule = "cosine"\n', ["schedule_steps"]),
+    "not TOML": ("[training\n", ["not TOML", "line 1"]),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_key_is_named_with_its_mend(tmp_path: Path, name: str) -> None:
+    text, expected = WRONG[name]
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        config.load(path)
+    line = str(caught.value)
+    assert line.startswith(str(path)) and "\n" not in line
+    for part in expected:
+        assert part in line, line
+
+
+def test_the_command_line_says_it_with_exit_code_2_and_no_traceback(home, trainctl) -> None:
+    home.config.write_text("[training]\nlearning_rat = 1\n")
+    before = sorted(home.root.rglob("*"))
+    for words in (["config", "show"], ["--daemon"], ["--daemon", "--detach"], []):
+        done = trainctl(*words, home=home)
+        assert done.code == 2, words
+        assert done.err.count("\n") == 1 and "did you mean training.learning_rate?" in done.err
+    assert sorted(home.root.rglob("*")) == before
+
+
+def test_binary_bytes_are_no_toml(home, trainctl) -> None:
+    home.config.write_bytes(b"\xff\xfe\x00\x01")
+    done = trainctl("config", "show", home=home)
+    assert done.code == 2 and "Traceback" not in done.err and str(home.config) in done.err
+
+
+def test_origin_says_where_each_value_comes_from(home, trainctl) -> None:
+    home.config.write_text("[training]\nseed = 7\n")
+    rows = json.loads(trainctl("config", "show", "--origin", "--json", home=home).out)
+    by_key = {row["key"]: row for row in rows}
+    assert by_key["training.seed"] == {
+        "key": "training.seed",
+        "value": 7,
+        "origin": str(home.config),
+    }
+    assert by_key["training.epochs"]["origin"].startswith("default")
+    table = trainctl("config", "show", home=home).out
+    assert re.search(r"^training.seed +7$", table, re.MULTILINE)
+
+
+def test_a_locked_key_changes_only_by_unlocking_it(home, trainctl) -> None:
+    from queue_store import database, journal
+
+    def unlock(key: str, *words: str):
+        return trainctl("config", "unlock", key, *words, home=home)
+
+    assert "locked: model.base" in unlock("training.seed").err
+    assert "before the first step" in unlock("model.name").err
+    values = config.flat(config.to_dict(config.default()))
+    with database.open_state(home) as state:
+        state.meta_set("locked", {key: values[key] for key in config.LOCKED})
+    assert "first write the new value" in unlock("training.max_length").err
+    home.config.write_text('[training]\nmax_length = 512\n[model]\nmethod = "lora"\n')
+    assert unlock("training.max_length").code == 1  # nobody can be asked
+    assert unlock("model.method", "--yes").code == 1
+    done = unlock("training.max_length", "--yes")
+    assert done.code == 0 and "2048 -> 512" in done.out
+    with database.open_state(home) as state:
+        assert state.meta_get("locked")["training.max_length"] == 512
+        assert state.meta_get("locked")["model.method"] == "full"
+        assert journal.latest(state, 1)[0].kind == "unlocked"
+
+
+def test_a_new_homes_file_shows_every_key_and_changes_none(tmp_path, trainctl) -> None:
+    folder = tmp_path / "new"
+    assert trainctl("init", folder).code == 0
+    text = (folder / "config.toml").read_text()
+    assert config.load(folder / "config.toml") == config.default()
+    for key in config.flat(config.to_dict(config.default())):
+        assert f"# {key.rsplit('.', 1)[1]} = " in text or key == "console.keys", key
+    taken = re.sub(r"(?m)^# (\w+ = )", r"\1", text)
+    assert tomllib.loads(taken)["training"]["seed"] == 42

@@ -1,0 +1,177 @@
+"""The floors hold: who imports whom, who may load torch, and who may touch files."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+FLOORS = {"queue_store": 1, "snapshots": 2, "evaluation": 2, "engine": 3, "trainctl": 4, "tui": 4}
+HEAVY = {"torch", "transformers", "accelerate", "peft", "tokenizers", "safetensors", "numpy"}
+ARRAYS = {"tui.raster", "tui.series"}
+"""Modules that are arrays through and through: imported when the first curve is drawn."""
+DURABLE = "queue_store/durable.py"
+FILE_ACTS = {
+    *("rename", "renames", "replace", "link", "symlink", "unlink", "remove", "removedirs"),
+    *("rmdir", "rmtree", "fsync", "fdatasync", "truncate", "move"),
+}
+PATH_ACTS = {"rename", "unlink", "rmdir", "hardlink_to", "symlink_to"}
+
+LIGHT_ENGINE = [
+    f"engine.{name}"
+    for name in (
+        *("messages", "faults", "session", "client", "server", "views", "dispatch", "status"),
+        *("wire", "controlport"),
+    )
+]
+
+
+def modules(package: str) -> list[str]:
+    found = []
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    return found
+
+
+def sources() -> list[Path]:
+    return [path for package in FLOORS for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def loaded_after(*names: str) -> dict[str, list[str]]:
+    """For every module, imported one after the other in one fresh interpreter, the heavy
+    packages that are loaded after it."""
+    code = (
+        "import importlib, json, sys\n"
+        "found = {}\n"
+        f"for name in {list(names)!r}:\n"
+        "    importlib.import_module(name)\n"
+        f"    found[name] = sorted({(HEAVY | {'textual'})!r} & set(sys.modules))\n"
+        "print(json.dumps(found))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": "/nonexistent"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    result: dict[str, list[str]] = json.loads(done.stdout)
+    return result
+
+
+@pytest.mark.parametrize("package", ["queue_store", "snapshots", "evaluation", "trainctl", "tui"])
+def test_no_module_of_a_light_package_loads_torch_or_numpy(package: str) -> None:
+    left_out = ("__main__", *ARRAYS)
+    names = [name for name in modules(package) if not name.endswith(left_out)]
+    for name, loaded in loaded_after(*names).items():
+        heavy = set(loaded) - {"textual"}
+        assert not heavy, f"importing {name} loads {sorted(heavy)}"
+
+
+def test_the_engines_face_side_loads_no_torch() -> None:
+    names = [name for name in LIGHT_ENGINE if (ROOT / f"{name.replace('.', '/')}.py").exists()]
+    for name, loaded in loaded_after(*names).items():
+        assert not loaded, f"importing {name} loads {loaded}"
+
+
+def test_nothing_below_the_top_floor_loads_textual() -> None:
+    light = [m for p in ("queue_store", "snapshots", "evaluation") for m in modules(p)]
+    for name, loaded in loaded_after(*light, "trainctl.__main__").items():
+        assert "textual" not in loaded, name
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_only_go_down(path: Path) -> None:
+    package = path.relative_to(ROOT).parts[0]
+    for line, name in imported(ast.parse(path.read_text())):
+        top = name.split(".")[0]
+        where = f"{path.relative_to(ROOT)}:{line} imports {name}"
+        if top == "textual":
+            assert FLOORS[package] == 4, where
+        if top in ("torch", "transformers", "accelerate", "peft"):
+            assert package == "engine", where
+        if top in FLOORS and top != package:
+            allowed = FLOORS[top] < FLOORS[package] or (package, top) == ("trainctl", "tui")
+            assert allowed, where
+        assert top not in ("tests", "benchmarks"), where
+
+
+def imported(tree: ast.AST) -> list[tuple[int, str]]:
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            found.append((node.lineno, node.module or ""))
+    return found
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_durable_renames_links_deletes_and_syncs(path: Path) -> None:
+    if str(path.relative_to(ROOT)) == DURABLE:
+        return
+    acts = file_acts(ast.parse(path.read_text()))
+    assert not acts, f"{path.relative_to(ROOT)} does the work of {DURABLE}: {acts}"
+
+
+def file_acts(tree: ast.AST) -> list[str]:
+    """Calls that change names on disk or sync: os.X, shutil.X, and those methods of Path."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module in ("os", "shutil"):
+            found += [f"{node.lineno}: {a.name}" for a in node.names if a.name in FILE_ACTS]
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        name, of = node.func.attr, node.func.value
+        module = of.id if isinstance(of, ast.Name) else ""
+        if module in ("os", "shutil"):
+            if name in FILE_ACTS:
+                found.append(f"{node.lineno}: {module}.{name}")
+        elif module == "durable":
+            continue
+        elif name in PATH_ACTS or (
+            # str.replace takes two arguments, dataclasses.replace and datetime.replace keywords
+            name == "replace" and len(node.args) == 1 and not node.keywords
+        ):
+            found.append(f"{node.lineno}: .{name}()")
+    return found
+
+
+def test_the_search_for_file_acts_finds_them() -> None:
+    code = "import os\nos.fsync(3)\nPath('a').unlink()\nPath('a').replace('b')"
+    assert len(file_acts(ast.parse(code))) == 3
+    assert not file_acts(ast.parse("'a'.replace('b', 'c')\ndurable.unlink(3)"))
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_stays_under_400_lines_and_says_what_it_is_for(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 400
+    assert ast.get_docstring(ast.parse(text)), "no module docstring"
+
+
+def test_nothing_pickles_or_runs_a_shell() -> None:
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text())):
+            where = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.keyword) and node.arg == "shell":
+                raise AssertionError(f"{where} runs a shell")
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                names = {alias.name for alias in node.names} | {getattr(node, "module", "")}
+                assert not names & {"pickle", "cPickle", "dill", "joblib"}, f"{where} pickles"
+            if (
+                isinstance(node, ast.Attribute)
+                and node.attr in ("load", "save")
+                and isinstance(node.value, ast.Name)
+                and node.value.id == "torch"
+            ):
+                raise AssertionError(f"{where} uses torch.{node.attr}")
