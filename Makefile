@@ -2,25 +2,31 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: run install dev test lint bench clean
+
+# The demo's home is ./demo; a second `make run` opens it again, where it was.
+run: install
+	@$(BIN)/trainctl demo demo
 
 install: $(VENV)/.installed
 dev: $(VENV)/.installed-dev
 
-$(VENV)/bin/python:
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: $(PYTHON) is older than 3.11: make PYTHON=python3.11 …" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
-	touch $@
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@echo "installing into $(VENV) (torch is large: minutes, the first time)"
+	@$(PIP) -e .
+	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
-	touch $@ $(VENV)/.installed
-
-run: install
-	$(BIN)/trainctl demo demo
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	@echo "installing into $(VENV) (torch is large: minutes, the first time)"
+	@$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/.installed
 
 lint: dev
 	$(BIN)/ruff check .
