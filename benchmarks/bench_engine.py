@@ -89,7 +89,7 @@ def _write_rows(path: Path, tokens: int) -> None:
                 {"role": "assistant", "content": " ".join(words[half:])},
             ]
             file.write(json.dumps({"messages": turns}) + "\n")
-            tokens -= 3 * len(words) + 10
+            tokens -= len(words) + 10
 
 
 def _settings() -> config.Training:

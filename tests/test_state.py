@@ -58,20 +58,26 @@ def test_the_generators_come_back_exactly_also_through_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "method"),
-    [("adamw", "full"), ("muon", "full"), ("adamw_8bit", "full"), ("adamw", "lora")],
+    ("optimizer", "method", "precision"),
+    [
+        ("adamw", "full", "fp32"),
+        ("muon", "full", "bf16"),
+        ("adamw_8bit", "full", "fp32"),
+        ("adamw_8bit", "full", "bf16"),
+        ("adamw", "lora", "fp32"),
+    ],
 )
 def test_saved_and_restored_every_bit_is_the_same_and_the_files_are_plain(
-    place: dict[str, Any], tmp_path: Path, optimizer: str, method: str
+    place: dict[str, Any], tmp_path: Path, optimizer: str, method: str, precision: str
 ) -> None:
-    bench = Bench(place["model"], training(optimizer=optimizer), method)
+    bench = Bench(place["model"], training(optimizer=optimizer), method, precision)
     bench.run(place["file"], Recorder())
     folder = bench.save(tmp_path / "state")
     names = {p.name for p in folder.iterdir()}
     assert {"optimizer.safetensors", "rng.json", "training_state.json", "tokenizer.json"} <= names
     assert {p.suffix for p in folder.iterdir()} <= {".safetensors", ".json", ".jinja"}
     assert not {n for n in names if n.startswith("README")}
-    other = Bench(place["model"], training(optimizer=optimizer, seed=5), method)
+    other = Bench(place["model"], training(optimizer=optimizer, seed=5), method, precision)
     other.run(place["file"], Recorder(leave_at=2))  # a live state that is another
     other.restore(folder)
     assert other.digest() == bench.digest()

@@ -142,20 +142,31 @@ class Recorder:
         return False
 
 
+def _bytes(tensor: torch.Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
 class Bench:
     """The live model, optimizer and schedule of one process, as the engine's thread holds them."""
 
-    def __init__(self, folder: Path, settings: config.Training, method: str = "full") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: config.Training,
+        method: str = "full",
+        precision: str = "fp32",
+        device: str = "cpu",
+    ) -> None:
         self.settings = settings
         model = msgspec.structs.replace(
             config.default().model,
             method=method,
-            precision="fp32",
+            precision=precision,
             lora=config.Lora(r=4, alpha=4, dropout=0.1, targets=["q_proj", "v_proj"]),
         )
         torch.set_num_threads(1)
         seed_rng(settings.seed)
-        self.loaded: LoadedModel = load_model(folder, model, settings, device="cpu")
+        self.loaded: LoadedModel = load_model(folder, model, settings, device=device)
         self.optimizer = make_optimizer(self.loaded.model, settings)
         self.schedule = GlobalSchedule(self.optimizer, settings)
         self.monitoring = Monitoring(Monitor(settings.monitoring_budget), {})
@@ -197,12 +208,12 @@ class Bench:
         hasher = hashlib.blake2b()
         for name, tensor in sorted(self.loaded.model.state_dict().items()):
             hasher.update(name.encode())
-            hasher.update(tensor.detach().numpy().tobytes())
+            hasher.update(_bytes(tensor))
         for group in self.optimizer.param_groups:
             hasher.update(repr(group["lr"]).encode())
             for parameter in group["params"]:
                 for key, value in sorted(self.optimizer.state[parameter].items()):
-                    raw = value.numpy().tobytes() if torch.is_tensor(value) else repr(value)
                     hasher.update(key.encode())
-                    hasher.update(raw if isinstance(raw, bytes) else raw.encode())
+                    tensor = torch.is_tensor(value)
+                    hasher.update(_bytes(value) if tensor else repr(value).encode())
         return hasher.hexdigest()
