@@ -55,7 +55,8 @@ class Engine:
     # -- the Control that sessions use ----------------------------------------------------------
 
     def snapshot(self) -> dict[str, Any]:
-        return self.board.published
+        # The meters are fresh also while the engine thread is busy (imports, a long step).
+        return {**self.board.published, **self.telemetry.latest()}
 
     def submit(self, command: str, arguments: dict[str, Any]) -> Future[Any]:
         request = Request(command, arguments, self.board.global_step)
@@ -68,6 +69,8 @@ class Engine:
 
     def start(self) -> None:
         """Start the thread (and those of the inbox and the telemetry); returns at once."""
+        self.board.set(EngineState.STARTING, "loading torch and transformers")
+        self.board.published = self.board.build()
         self.telemetry.start()
         self.status_file.start()
         for name, target in (("engine", self._run), ("inbox", self._watch)):

@@ -309,11 +309,16 @@ class Inbox:
 def _listing(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if not ignored(entry.name)]
+            found = [entry for entry in entries if not ignored(entry.name)]
     except OSError:
         return []
+    names = {entry.name for entry in found}
+    # A lineage sidecar goes along with its file; alone, it is listed as what it is.
+    return [e for e in found if e.name.removesuffix(intake.SIDECAR) not in names - {e.name}]
 
 
 def _named(path: Path, priority: Priority) -> tuple[_Entry, str]:
+    if path.name.endswith(".jsonl" + intake.SIDECAR):
+        return _Entry(path, path.name, priority), "a lineage sidecar whose file is not here"
     reason = "" if path.name.endswith(".jsonl") else "not a .jsonl file"
     return _Entry(path, path.name, priority), reason

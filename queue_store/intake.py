@@ -19,6 +19,9 @@ from queue_store.errors import DataError, NotFound, Refused
 from queue_store.items import Item, ItemState, Priority
 from queue_store.rows import badge, quick_check
 
+SIDECAR = ".meta.json"
+"""Ending of the lineage sidecar that may come with a file; it is kept beside the file's bytes."""
+
 _last_stamp = 0
 
 
@@ -54,6 +57,8 @@ def add_file(
         place = _place(state, name, priority)
         durable.take_file(path, place)
         durable.crash_point("intake.taken")
+        if sidecar_of(path).is_file() and not sidecar_of(path).is_symlink():
+            durable.take_file(sidecar_of(path), sidecar_of(place))
         return _insert(state, place, name, priority, source)
     staging = durable.new_tmp(state.home, "add")
     try:
@@ -67,9 +72,16 @@ def add_file(
             place = _place(state, name, priority)
             durable.take_file(staging / "data", place)
             durable.crash_point("intake.copied")
+            if sidecar_of(path).is_file():
+                durable.copy_file(sidecar_of(path), sidecar_of(place))
             return _insert(state, place, name, priority, source)
     finally:
         durable.discard(staging, state.home)
+
+
+def sidecar_of(path: Path) -> Path:
+    """Where a file's lineage sidecar lies: FILE.jsonl.meta.json beside FILE.jsonl."""
+    return path.with_name(path.name + SIDECAR)
 
 
 def _as_text(name: str) -> str:
@@ -127,7 +139,7 @@ def adopt_orphans(state: State) -> list[Item]:
         known = {row[0] for row in db.execute("SELECT file FROM items")}
         adopted = []
         for path in sorted(state.home.items.iterdir()):
-            if path.name in known or not path.is_file():
+            if path.name in known or path.name.endswith(SIDECAR) or not path.is_file():
                 continue
             _, _, rest = path.name.partition("-")
             number, _, quoted = rest.partition("-")
@@ -163,6 +175,8 @@ def remove(state: State, item_id: int) -> Item:
         source = state.home.items / item.file
         if source.exists():
             durable.take_file(source, state.home.trash / item.file)
+        if sidecar_of(source).exists():
+            durable.take_file(sidecar_of(source), sidecar_of(state.home.trash / item.file))
         return item
 
 
