@@ -14,6 +14,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,25 +145,36 @@ class Inbox:
         changed = True
         try:
             while not stop_event.is_set():
-                inode, due, earliest = self._inode(), 0.0, 0.0
-                for hint in self._events(stop_event):
-                    changed = changed or hint
-                    started = time.monotonic()
-                    if stop_event.is_set():
-                        break
-                    if started >= due or (changed and started >= earliest):
-                        changed = False
-                        again = self._round(stop_event, on_change)
-                        ended = time.monotonic()
-                        due = ended + min(again, RESCAN_SECONDS)
-                        # A copy of thousands of files makes events all the time: looking at
-                        # all of them each time must not take more than a tenth of a core.
-                        earliest = ended + 10 * (ended - started)
-                    if self._inode() != inode:
-                        changed = True
-                        break  # the inbox was made anew: the old watch sees nothing any more
+                with _held_folder(self._home.inbox) as folder:
+                    self._watch_one(stop_event, on_change, folder, changed)
+                changed = True  # the inbox was made anew: the old watch sees nothing any more
         finally:
             self.close()
+
+    def _watch_one(
+        self,
+        stop_event: threading.Event,
+        on_change: Callable[[ScanResult], None],
+        folder: int | None,
+        changed: bool,
+    ) -> None:
+        """Scan until the inbox is no longer the folder that is open as `folder`."""
+        due, earliest = 0.0, 0.0
+        for hint in self._events(stop_event):
+            changed = changed or hint
+            started = time.monotonic()
+            if stop_event.is_set():
+                return
+            if started >= due or (changed and started >= earliest):
+                changed = False
+                again = self._round(stop_event, on_change)
+                ended = time.monotonic()
+                due = ended + min(again, RESCAN_SECONDS)
+                # A copy of thousands of files makes events all the time: looking at
+                # all of them each time must not take more than a tenth of a core.
+                earliest = ended + 10 * (ended - started)
+            if not _is(self._home.inbox, folder):
+                return
 
     def close(self) -> None:
         """Close the database connection, if one was opened."""
@@ -208,12 +220,6 @@ class Inbox:
             _log.warning("no file events from the inbox: %s", error)
             while not stop_event.wait(1.0):
                 yield True
-
-    def _inode(self) -> int | None:
-        try:
-            return self._home.inbox.stat().st_ino
-        except OSError:
-            return None
 
     def _open(self) -> State:
         if self._state is None:
@@ -304,6 +310,29 @@ class Inbox:
             text = f"{item.name} failed: {error}"
             return move_state(state, item.id, ItemState.FAILED, text, reason="data", error=error)
         return item
+
+
+@contextmanager
+def _held_folder(path: Path) -> Iterator[int | None]:
+    """The folder, open: as long as it is, a new folder of that name has another inode number.
+    None where there is none at the moment."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        yield None
+        return
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _is(path: Path, folder: int | None) -> bool:
+    """Whether `path` is still the folder that is open as `folder`."""
+    try:
+        return folder is not None and os.path.samestat(path.stat(), os.fstat(folder))
+    except OSError:
+        return folder is None
 
 
 def _listing(folder: Path) -> list[os.DirEntry[str]]:
