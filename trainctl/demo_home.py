@@ -83,7 +83,7 @@ class DemoFile:
 
 
 FILES = (
-    DemoFile("high", "syllo", 1, (("syllo", 1, 4500),)),
+    DemoFile("high", "syllo", 1, (("syllo", 1, 5250),)),
     DemoFile("normal", "binary", 2, (("binary", 1, 2000), ("binary", 2, 8000), ("syllo", 1, 900))),
     DemoFile("normal", "syllo", 2, (("syllo", 2, 2000), ("syllo", 1, 400), ("binary", 2, 2000))),
     DemoFile("normal", "binary", 3, (("binary", 3, 10000), ("binary", 2, 2000), ("syllo", 2, 600))),
