@@ -92,9 +92,9 @@ class Tabs(Drawn):
         spans: list[Span] = []
         for number, name in enumerate(PANES, 1):
             chosen = name == self.pane
-            left, right = ("[", "]") if chosen else (" ", " ")
+            left, right = ("[", "]") if chosen else (" ", " " if width >= 72 else "")
             spans.append((f"{left}{number} {name}{right}", "bold" if chosen else "dim"))
-            spans.append((" ", ""))
+            spans.append((" ", "") if width >= 72 or chosen else ("", ""))
         return [tuple(spans)]
 
 

@@ -325,10 +325,13 @@ class Console(App[int], inherit_bindings=False):
     # -- leaving
 
     def action_leave(self) -> None:
-        """ctrl+c: as q."""
-        if isinstance(self.focused, Input) and self.screen is self._base():
+        """ctrl+c: out of a dialog or a filter, else as q."""
+        if self.screen is not self._base():
+            if not isinstance(self.screen, TooSmall):
+                self.screen.dismiss(None)
+        elif isinstance(self.focused, Input):
             self._close_filter()
-        elif self.screen is self._base():
+        else:
             self.do_leave()
 
     def do_leave(self) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tui.figures import count, short
-from tui.safe import Line, Span, clip
+from tui.safe import Line, Span
 
 if TYPE_CHECKING:
     from tui.raster import Columns
@@ -138,8 +138,9 @@ def plot(
         if look.x0 <= step <= look.x1:
             for y in range(rows):
                 canvas.put(x, y, "|" if look.ascii else "┊", "dim")
-            for index, letter in enumerate(clip(name, columns - x - 1)):
-                canvas.put(x + 1 + index, 0, letter, "dim")
+            start = x + 1 if x + 1 + len(name) <= columns else x - len(name)
+            for index, letter in enumerate(name):
+                canvas.put(start + index, 0, letter, "dim")
     if y_range is not None:
         y0, y1 = y_range
 

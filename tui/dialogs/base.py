@@ -14,8 +14,10 @@ from textual.screen import ModalScreen
 from textual.widget import Widget
 from textual.widgets import Button, Checkbox, Input, RadioButton, RadioSet, Static
 
-from tui.safe import content
+from tui.safe import content, wrap
 
+TIGHT = 24
+WIDTH = 72
 Fact = tuple[str, str] | str
 """A labelled value, or a sentence."""
 
@@ -39,16 +41,17 @@ class Tick(Checkbox):
         return Content("[x]" if self.value else "[ ]")
 
 
-def facts_text(facts: Iterable[Fact]) -> Content:
-    """Facts under each other, the values in one column."""
+def facts_text(facts: Iterable[Fact], width: int) -> Content:
+    """Facts under each other in `width` columns, the values in a column of their own."""
     rows = list(facts)
-    width = max((len(row[0]) for row in rows if isinstance(row, tuple)), default=0) + 2
+    left = max((len(row[0]) for row in rows if isinstance(row, tuple)), default=0) + 2
     lines = []
     for row in rows:
-        if isinstance(row, tuple):
-            lines.append(content(f"{row[0]:{width}}", "dim") + content(row[1]))
-        else:
+        if isinstance(row, str):
             lines.append(content(row))
+            continue
+        for number, part in enumerate(wrap(row[1], width - left)):
+            lines.append(content(f"{'' if number else row[0]:{left}}", "dim") + content(part))
     return Content("\n").join(lines)
 
 
@@ -62,7 +65,6 @@ class Dialog(ModalScreen[Any]):
         Binding("escape", "cancel", "Cancel", show=False),
         Binding("left,up", "app.focus_previous", show=False),
         Binding("right,down", "app.focus_next", show=False),
-        Binding("ctrl+c", "cancel", show=False, priority=True),
     ]
     AUTO_FOCUS = "#cancel"
 
@@ -97,12 +99,21 @@ class Dialog(ModalScreen[Any]):
                 yield Static(content(self._notice), id="notice")
             facts = self.facts()
             if facts:
-                with VerticalScroll(id="facts", can_focus=False):
-                    yield Static(facts_text(facts))
+                with VerticalScroll(id="facts", can_focus=self._tight()):
+                    yield Static(facts_text(facts, min(WIDTH, self.app.size.width - 4) - 6))
             yield from self.fields()
             with Horizontal(id="buttons"):
                 yield Button(content(self.cancel_text), id="cancel", compact=True)
                 yield from self.buttons()
+
+    def _tight(self) -> bool:
+        """Whether there is little room: then blank lines go, and the facts can be scrolled."""
+        return self.app.size.height < TIGHT
+
+    def on_resize(self) -> None:
+        self.set_class(self._tight(), "-tight")
+        for facts in self.query("#facts"):
+            facts.can_focus = self._tight()
 
     def action_cancel(self) -> None:
         self.dismiss(None)

@@ -60,7 +60,7 @@ class ActionList(ModalScreen[str | None]):
     """Result: the id of the action to run, None for none. `pane` comes first in the list."""
 
     BINDINGS = [
-        Binding("escape,ctrl+c", "cancel", show=False, priority=True),
+        Binding("escape", "cancel", show=False, priority=True),
         Binding("down", "move(1)", show=False, priority=True),
         Binding("up", "move(-1)", show=False, priority=True),
         Binding("pagedown", "move(10)", show=False, priority=True),

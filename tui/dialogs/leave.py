@@ -27,7 +27,7 @@ class LeaveDialog(Dialog):
         ]
 
     def buttons(self) -> Iterable[Button]:
-        yield Button(content("Stop and save"), id="stop", compact=True)
+        yield Button(content("Stop after this step and save"), id="stop", compact=True)
         yield Button(content("Keep training in the background"), id="handover", compact=True)
 
     def result(self, button: str) -> str:

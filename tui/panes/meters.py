@@ -20,7 +20,7 @@ from tui.figures import (
 )
 from tui.frame import Record
 from tui.panes.base import ScrollPane
-from tui.safe import Line, clip
+from tui.safe import Line, clip, wrap
 
 
 def _meter(name: str, share: float | None, text: str, width: int) -> Line:
@@ -33,6 +33,12 @@ def _meter(name: str, share: float | None, text: str, width: int) -> Line:
     return ((label, "dim"), (bar(share, bar_width) + " ", tone), (text, ""))
 
 
+def _why(name: str, reason: str, width: int) -> list[Line]:
+    """Why a figure is not known, on as many lines as that takes."""
+    parts = wrap(f"? {reason}", max(8, width - 5))
+    return [((f"{'' if n else name:5}", "dim"), (part, "warn")) for n, part in enumerate(parts)]
+
+
 def _of(used: Any, total: Any) -> float | None:
     a, b = real(used), real(total)
     return a / b if a is not None and b else None
@@ -42,7 +48,7 @@ def gpu_lines(gpus: Any, width: int) -> list[Line]:
     """Two lines a card: use, then memory, temperature and power."""
     reason = why(gpus)
     if reason:
-        return [(("GPU  ", "dim"), (f"? {reason}", "warn"))]
+        return _why("GPU", reason, width)
     if not gpus:
         return [(("GPU  ", "dim"), ("CPU only", ""))]
     lines: list[Line] = []
@@ -62,7 +68,8 @@ def gpu_lines(gpus: Any, width: int) -> list[Line]:
         reasons = {why(value) for value in gpu.values()} - {""}
         detail = " ".join([clip(gpu.get("name", ""), max(4, width - 18)), *rest])
         lines.append((("     ", ""), (detail, "dim")))
-        lines.extend((("     ", ""), (f"? {reason}", "warn")) for reason in sorted(reasons))
+        for reason in sorted(reasons):
+            lines += _why("", reason, width)
     return lines
 
 
@@ -114,7 +121,7 @@ class MetersPane(ScrollPane):
             if known(process):
                 lines.append((("     ", ""), (f"this training {size(process)}", "dim")))
         else:
-            lines.append((("RAM  ", "dim"), (f"? {why(ram)}", "warn")))
+            lines += _why("RAM", why(ram), width)
         disk = status.get("disk")
         if isinstance(disk, Mapping) and not why(disk):
             free, total = real(disk.get("free")), real(disk.get("total"))
@@ -124,7 +131,7 @@ class MetersPane(ScrollPane):
             room = f"room for {count(left)} more snapshots" if known(left) else f"? {why(left)}"
             lines.append((("     ", ""), (room, "dim")))
         else:
-            lines.append((("DISK ", "dim"), (f"? {why(disk)}", "warn")))
+            lines += _why("DISK", why(disk), width)
         lines.append((("SPEED", "dim"), (f"{'' if width < 12 else ' '}{speed(status)}", "")))
         monitoring = status.get("monitoring_share")
         if known(monitoring):

@@ -130,7 +130,8 @@ class SamplesPane(ScrollPane):
         samples = self.samples
         if samples is None:
             return
-        at = sum(step <= samples.step for step in samples.steps) - 1 + by
+        now = samples.step if self._asked_step is None else self._asked_step
+        at = sum(step <= now for step in samples.steps) - 1 + by
         self._asked_step = None if at >= len(samples.steps) - 1 else samples.steps[max(0, at)]
         self._ask()
 
