@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import pty
@@ -78,10 +79,8 @@ class Screen:
             self.process.kill()
         self.process.wait(10)
         for descriptor in (self.slave, self.master):
-            try:
+            with contextlib.suppress(OSError):  # closed by the test
                 os.close(descriptor)
-            except OSError:
-                pass  # closed by the test
 
 
 @pytest.fixture
@@ -182,8 +181,7 @@ def test_without_a_terminal_it_says_so_and_how_to_train(tmp_path: Path, how: str
         cwd=ROOT,
         env={**os.environ, "TERM": "dumb" if how == "dumb" else "xterm", "PYTHONPATH": str(ROOT)},
         stdin=slave,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         timeout=60,
     )

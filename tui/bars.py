@@ -8,7 +8,7 @@ from rich.cells import cell_len
 
 from tui.actions import PANES, Action, Keymap, key_label
 from tui.drawn import Drawn
-from tui.figures import count, duration, known, loss, real, short
+from tui.figures import count, counted, duration, known, loss, real, short
 from tui.frame import Frame, Record
 from tui.panes.meters import strip_line
 from tui.panes.queue import share_done
@@ -67,7 +67,7 @@ def header_parts(status: Record) -> list[tuple[int, Line]]:
     gpus = status.get("gpus")
     if isinstance(gpus, list) and gpus and isinstance(gpus[0], dict):
         use = real(gpus[0].get("utilization"))
-        shown = "?" if use is None else f"{use if use > 1 else use * 100:.0f}%"
+        shown = "?" if use is None else f"{use:.0f}%"
         parts.append((6, ((f"gpu {shown}", ""),)))
     elif isinstance(gpus, list) and not gpus:
         parts.append((7, (("CPU only", "dim"),)))
@@ -146,7 +146,7 @@ def summary(frame: Frame) -> str:
     done, failed = states.count("done") + states.count("trained"), states.count("failed")
     if not done and not failed:
         return "the queue is empty: a adds a file"
-    parts = [f"training finished: {done} files", f"{count(status.get('global_step'))} steps"]
+    parts = [f"training finished: {counted(done, 'file')}", counted(frame.step, "step")]
     if failed:
         parts.append(f"{failed} failed")
     if known(status.get("loss")):

@@ -21,7 +21,7 @@ from tui.dialogs.rollback import RollbackDialog
 from tui.dialogs.skip import SkipDialog
 from tui.dialogs.snapshot import SnapshotDialog
 from tui.figures import count
-from tui.frame import Record
+from tui.frame import Frame, Record
 
 if TYPE_CHECKING:
     from tui.console import Console
@@ -35,6 +35,7 @@ class Commands:
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._answered: tuple[Frame | None, bool] = (None, False)
 
     # -- asking
 
@@ -109,14 +110,23 @@ class Commands:
     # -- training
 
     def do_pause(self) -> None:
-        if self._console.frame.state == "paused" or self._console.frame.status.get("paused"):
-            self.ask("resume", lambda _: "training goes on", doing="resume")
-            return
-        self.ask(
-            "pause",
-            lambda answer: f"paused at step {count(answer.get('step'))}",
-            doing="pausing after this step",
-        )
+        frame = self._console.frame
+        paused = frame.state == "paused" or bool(frame.status.get("paused"))
+        if frame is self._answered[0]:
+            # No frame has come since the last answer: the answer is newer than what is shown.
+            paused = self._answered[1]
+        if paused:
+            self.ask("resume", self._resumed, doing="resume")
+        else:
+            self.ask("pause", self._paused, doing="pausing after this step")
+
+    def _paused(self, answer: Any) -> str:
+        self._answered = (self._console.frame, True)
+        return f"paused at step {count(answer.get('step'))}"
+
+    def _resumed(self, answer: Any) -> str:
+        self._answered = (self._console.frame, False)
+        return "training goes on"
 
     def do_snapshot(self) -> None:
         def take(choice: dict[str, Any]) -> None:

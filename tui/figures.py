@@ -48,6 +48,11 @@ def count(value: Any) -> str:
     return _missing(value) if number is None else f"{int(number):,}".replace(",", " ")
 
 
+def counted(value: Any, noun: str) -> str:
+    """A number with its noun: 1 step, 18 402 steps."""
+    return f"{count(value)} {noun}" + ("" if value == 1 else "s")
+
+
 def short(value: Any) -> str:
     """A whole number in about four characters: 950, 1.2k, 18k, 3.4M."""
     number = real(value)

@@ -10,7 +10,7 @@ from textual.widget import Widget
 from textual.widgets import Button, Input
 
 from tui.dialogs.base import Dialog, Fact, field, label
-from tui.figures import count, duration, loss, real
+from tui.figures import count, counted, duration, loss, real
 from tui.frame import Record
 
 ITEMS_SHOWN = 4
@@ -23,13 +23,13 @@ def plan_facts(plan: Record) -> list[Fact]:
     facts: list[Fact] = [("now", _moment(now)), ("then", _moment(plan))]
     if plan.get("description"):
         facts.append(("", str(plan.get("description"))))
-    lost = [f"{count(plan.get('steps_lost'))} steps"]
+    lost = [counted(plan.get("steps_lost"), "step")]
     hours = real(plan.get("hours_lost"))
     if hours is not None:
         lost.append(f"{duration(hours * 3600)} of training")
-    for key, name in (("validations_lost", "validations"), ("samples_lost", "sample ticks")):
+    for key, name in (("validations_lost", "validation"), ("samples_lost", "sample tick")):
         if real(plan.get(key)):
-            lost.append(f"{count(plan.get(key))} {name}")
+            lost.append(counted(plan.get(key), name))
     facts.append(("is lost", ", ".join(lost)))
     items = [item for item in plan.get("items") or () if isinstance(item, Mapping)]
     for number, item in enumerate(items[:ITEMS_SHOWN]):

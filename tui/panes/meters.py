@@ -56,7 +56,7 @@ def gpu_lines(gpus: Any, width: int) -> list[Line]:
         if not isinstance(gpu, Mapping):
             continue
         use = real(gpu.get("utilization"))
-        share = None if use is None else use / 100 if use > 1 else use
+        share = None if use is None else use / 100
         memory = f"{gigabytes(gpu.get('memory_used'))}/{gigabytes(gpu.get('memory_total'))}G"
         shown = "?" if share is None else f"{share * 100:.0f}%"
         lines.append(_meter(f"GPU{index}", share, f"{shown} {memory}", width))
@@ -90,7 +90,7 @@ def strip_line(status: Record) -> Line:
     else:
         for index, gpu in enumerate(gpus):
             use = real(gpu.get("utilization"))
-            shown = "?" if use is None else f"{use if use > 1 else use * 100:.0f}%"
+            shown = "?" if use is None else f"{use:.0f}%"
             memory = f"{gigabytes(gpu.get('memory_used'))}/{gigabytes(gpu.get('memory_total'))}G"
             parts.append(f"GPU{index} {shown} {memory}")
     ram, disk = status.get("ram"), status.get("disk")
@@ -122,6 +122,10 @@ class MetersPane(ScrollPane):
                 lines.append((("     ", ""), (f"this training {size(process)}", "dim")))
         else:
             lines += _why("RAM", why(ram), width)
+        cpu = status.get("cpu")
+        use = real(cpu.get("utilization")) if isinstance(cpu, Mapping) else None
+        if use is not None:
+            lines.append(_meter("CPU", use / 100, f"{use:.0f}%", width))
         disk = status.get("disk")
         if isinstance(disk, Mapping) and not why(disk):
             free, total = real(disk.get("free")), real(disk.get("total"))

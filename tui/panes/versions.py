@@ -21,7 +21,9 @@ def score(version: Record) -> str:
 
 
 def checked(version: Record) -> str:
-    """Whether it was read back and compared: ok, or not yet."""
+    """Whether it was read back and compared: ok, DAMAGED, or not yet."""
+    if version.get("state") == "corrupt":
+        return "DAMAGED"
     return "ok" if real(version.get("verified_at")) is not None else "unverified"
 
 
@@ -62,7 +64,7 @@ class VersionsPane(ListPane):
         # Ages are counted from the engine's clock, so that an idle screen stays as it is.
         old = age(self.frame.now, version.get("created"))
         check = checked(version)
-        tone = "warn" if check != "ok" else ""
+        tone = "" if check == "ok" else "bad" if check == "DAMAGED" else "warn"
         val = loss(version.get("val_loss"))
         train = loss(version.get("loss"))
         if width < 60:
