@@ -37,9 +37,8 @@ class ActionRows(ListPane):
     def row(self, key: object, width: int) -> Line:
         action = self._actions[str(key)]
         keys = " ".join(key_label_of(name) for name in action.keys)
-        where = ", ".join(action.where) or "everywhere"
-        head = f"{pad(keys, 12)} {pad(action.label, 14)} "
-        place = f"{pad(where, 20)} "
+        place = f"{', '.join(action.where)}: " if action.where else ""
+        head = f"{pad(keys, 10)} {pad(action.label, 13)} "
         return ((head, "bold"), (place, "dim"), (action.help, ""))
 
     def selected(self) -> str | None:
