@@ -241,8 +241,8 @@ class Console(App[int], inherit_bindings=False):
     # -- keys
 
     def on_key(self, event: Key) -> None:
-        if self.screen is not self._base() or isinstance(self.focused, Input):
-            return
+        if self.screen is not self._base() or isinstance(self.focused, Input) or self.left:
+            return  # once it is left, keys that still wait in the queue mean nothing
         key = event.character if event.is_printable and event.character else event.key
         action = self.keymap.lookup(self.pane_name, "space" if key == " " else key)
         if action is not None:
