@@ -1,0 +1,42 @@
+"""A console, or a bare Textual app to compare with, as the process that bench_console measures.
+
+`python -m benchmarks.console_process bare` or `… HOME`.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+
+def bare() -> None:
+    from textual.app import App, ComposeResult
+    from textual.widgets import Static
+
+    class Bare(App[None]):
+        def compose(self) -> ComposeResult:
+            yield Static("6 events")
+
+    Bare().run()
+
+
+def console(root: str) -> None:
+    from engine.client import connect
+    from engine.views import Views
+    from queue_store import config
+    from queue_store.home import Home
+    from tui.app import run_console
+
+    home = Home(Path(root))
+    run_console(
+        home,
+        config.load(home.config),
+        connect(home),
+        Views(home),
+        on_leave=lambda way: None,
+        reconnect=lambda: connect(home),
+    )
+
+
+if __name__ == "__main__":
+    bare() if sys.argv[1] == "bare" else console(sys.argv[1])

@@ -1,0 +1,143 @@
+"""One table of actions: every key, in footer, help and palette, doing what it says."""
+
+from __future__ import annotations
+
+import pytest
+
+from queue_store.errors import ConfigError
+from tests.tui_pilot import NARROW, configured, console_on, running, screen, until
+from tests.tui_world import World
+from tui.actions import ACTIONS, PANES, Keymap, key_label, remapped
+from tui.commands import Commands
+from tui.console import Console
+
+
+def test_every_action_is_carried_out_somewhere_and_nothing_else_is() -> None:
+    app = console_on(World())
+    places = [*app.panes.values(), app._commands, app]
+    carried = {
+        name[3:]
+        for place in places
+        for name in dir(place)
+        if name.startswith("do_") and callable(getattr(place, name))
+    }
+    wanted = {action.id for action in ACTIONS if not action.id.startswith("pane_")}
+    assert wanted - carried == set()
+    assert carried - wanted == set()
+
+
+@pytest.mark.parametrize("pane", PANES)
+def test_no_two_actions_share_a_key_in_a_pane(pane: str) -> None:
+    own = [key for a in ACTIONS if pane in a.where for key in a.keys]
+    assert len(own) == len(set(own))
+
+
+def test_ctrl_z_is_never_a_key() -> None:
+    assert all("ctrl+z" not in action.keys for action in ACTIONS)
+    with pytest.raises(ConfigError, match="cannot be a key"):
+        remapped({"pause": "ctrl+z"})
+
+
+def test_a_remapped_key_replaces_the_old_one() -> None:
+    keymap = Keymap({"pause": "space"})
+    found = keymap.lookup("queue", "space")
+    assert found is not None and found.id == "pause"
+    assert keymap.lookup("queue", "p") is None
+
+
+def test_an_unknown_action_in_the_configuration_names_its_neighbour() -> None:
+    with pytest.raises(ConfigError, match="did you mean pause"):
+        remapped({"pasue": "space"})
+
+
+def test_a_key_given_to_two_actions_is_refused_with_both_names() -> None:
+    with pytest.raises(ConfigError, match="key s is both pause and snapshot"):
+        remapped({"pause": "s"})
+
+
+async def test_the_configured_key_works_on_the_screen() -> None:
+    world = World(steps=3)
+    app = console_on(world, configured(keys={"pause": "space"}))
+    async with running(app) as pilot:
+        await pilot.press("p")
+        await pilot.press("space")
+        await until(pilot, lambda: world.state == "paused", "space pauses")
+    assert [command for command, _ in world.log if command != "close"] == ["pause"]
+
+
+async def test_the_footer_shows_only_keys_that_act_in_the_chosen_pane() -> None:
+    app = console_on(World(steps=3))
+    async with running(app) as pilot:
+        for number, pane in enumerate(PANES, 1):
+            await pilot.press(str(number))
+            await until(pilot, lambda pane=pane: app.pane_name == pane)
+            foot = screen(pilot).splitlines()[-1]
+            assert "? help" in foot and "q leave" in foot
+            foreign = {a.label for a in ACTIONS if a.where and pane not in a.where}
+            here = {a.label for a in ACTIONS if not a.where or pane in a.where}
+            assert not any(f" {label}  " in foot for label in foreign - here)
+
+
+async def test_a_wide_footer_has_every_action_of_the_pane() -> None:
+    app = console_on(World(steps=3))
+    async with running(app, (400, 40)) as pilot:
+        for number, pane in enumerate(PANES, 1):
+            await pilot.press(str(number))
+            await until(pilot, lambda pane=pane: app.pane_name == pane)
+            foot = screen(pilot).splitlines()[-1]
+            for action in ACTIONS:
+                if not action.where or pane in action.where:
+                    assert f"{key_label(action)} {action.label}" in foot
+
+
+@pytest.mark.parametrize("key", ["?", ":"])
+async def test_help_and_palette_find_an_action_and_enter_runs_it(key: str) -> None:
+    world = World(steps=3)
+    app = console_on(world)
+    async with running(app) as pilot:
+        await pilot.press(key)
+        await pilot.press(*"pause at")
+        assert "Pause at the next step" in screen(pilot)
+        assert "Take an item" not in screen(pilot)
+        await pilot.press("enter")
+        await until(pilot, lambda: world.state == "paused", "the found action runs")
+
+
+async def test_help_lists_every_action() -> None:
+    app = console_on(World(steps=3))
+    async with running(app, (120, 100)) as pilot:
+        await pilot.press("?")
+        await pilot.pause()
+        shown = screen(pilot)
+        for action in ACTIONS:
+            assert action.help[:30] in shown, action.id
+
+
+async def test_an_action_of_another_pane_run_from_the_palette_goes_there() -> None:
+    app = console_on(World(steps=30))
+    async with running(app) as pilot:
+        await pilot.press(":", *"log scale", "enter")
+        await until(pilot, lambda: app.curves_pane.log_scale)
+        assert app.pane_name == "curves"
+
+
+async def test_below_the_smallest_size_no_key_does_anything() -> None:
+    world = World(steps=3)
+    app = console_on(world)
+    async with running(app, NARROW) as pilot:
+        await pilot.resize_terminal(59, 15)
+        await until(pilot, lambda: "too small" in screen(pilot))
+        keys = {key for action in ACTIONS for key in action.keys}
+        await pilot.press(*sorted(keys))
+        await pilot.pause()
+        assert "too small: 59x15" in screen(pilot) and "needs 60x16" in screen(pilot)
+        assert world.log == []
+        await pilot.resize_terminal(60, 16)
+        await until(pilot, lambda: "too small" not in screen(pilot))
+        assert app.pane_name == "queue" and "train_syllo" in screen(pilot)
+
+
+def test_the_table_has_no_action_without_help_or_label() -> None:
+    for action in ACTIONS:
+        assert action.help and action.label and action.keys
+    assert Commands and Console

@@ -1,0 +1,175 @@
+"""The console on a real store and a real session: the shapes that it reads are those that are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.client import connect
+from engine.dispatch import Dispatcher
+from engine.server import Server
+from engine.session import LocalSession
+from engine.views import Views
+from queue_store import records
+from queue_store.config import default
+from queue_store.home import Home
+from queue_store.items import Priority
+from queue_store.lock import EngineLock
+from queue_store.metrics import Example
+from tests.stepping_engine import SteppingEngine, make_home
+from tests.story import Story
+from tests.tui_pilot import running, screen, until
+from tui.console import Console
+from tui.dialogs.rollback import RollbackDialog
+from tui.poller import Reader
+
+
+class Telling(SteppingEngine):
+    """The stepping engine with the story's step in its status, standing still."""
+
+    story: Story | None = None
+
+    def snapshot(self) -> dict[str, object]:
+        found = dict(super().snapshot())
+        if self.story is not None and self.story.run is not None:
+            found |= {
+                "global_step": self.story.step,
+                "branch": self.story.run.branch,
+                "samples_step": self.story.step,
+            }
+        return found
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return make_home(tmp_path / "home")
+
+
+@pytest.fixture
+def story(home: Home) -> Iterator[Story]:
+    made = Story(home)
+    made.item("first.jsonl")
+    made.item("second.jsonl", Priority.HIGH)
+    made.begin()
+    made.claim()
+    made.metrics.set_examples(
+        [Example(f"e{n}", "syllo", n, f"prompt {n}", f"expected {n}", "syllo", 1) for n in range(3)]
+    )
+    made.train(20)
+    made.validate({"syllo": (81.5, 100)})
+    made.sample({"e0": False, "e1": False, "e2": True})
+    made.version(made.checkpoint(), "v001")
+    made.train(20)
+    made.validate({"syllo": (61.5, 100)})
+    made.sample({"e0": True, "e1": False, "e2": True})
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def engine(home: Home, story: Story) -> Iterator[Telling]:
+    with EngineLock.acquire(home, "daemon"):
+        made = Telling(home)
+        made.story = story
+        yield made
+        made.end()
+
+
+def console(home: Home, engine: Telling) -> Console:
+    views: Reader = Views(home)
+    return Console(default(), LocalSession(Dispatcher(engine)), views, leave=lambda way: None)
+
+
+async def test_the_real_store_fills_all_panes(home: Home, engine: Telling) -> None:
+    app = console(home, engine)
+    async with running(app) as pilot:
+        await until(pilot, lambda: app.frame.samples is not None and app.frame.versions)
+        shown = screen(pilot)
+        assert "first" in shown and "second" in shown, "queue"
+        assert "* val 61.5" in shown, "validation on the curve"
+        assert "exact 67%" in shown and "expected 0" in shown, "samples"
+        assert "v001" in shown, "versions"
+        assert "second.jsonl trains" in shown, "events"
+        assert list(app.frame.series["loss"].steps) == list(range(1, 41))
+        assert "None" not in shown
+        await pilot.press("4")
+        await until(pilot, lambda: ".o" in screen(pilot))
+        await pilot.press("[")
+        await until(pilot, lambda: "step 20 ·" in screen(pilot))
+
+
+async def test_queue_commands_change_the_real_queue(
+    home: Home, engine: Telling, story: Story, tmp_path: Path
+) -> None:
+    third = tmp_path / "third.jsonl"
+    third.write_bytes((home.root / "first.jsonl").read_bytes())
+    app = console(home, engine)
+    async with running(app) as pilot:
+        await pilot.press("1", "a", *str(third))
+        app.screen.query_one("#accept").focus()
+        await pilot.press("enter")
+        await until(pilot, lambda: "third" in screen(pilot))
+        app.queue_pane.chosen = 3
+        await pilot.press("+")
+        await until(pilot, lambda: "Set third.jsonl to high" in screen(pilot))
+        await pilot.press("right", "enter")
+        await until(pilot, lambda: "third.jsonl is high now" in screen(pilot))
+        await until(pilot, lambda: app.queue_pane.selected()["priority"] == "high")  # type: ignore[index]
+        await pilot.press("enter")
+        await until(pilot, lambda: "100 accepted" in screen(pilot))
+        await pilot.press("enter", "x")
+        await until(pilot, lambda: "Remove third.jsonl" in screen(pilot))
+        await pilot.press("right", "enter")
+        await until(pilot, lambda: "third.jsonl is removed" in screen(pilot))
+
+
+async def test_the_real_rollback_plan_is_shown(home: Home, engine: Telling) -> None:
+    app = console(home, engine)
+    async with running(app) as pilot:
+        await pilot.press("5", "enter")
+        await until(pilot, lambda: isinstance(app.screen, RollbackDialog))
+        shown = screen(pilot)
+        assert "Restore v001" in shown and "20 steps, 1" in shown
+        assert "1 validation, 1 sample tick" in shown
+        assert "the present state becomes a version" in shown and "None" not in shown
+
+
+async def test_a_rollback_in_the_store_starts_the_curve_anew(
+    home: Home, engine: Telling, story: Story
+) -> None:
+    app = console(home, engine)
+    async with running(app) as pilot:
+        await until(pilot, lambda: app.frame.series["loss"].last == 40)
+        point = records.checkpoints(story.state)[-1]
+
+        story.roll_back(point)
+        story.begin()
+        story.train(3, losses={21: 5.0, 22: 5.0, 23: 5.0})
+        await until(pilot, lambda: app.frame.series["loss"].last == 23)
+        series = app.frame.series["loss"]
+        assert list(series.steps) == list(range(1, 24)) and series.mean[-1] == 5.0
+
+
+async def test_pause_over_the_socket_reaches_the_engine(home: Home, engine: Telling) -> None:
+    server = Server(home, Dispatcher(engine))
+    server.start()
+    session = connect(home)
+    app = Console(
+        default(), session, Views(home), leave=lambda way: None, reconnect=lambda: connect(home)
+    )
+    try:
+        async with running(app) as pilot:
+            await pilot.press("p")
+            await until(pilot, lambda: "paused at step" in screen(pilot))
+            await pilot.press("p")
+            await until(pilot, lambda: "training goes on" in screen(pilot))
+            server.stop()
+            await until(pilot, lambda: "engine lost: reconnecting" in screen(pilot))
+            again = Server(home, Dispatcher(engine))
+            again.start()
+            await until(pilot, lambda: "engine lost" not in screen(pilot))
+            again.stop()
+    finally:
+        session.close()

@@ -1,0 +1,200 @@
+"""The console on a real terminal: nothing hostile reaches it, and it is left as it was found."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.waiting import wait_until
+
+ROOT = Path(__file__).parents[1]
+
+
+class Screen:
+    """A process on a pseudo-terminal of 120x36; collects every byte that it writes."""
+
+    def __init__(self, home: Path, *options: str) -> None:
+        self.home = home
+        self.master, self.slave = pty.openpty()
+        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 36, 120, 0, 0))
+        self.before = termios.tcgetattr(self.slave)
+        environment = {**os.environ, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
+        for name in ("NO_COLOR", "TEXTUAL_THEME", "COLUMNS", "LINES"):
+            environment.pop(name, None)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.tui_terminal_app", str(home), *options],
+            cwd=ROOT,
+            env=environment,
+            stdin=self.slave,
+            stdout=self.slave,
+            stderr=self.slave,
+            start_new_session=True,
+        )
+        self.bytes = bytearray()
+        self.reading = threading.Event()
+        self.reading.set()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        while True:
+            self.reading.wait()
+            try:
+                chunk = os.read(self.master, 65536)
+            except OSError:
+                return
+            if not chunk:
+                return
+            self.bytes += chunk
+
+    def press(self, keys: str) -> None:
+        os.write(self.master, keys.encode())
+
+    def see(self, text: str) -> None:
+        wait_until(lambda: text.encode() in self.bytes, 30, what=f"{text!r} on the screen")
+
+    def left(self) -> str:
+        path = self.home / "left"
+        wait_until(path.exists, 15, what="the console is left")
+        return path.read_text()
+
+    def step(self) -> int:
+        return int((self.home / "step").read_text() or 0)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(10)
+        for descriptor in (self.slave, self.master):
+            with contextlib.suppress(OSError):  # closed by the test
+                os.close(descriptor)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Any]:
+    made: list[Screen] = []
+
+    def starter(*options: str) -> Screen:
+        made.append(Screen(tmp_path, *options))
+        return made[-1]
+
+    yield starter
+    for screen in made:
+        screen.close()
+
+
+def test_hostile_text_reaches_the_terminal_without_a_control_byte(start: Any) -> None:
+    screen = start("hostile")
+    screen.see("6 events")
+    screen.see("[/INST]")
+    for key in "123456":
+        screen.press(key)
+        screen.press("z")
+    screen.press("1\r")
+    screen.see("Item 1")
+    screen.press("\r")
+    wait_until(lambda: screen.press("q") or (screen.home / "left").exists(), 15, every=0.2)
+    assert screen.left() == "detach"
+    out = bytes(screen.bytes)
+    assert b"\x1b]52" not in out, "a clipboard write"
+    assert "\x9b".encode() not in out and "\x85".encode() not in out, "a C1 control"
+    assert "\u202e".encode() not in out, "a bidi override"
+    assert b"[2J" not in out.replace(b"\xe2\x90\x9b[2J", b""), "a screen erase that is not ours"
+    assert b"SEFDS0VE" in out, "the text itself is readable"
+
+
+@pytest.mark.parametrize("how", ["q", "SIGTERM"])
+def test_the_terminal_is_as_before_after_leaving(start: Any, how: str) -> None:
+    screen = start("train")
+    screen.see("6 events")
+    assert termios.tcgetattr(screen.slave) != screen.before, "the console is in raw mode"
+    if how == "q":
+        screen.press("q")
+        assert screen.left() == "detach"
+    else:
+        screen.process.send_signal(signal.SIGTERM)
+        assert screen.left() == "terminate"
+    assert screen.process.wait(10) == 0
+    assert termios.tcgetattr(screen.slave) == screen.before
+    tail = bytes(screen.bytes)[-400:]
+    assert b"\x1b[?1049l" in tail and b"\x1b[?25h" in tail, "main screen, cursor shown"
+    assert f"left: {'detach' if how == 'q' else 'terminate'}".encode() in tail, "fds are back"
+
+
+def test_output_of_libraries_goes_to_the_log_and_not_to_the_screen(start: Any) -> None:
+    screen = start("train", "noise")
+    screen.see("6 events")
+    log = screen.home / "store" / "logs" / "console.log"
+    wait_until(lambda: b"NOISE ON STDOUT" in log.read_bytes(), 15)
+    wait_until(lambda: b"NOISE ON STDERR" in log.read_bytes(), 15)
+    screen.press("q")
+    assert screen.left() == "detach"
+    drawn = bytes(screen.bytes).split(b"\x1b[?1049l")[0]
+    assert b"NOISE" not in drawn
+
+
+def test_a_hangup_ends_the_screen_and_the_process_trains_on(start: Any) -> None:
+    screen = start("local", "train")
+    screen.see("6 events")
+    os.close(screen.slave)
+    os.close(screen.master)
+    screen.process.send_signal(signal.SIGHUP)
+    assert screen.left() == "hangup"
+    before = screen.step()
+    wait_until(lambda: screen.step() > before + 5, 15, what="training goes on")
+    log = screen.home / "store" / "logs" / "console.log"
+    wait_until(lambda: b"training on" in log.read_bytes(), 10, what="output goes to the log")
+
+
+def test_a_terminal_that_takes_nothing_does_not_hold_up_training_or_the_end(start: Any) -> None:
+    screen = start("train")
+    screen.see("6 events")
+    screen.reading.clear()
+    screen.press("zz" * 150)  # fill the terminal's queue with repaints nobody reads
+    before = screen.step()
+    wait_until(lambda: screen.step() > before + 20, 15, what="training goes on")
+    started = time.monotonic()
+    screen.process.send_signal(signal.SIGTERM)
+    assert screen.left() == "terminate"
+    screen.process.wait(10)
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("how", ["dumb", "pipe"])
+def test_without_a_terminal_it_says_so_and_how_to_train(tmp_path: Path, how: str) -> None:
+    master, slave = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.tui_terminal_app", str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "TERM": "dumb" if how == "dumb" else "xterm", "PYTHONPATH": str(ROOT)},
+        stdin=slave,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    os.close(master)
+    os.close(slave)
+    assert done.returncode == 2
+    assert "--daemon" in done.stderr and "\x1b" not in done.stdout + done.stderr
+
+
+def test_ctrl_c_is_a_key_and_no_signal(start: Any) -> None:
+    screen = start("local")
+    screen.see("6 events")
+    screen.press("\x03")
+    screen.see("Leave the console")
+    screen.press("\x1b")
+    assert screen.process.poll() is None

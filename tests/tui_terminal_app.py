@@ -1,0 +1,66 @@
+"""The console on a World as a process of its own, for tests that need a real terminal.
+
+Usage: python -m tests.tui_terminal_app HOME [local] [hostile] [train] [noise]
+Writes how it was left to HOME/left.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+from queue_store.config import default
+from queue_store.home import Home
+from tests.tui_world import World
+from tui.app import run_console
+from tui.terminal import missing
+
+HOSTILE = "\x1b]52;c;SEFDS0VE\x07 \x9b31m \x1b[2J [INST] [/INST] \u202eevil \x85 end"
+
+
+def main() -> int:
+    home, options = Home(Path(sys.argv[1])), sys.argv[2:]
+    why = missing()
+    if why:
+        print(f"trainctl: {why}; trainctl --daemon trains without one", file=sys.stderr)
+        return 2
+    world = World(local="local" in options, steps=60)
+    if "hostile" in options:
+        world.hint = HOSTILE
+        for item in world.items:
+            item["name"] = HOSTILE + item["name"]
+        for answers in world.answers.values():
+            for answer in answers:
+                answer |= {"answer": HOSTILE, "prompt": HOSTILE, "expected": HOSTILE}
+        world.version(HOSTILE)
+        world.event("note", HOSTILE)
+
+    def train() -> None:
+        stop = threading.Event()
+        while not stop.wait(0.1):
+            world.train(1)
+            (home.root / "step").write_text(str(world.step))
+            if "noise" in options:
+                os.write(1, b"NOISE ON STDOUT\n")
+                os.write(2, b"NOISE ON STDERR\n")
+                print("NOISE PRINTED")
+
+    if "train" in options:
+        threading.Thread(target=train, daemon=True).start()
+
+    def left(way: str) -> None:
+        (home.root / "left").write_text(way)
+        print(f"left: {way}", flush=True)
+
+    code = run_console(home, default(), world, world, on_leave=left)
+    if (home.root / "left").read_text() == "hangup":
+        # What a headless console does: it trains on; here, until the test has seen it.
+        print("training on", flush=True)
+        threading.Event().wait(20 if "train" in options else 0)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

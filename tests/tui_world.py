@@ -1,0 +1,333 @@
+"""A home in memory for tests of the console: a session and views that hold state and behave.
+
+It answers in the shapes of engine.status and engine.views. Time stands still until a test
+moves it. `log` keeps every command that changed something.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from queue_store.errors import NoEngine, NotFound, Refused
+from tui.frame import PRIORITIES
+
+T0 = 1_780_000_000.0  # 2026-05-28 20:26:40 UTC
+READING = ("snapshot", "rollback_plan")
+
+
+def unknown(why: str) -> dict[str, str]:
+    return {"unknown": why}
+
+
+class World:
+    """One engine that trains an item a step at a time, when `train` says so."""
+
+    def __init__(self, *, local: bool = False, steps: int = 0) -> None:
+        self.local = local
+        self.now = T0
+        self.lost = ""
+        self.log: list[tuple[str, dict[str, Any]]] = []
+        self.state = "training"
+        self.phase, self.progress = "", None
+        self.hint = ""
+        self.step = 0
+        self.branch = 1
+        self.plan = "plan-1"
+        self.loss: list[float | None] = []
+        self.val: dict[int, float] = {}
+        self.answers: dict[int, list[dict[str, Any]]] = {}
+        self.versions_: list[dict[str, Any]] = []
+        self.events_: list[dict[str, Any]] = []
+        self.items: list[dict[str, Any]] = []
+        self.gpus: Any = []
+        self.refuse: dict[str, str] = {}
+        for name, priority, state in (
+            ("train_syllo_level1_2000.jsonl", "normal", "training"),
+            ("train_binary_level2_500.jsonl", "high", "queued"),
+            ("gsm8k.jsonl", "normal", "queued"),
+            ("extra.jsonl", "low", "queued"),
+        ):
+            self.add_item(name, priority, state)
+        self.train(steps)
+
+    # -- what happens in it
+
+    def add_item(self, name: str, priority: str, state: str, **more: Any) -> dict[str, Any]:
+        number = len(self.items) + 1
+        prepared = state not in ("queued", "rejected")
+        item = {
+            "id": number,
+            "name": name,
+            "state": state,
+            "priority": priority,
+            "position": float(number),
+            "lines": 2000,
+            "accepted": 2000,
+            "rejected": [],
+            "rows": 1960 if prepared else unknown("not prepared yet"),
+            "held_out": 40 if prepared else unknown("not prepared yet"),
+            "epochs": 1 if prepared else unknown("not prepared yet"),
+            "step": 0,
+            "steps": 250 if prepared else unknown("not prepared yet"),
+            "cursor": 0,
+            "attempts": [],
+            "reason": "",
+            "error": "",
+            "size": 850_000,
+            "source": f"inbox/{name}",
+            "created": T0,
+            "updated": T0 + number,
+            **more,
+        }
+        self.items.append(item)
+        return item
+
+    def event(self, kind: str, text: str) -> None:
+        seq = len(self.events_) + 1
+        self.events_.append({"seq": seq, "time": self.now, "kind": kind, "text": text, "data": {}})
+
+    def train(self, steps: int) -> None:
+        for _ in range(steps):
+            self.step += 1
+            self.now += 1.0
+            fall = 2.5 * math.exp(-self.step / 60) + 0.15
+            self.loss.append(round(fall * (1 + 0.15 * math.sin(self.step * 1.7)), 4))
+            for item in self.items:
+                if item["state"] == "training":
+                    item["step"] += 1
+                    item["cursor"] += 8
+            if self.step % 25 == 0:
+                self.val[self.step] = round(fall * 1.05, 4)
+                self.sample()
+
+    def sample(self) -> None:
+        share = min(1.0, self.step / 200)
+        answers = []
+        for n in range(6):
+            right = n / 6 < share
+            answers.append(
+                {
+                    "branch": self.branch,
+                    "step": self.step,
+                    "example": f"e{n}",
+                    "set": "syllo",
+                    "position": n,
+                    "prompt": f"Clue {n + 1}: glass in a wall (2 syllables). Tiles: dow win",
+                    "expected": '{"answer": "WINDOW"}',
+                    "answer": '{"answer": "WINDOW"}' if right else '{"answer": "DOWWIN"}',
+                    "exact": right,
+                    "similarity": 1.0 if right else 0.2 + share,
+                }
+            )
+        self.answers[self.step] = answers
+
+    def version(self, description: str, *, pinned: bool = False) -> dict[str, Any]:
+        name = f"v{len(self.versions_) + 1:03d}"
+        made = {
+            "name": name,
+            "branch": self.branch,
+            "step": self.step,
+            "created": self.now,
+            "description": description,
+            "size_bytes": 12_400_000,
+            "verified_at": self.now,
+            "state": "verified",
+            "kind": "manual",
+            "scope": "state",
+            "pinned": pinned,
+            "tags": [],
+            "kept_because": ["latest 2 verified"],
+            "loss": self.loss[-1] if self.loss else unknown("no step yet"),
+            "val_loss": self.val[max(self.val)] if self.val else unknown("no validation yet"),
+            "scores": {},
+            "weights_digest": "00",
+        }
+        self.versions_.append(made)
+        self.event("version", f"version {name} at step {self.step}: {description}")
+        return made
+
+    # -- the session
+
+    def request(self, command: str, timeout: float | None = None, **arguments: Any) -> Any:
+        if self.lost:
+            raise NoEngine(self.lost)
+        if command in self.refuse:
+            raise Refused(self.refuse[command])
+        if command not in READING:
+            self.log.append((command, arguments))
+        return getattr(self, f"do_{command}")(**arguments)
+
+    def close(self) -> None:
+        self.log.append(("close", {}))
+
+    def do_snapshot(self) -> dict[str, Any]:
+        item = next((i for i in self.items if i["state"] in ("training", "preparing")), None)
+        shown = ("id", "name", "priority", "step", "steps", "rows", "cursor")
+        waits = [i["priority"] for i in self.items if i["state"] in ("queued", "paused")]
+        return {
+            "state": self.state,
+            "branch": self.branch,
+            "global_step": self.step,
+            "loss": self.loss[-1] if self.loss else unknown("no step yet"),
+            "val_loss": self.val[max(self.val)] if self.val else unknown("no validation yet"),
+            "learning_rate": 2e-4,
+            "tokens_per_second": 8200.0 if self.loss else unknown("no step yet"),
+            "eta_seconds": 451.0,
+            "item": {key: item[key] for key in shown} if item else None,
+            "queue": {word: waits.count(word) for word in PRIORITIES},
+            "head": {"checkpoint": "checkpoint-0", "version": unknown("the head is no version")},
+            "model": {"name": "tiny", "method": "full", "dtype": "fp32", "device": "cpu"},
+            "gpus": self.gpus,
+            "ram": {"used": 6.1e9, "total": 61.8e9, "process": 912e6},
+            "disk": {"free": 412e9, "total": 980e9, "snapshots_left": 33000},
+            "engine": {"pid": 4242, "supervisor_pid": 4241, "mode": "daemon", "started": T0},
+            "hint": self.hint,
+            "phase": self.phase,
+            "progress": unknown("nothing") if self.progress is None else self.progress,
+            "paused": self.state == "paused",
+            "requests": [],
+            "events_seq": len(self.events_),
+            "samples_step": max(self.answers) if self.answers else unknown("no samples yet"),
+            "monitoring_share": 0.031,
+        }
+
+    def do_pause(self, park: bool = False) -> dict[str, Any]:
+        self.state = "paused"
+        self.event("pause", f"paused at step {self.step}")
+        return {"requested_step": self.step, "step": self.step}
+
+    def do_resume(self) -> dict[str, Any]:
+        self.state = "training"
+        self.event("resume", "training goes on")
+        return {}
+
+    def do_snapshot_version(self, description: str, weights_only: bool, pin: bool) -> Any:
+        return self.version(description, pinned=pin)
+
+    def do_rollback_plan(self, version: str | None = None) -> dict[str, Any]:
+        name = version or self.versions_[-1]["name"]
+        to = next(v for v in self.versions_ if v["name"] == name)
+        return {
+            "version": name,
+            "branch": to["branch"],
+            "step": to["step"],
+            "created": to["created"],
+            "description": to["description"],
+            "loss": to["loss"],
+            "val_loss": to["val_loss"],
+            "now": {"branch": self.branch, "step": self.step, "loss": self.loss[-1]},
+            "steps_lost": self.step - to["step"],
+            "hours_lost": (self.step - to["step"]) / 3600,
+            "samples_lost": 2,
+            "validations_lost": 2,
+            "items": [
+                {
+                    "id": 1,
+                    "name": self.items[0]["name"],
+                    "becomes": f"goes on from row {to['step']}",
+                }
+            ],
+            "keeps": f"the state at step {self.step} is saved as a version first",
+            "plan": self.plan,
+        }
+
+    def do_rollback(self, version: str, plan: str) -> dict[str, Any]:
+        if plan != self.plan:
+            raise Refused(f"the plan for {version} is stale: training has moved on")
+        to = next(v for v in self.versions_ if v["name"] == version)
+        saved = self.version(f"before going back to {version}")
+        self.step = to["step"]
+        self.branch += 1
+        del self.loss[self.step :]
+        self.val = {step: value for step, value in self.val.items() if step <= self.step}
+        self.answers = {step: value for step, value in self.answers.items() if step <= self.step}
+        return {"version": saved["name"], "branch": self.branch, "step": self.step}
+
+    def do_skip(self, undo: bool, reason: str) -> dict[str, Any]:
+        item = next(i for i in self.items if i["state"] == "training")
+        item["state"], item["reason"] = "skipped", reason
+        self.event("skip", f"{item['name']} skipped: {reason}")
+        return {}
+
+    def do_priority(self, id: int, priority: str) -> dict[str, Any]:
+        self._get(id)["priority"] = priority
+        self.event("priority", f"{self._get(id)['name']} is {priority}")
+        return {}
+
+    def do_move(self, id: int, before: int) -> dict[str, Any]:
+        self._get(id)["position"] = self._get(before)["position"] - 0.5
+        return {}
+
+    def do_retry(self, id: int) -> dict[str, Any]:
+        self._get(id)["state"] = "queued"
+        return {}
+
+    def do_remove(self, id: int) -> dict[str, Any]:
+        self.items.remove(self._get(id))
+        return {}
+
+    def do_add(self, path: str, priority: str) -> Any:
+        return [self.add_item(path.rsplit("/", 1)[-1], priority, "queued")]
+
+    def do_pin(self, version: str, pinned: bool) -> dict[str, Any]:
+        next(v for v in self.versions_ if v["name"] == version)["pinned"] = pinned
+        self.event("pin", f"{version} pinned {pinned}")
+        return {}
+
+    def _get(self, id: int) -> dict[str, Any]:
+        for item in self.items:
+            if item["id"] == id:
+                return item
+        raise NotFound(f"no item {id}")
+
+    # -- the views
+
+    def queue(self, state: str | None = None, limit: int | None = None) -> list[dict[str, Any]]:
+        return [dict(item) for item in self.items]
+
+    def versions(self) -> list[dict[str, Any]]:
+        return [dict(version) for version in self.versions_]
+
+    def checkpoints(self) -> list[dict[str, Any]]:
+        return [{"name": "checkpoint-1", "size_bytes": 12_400_000}]
+
+    def item(self, item: int) -> dict[str, Any]:
+        return {**self._get(item), "report": unknown("not prepared yet")}
+
+    def events(self, after: int = 0, limit: int = 500) -> dict[str, Any]:
+        return {"events": self.events_[after:], "last": len(self.events_)}
+
+    def latest_events(self, count: int = 200) -> dict[str, Any]:
+        return {"events": self.events_[-count:], "last": len(self.events_)}
+
+    def series(
+        self, metric: str, width: int = 1000, start: int | None = None, end: int | None = None
+    ) -> dict[str, Any]:
+        if metric == "val_loss":
+            values: dict[int, float | None] = dict(self.val)
+        else:
+            values = dict(enumerate(self.loss, 1))
+        first, last = start or 0, self.step if end is None else end
+        steps = [step for step in sorted(values) if first <= step <= last]
+        size = max(1, -(-len(steps) // width))
+        points: list[list[float | None]] = []
+        for at in range(0, len(steps), size):
+            chunk = [values[step] for step in steps[at : at + size]]
+            numbers = [value for value in chunk if value is not None]
+            mean = sum(numbers) / len(numbers) if len(numbers) == len(chunk) else None
+            low, high = min(numbers, default=None), max(numbers, default=None)
+            points.append([steps[min(at + size, len(steps)) - 1], low, high, mean, chunk[-1]])
+        return {"metric": metric, "branch": self.branch, "points": points, "total": len(steps)}
+
+    def samples(
+        self, step: int | None = None, example: str | None = None, limit: int = 500
+    ) -> dict[str, Any]:
+        steps = sorted(self.answers)
+        if example is not None:
+            found = [a for s in steps for a in self.answers[s] if a["example"] == example]
+        else:
+            at = [s for s in steps if step is None or s <= step]
+            found = self.answers[at[-1]] if at else []
+        exact = sum(a["exact"] for a in found)
+        return {"steps": steps, "samples": found, "exact": exact, "total": len(found)}

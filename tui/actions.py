@@ -1,0 +1,182 @@
+"""The table of actions: the one source of key bindings, footer, help and palette.
+
+An action names what it does and where; who does it are the methods `do_<id>` of the panes and
+of the console. A key that is not in this table does nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+
+from queue_store.errors import ConfigError
+
+PANES = ("queue", "curves", "meters", "samples", "versions", "events")
+LISTS = ("queue", "versions", "events")
+
+
+@dataclass(frozen=True)
+class Action:
+    """`where` are the panes in which the keys act, () everywhere; the pane's own keys come first.
+
+    `footer` orders the footer (0: not in it by default, shown last when there is room).
+    `engine` tells that it needs an engine that answers.
+    """
+
+    id: str
+    keys: tuple[str, ...]
+    label: str
+    help: str
+    where: tuple[str, ...] = ()
+    footer: int = 0
+    engine: bool = False
+
+
+ACTIONS: tuple[Action, ...] = (
+    Action("help", ("?",), "help", "All keys, with a search; Enter runs the chosen one", footer=1),
+    Action("palette", (":",), "command", "Find an action by its name and run it", footer=2),
+    Action("filter", ("/",), "filter", "Show only the lines that contain a text", LISTS, footer=3),
+    Action("pause", ("p",), "pause", "Pause at the next step, or resume", footer=4, engine=True),
+    Action("snapshot", ("s",), "snapshot", "Keep the present state as a version", (), 9, True),
+    Action(
+        "rollback",
+        ("R",),
+        "rollback",
+        "Go back to a version: the chosen one, or the newest verified one before now",
+        footer=10,
+        engine=True,
+    ),
+    Action("zoom", ("z",), "zoom", "Give the chosen pane the whole screen, and back", footer=11),
+    Action("leave", ("q", "ctrl+c"), "leave", "Leave the console", footer=12),
+    Action("back", ("escape",), "back", "Clear the filter, or leave the zoom"),
+    Action("next", ("tab",), "next pane", "Go to the next pane"),
+    Action("previous", ("shift+tab",), "previous pane", "Go to the pane before"),
+    Action("pane_1", ("1",), "queue", "Go to the queue"),
+    Action("pane_2", ("2",), "curves", "Go to the curves"),
+    Action("pane_3", ("3",), "meters", "Go to the meters"),
+    Action("pane_4", ("4",), "samples", "Go to the samples"),
+    Action("pane_5", ("5",), "versions", "Go to the versions"),
+    Action("pane_6", ("6",), "events", "Go to the events"),
+    Action("down", ("j", "down"), "down", "One line down"),
+    Action("up", ("k", "up"), "up", "One line up (in the queue: the arrow key, k is skip)"),
+    Action("page_down", ("pagedown",), "page down", "One page down"),
+    Action("page_up", ("pageup",), "page up", "One page up"),
+    Action("top", ("g", "home"), "top", "To the first line"),
+    Action("bottom", ("G", "end"), "bottom", "To the last line"),
+    Action("redraw", ("ctrl+l",), "redraw", "Draw the whole screen again"),
+    # queue
+    Action(
+        "skip",
+        ("k",),
+        "skip",
+        "Skip the item in training: keep what it taught, or undo it",
+        ("queue",),
+        5,
+        True,
+    ),
+    Action("raise", ("+",), "raise", "Raise the item's priority", ("queue",), 6, True),
+    Action("lower", ("-",), "lower", "Lower the item's priority", ("queue",), 6, True),
+    Action("add", ("a",), "add", "Add a file to the queue", ("queue",), 7, True),
+    Action("details", ("enter",), "details", "Attempts, counts, why it failed", ("queue",), 12),
+    Action(
+        "move_up", ("K",), "earlier", "Move the item up within its priority", ("queue",), 0, True
+    ),
+    Action("move_down", ("J",), "later", "Move the item down in its priority", ("queue",), 0, True),
+    Action("retry", ("r",), "retry", "Queue a failed or skipped item again", ("queue",), 13, True),
+    Action(
+        "remove", ("x",), "remove", "Take an item out of the queue (asks)", ("queue",), 13, True
+    ),
+    # curves
+    Action("metric", ("m",), "metric", "Next metric", ("curves",), 5),
+    Action("log", ("y",), "log scale", "Logarithmic or linear y", ("curves",), 5),
+    Action("window", ("w",), "window", "All steps, or the last 1000, 300, 100", ("curves",), 5),
+    Action("band", ("b",), "band", "Show or hide the band from minimum to maximum", ("curves",), 6),
+    Action("ema", ("e",), "EMA", "Smoothed line (EMA), or the mean as it is", ("curves",), 6),
+    Action("pan_left", ("h", "left"), "left", "Earlier steps, or the cursor left", ("curves",), 7),
+    Action(
+        "pan_right", ("l", "right"), "right", "Later steps, or the cursor right", ("curves",), 7
+    ),
+    Action("zoom_out", ("<",), "wider", "Twice as many steps", ("curves",), 7),
+    Action("zoom_in", (">",), "closer", "Half as many steps", ("curves",), 7),
+    Action("follow", ("f",), "follow", "Stay at the newest step", ("curves",), 8),
+    Action("cursor", (".",), "cursor", "Read values at a step; h and l move it", ("curves",), 8),
+    # samples
+    Action("next_example", ("n",), "next", "Next example", ("samples",), 5),
+    Action("previous_example", ("N",), "previous", "Example before", ("samples",), 5),
+    Action("earlier", ("[",), "earlier", "Answers at the step before", ("samples",), 6),
+    Action("later", ("]",), "later", "Answers at the next step", ("samples",), 6),
+    Action("diff", ("d",), "diff", "Answer against the expected one", ("samples",), 7),
+    # versions
+    Action(
+        "restore", ("enter",), "restore", "Go back to the chosen version", ("versions",), 5, True
+    ),
+    Action("pin", ("*",), "pin", "Pin a version, or take the pin off", ("versions",), 6, True),
+    Action("verify", ("V",), "verify", "Read a version back and compare", ("versions",), 7, True),
+    # events
+    Action("event", ("enter",), "read", "The whole text of an event", ("events",), 5),
+)
+
+BY_ID: Mapping[str, Action] = {action.id: action for action in ACTIONS}
+
+
+def remapped(keys: Mapping[str, str]) -> tuple[Action, ...]:
+    """The table with the keys of config.toml's [console.keys] in it.
+
+    Raises ConfigError for an unknown action, a key that another action has in the same place,
+    and ctrl+z, which stops a process and would stop training with it.
+    """
+    for name, key in keys.items():
+        where = f"console.keys.{name}"
+        if name not in BY_ID:
+            near = difflib.get_close_matches(name, BY_ID, 1)
+            mend = f"did you mean {near[0]}?" if near else "trainctl's ? lists the actions"
+            raise ConfigError(f"unknown action {name}", where=where, mend=mend)
+        if not key or key == "ctrl+z":
+            raise ConfigError(f"{key!r} cannot be a key", where=where, mend="choose another")
+    table = tuple(
+        replace(action, keys=(keys[action.id],)) if action.id in keys else action
+        for action in ACTIONS
+    )
+    taken: dict[tuple[str, str], str] = {}
+    for action in table:
+        for place in action.where or ("everywhere",):
+            for key in action.keys:
+                other = taken.setdefault((place, key), action.id)
+                if other != action.id:
+                    raise ConfigError(
+                        f"key {key} is both {other} and {action.id}",
+                        where="console.keys",
+                        mend=f"give {action.id if action.id in keys else other} another key",
+                    )
+    return table
+
+
+class Keymap:
+    """Which action a key means in a pane."""
+
+    def __init__(self, keys: Mapping[str, str], without: Collection[str] = ()) -> None:
+        self.actions = tuple(action for action in remapped(keys) if action.id not in without)
+        self.by_id = {action.id: action for action in self.actions}
+        self._map = {
+            (place, key): action
+            for action in self.actions
+            for place in action.where or ("",)
+            for key in action.keys
+        }
+
+    def lookup(self, pane: str, key: str) -> Action | None:
+        """The action of `key` in `pane`: the pane's own before those of everywhere."""
+        return self._map.get((pane, key)) or self._map.get(("", key))
+
+    def footer(self, pane: str) -> list[Action]:
+        """The actions that act in `pane`, the most wanted first."""
+        here = [a for a in self.actions if not a.where or pane in a.where]
+        return sorted(here, key=lambda a: a.footer or 99)
+
+
+def key_label(action: Action) -> str:
+    """The first key as it is printed on a keyboard."""
+    names = {"escape": "Esc", "enter": "Enter", "tab": "Tab", "shift+tab": "Shift-Tab"}
+    key = action.keys[0]
+    return names.get(key, key.replace("ctrl+", "^"))

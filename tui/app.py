@@ -1,0 +1,88 @@
+"""Running the console in a terminal: signals, file descriptors, and how it was left.
+
+`run_console` is what the command line calls; the caller has checked `terminal.missing()`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from queue_store.config import Config
+from queue_store.database import open_state
+from queue_store.home import Home
+from tui.console import Console
+from tui.poller import Reader, Session
+from tui.terminal import Signals, Terminal
+
+DETACH, HANDOVER, STOP, HANGUP, TERMINATE = "detach", "handover", "stop", "hangup", "terminate"
+
+
+def _verify(home: Home, name: str) -> None:
+    """Read a version back in a child process. Raises VerificationFailed, NotFound."""
+    from snapshots import versions
+
+    state = open_state(home)
+    try:
+        versions.verify(state, name)
+    finally:
+        state.close()
+
+
+def run_console(
+    home: Home,
+    config: Config,
+    session: Session,
+    views: Reader,
+    *,
+    on_leave: Callable[[str], None],
+    reconnect: Callable[[], Session] | None = None,
+    verify: Callable[[str], Any] | None = None,
+) -> int:
+    """Show the console until it is left; returns the exit code.
+
+    `on_leave` is called once with the way it was left. "handover" and "stop" (chosen where
+    `session.local`): in a thread, while the console still shows, to carry it out; what it raises
+    is shown and the console stays. After the terminal is back: "detach" (attached, or the engine
+    has stopped), "hangup" (the terminal has gone, fds 0 to 2 are on the log: train on headless)
+    and "terminate" (SIGTERM: save and end). `reconnect` makes a session anew after the engine was
+    lost and raises NoEngine until there is one. `verify` reads the named version back and raises
+    VerificationFailed; without one the store's own is used. Must be called in the main thread.
+    """
+    log = home.store / "logs" / "console.log"
+    log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    console = Console(
+        config,
+        session,
+        views,
+        leave=on_leave,
+        verify=verify or (lambda name: _verify(home, name)),
+        reconnect=reconnect,
+    )
+
+    def exit_as(way: str) -> None:
+        # Also before the application runs and after it ended, from a signal or a thread.
+        with suppress(RuntimeError):
+            console.call_soon(lambda: console.exit_as(way))
+
+    def signalled(number: int) -> None:
+        if number == signal.SIGHUP:
+            terminal.released = True
+        exit_as(HANGUP if number == signal.SIGHUP else TERMINATE)
+
+    def gone() -> None:
+        terminal.released = True
+        exit_as(HANGUP)
+
+    terminal = Terminal(log, gone)
+    with Signals(signalled, terminal.drop), terminal, asyncio.Runner() as runner:
+        runner.run(console.run_async())
+    if console.poller.session is not session:
+        console.poller.session.close()
+    way = HANGUP if terminal.released else console.left
+    if way not in (HANDOVER, STOP):
+        on_leave(way or DETACH)
+    return console.return_code or 0

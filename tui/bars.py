@@ -1,0 +1,204 @@
+"""The lines around the panes: header, tab strip, meter strip, hint line and footer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.cells import cell_len
+
+from tui.actions import PANES, Action, Keymap, key_label
+from tui.drawn import Drawn
+from tui.figures import count, counted, duration, known, loss, real, short
+from tui.frame import Frame, Record
+from tui.panes.meters import strip_line
+from tui.panes.queue import share_done
+from tui.safe import Line, Span, clip, line_text
+
+STATE_TONES = {
+    "training": "good",
+    "paused": "warn",
+    "failed": "bad",
+    "stopping": "warn",
+    "stopped": "bad",
+}
+
+
+class Header(Drawn):
+    """One line: model, state, step, item, time left, loss, the first GPU. What does not fit goes,
+    the least needed first."""
+
+    def __init__(self) -> None:
+        super().__init__(id="header")
+
+    def lines(self, width: int, height: int) -> list[Line]:
+        parts = header_parts(self.frame.status)
+        for rank in sorted({rank for rank, _ in parts}, reverse=True):
+            if sum(cell_len(line_text(line)) + 2 for _, line in parts) - 2 <= width - 1:
+                break
+            parts = [(r, line) for r, line in parts if r < rank]
+        spans: list[Span] = [(" ", "")]
+        for index, (_, line) in enumerate(parts):
+            spans += [("  ", "")] * bool(index) + list(line)
+        return [tuple(spans)]
+
+
+def header_parts(status: Record) -> list[tuple[int, Line]]:
+    """(rank, spans): a part of a higher rank goes first when the line is too narrow."""
+    parts: list[tuple[int, Line]] = [(1, (("trainctl", "bold"),))]
+    if not status:
+        return [*parts, (0, (("connecting…", "dim"),))]
+    model = status.get("model")
+    if isinstance(model, dict):
+        parts.append((5, ((clip(model.get("name", ""), 24), "accent"),)))
+    state = str(status.get("state", "?"))
+    parts.append((0, ((state, STATE_TONES.get(state, "bold")),)))
+    parts.append((0, ((f"step {count(status.get('global_step'))}", ""),)))
+    item = status.get("item")
+    if isinstance(item, dict) and "id" in item:
+        steps = item.get("steps")
+        progress = f"item {short(item.get('step'))}/{short(steps)}"
+        share = share_done(item)
+        parts.append((2, ((progress if share is not None else "item –", ""),)))
+    if known(status.get("eta_seconds")):
+        parts.append((3, ((f"ETA {duration(status.get('eta_seconds'))}", ""),)))
+    parts.append((1, ((f"loss {loss(status.get('loss'))}", ""),)))
+    if known(status.get("val_loss")):
+        parts.append((4, ((f"val {loss(status.get('val_loss'))}", ""),)))
+    gpus = status.get("gpus")
+    if isinstance(gpus, list) and gpus and isinstance(gpus[0], dict):
+        use = real(gpus[0].get("utilization"))
+        shown = "?" if use is None else f"{use:.0f}%"
+        parts.append((6, ((f"gpu {shown}", ""),)))
+    elif isinstance(gpus, list) and not gpus:
+        parts.append((7, (("CPU only", "dim"),)))
+    requests = status.get("requests")
+    if isinstance(requests, list) and requests:
+        parts.append((2, ((f"[{', '.join(map(str, requests))} asked for]", "warn"),)))
+    return parts
+
+
+class Tabs(Drawn):
+    """The strip of six panes, for the folded layout."""
+
+    def __init__(self) -> None:
+        super().__init__(id="tabs")
+        self.pane = PANES[0]
+
+    def choose(self, pane: str) -> None:
+        self.pane = pane
+        self.redraw()
+
+    def lines(self, width: int, height: int) -> list[Line]:
+        spans: list[Span] = []
+        for number, name in enumerate(PANES, 1):
+            chosen = name == self.pane
+            left, right = ("[", "]") if chosen else (" ", " " if width >= 72 else "")
+            spans.append((f"{left}{number} {name}{right}", "bold" if chosen else "dim"))
+            spans.append((" ", "") if width >= 72 or chosen else ("", ""))
+        return [tuple(spans)]
+
+
+class MeterStrip(Drawn):
+    """The machine in one line, for the folded layout."""
+
+    def __init__(self) -> None:
+        super().__init__(id="meter-strip")
+
+    def lines(self, width: int, height: int) -> list[Line]:
+        return [((" ", ""), *strip_line(self.frame.status))]
+
+
+class HintLine(Drawn):
+    """What matters most now: the engine lost, an answer to a key, else the engine's hint."""
+
+    def __init__(self) -> None:
+        super().__init__(id="hint")
+        self.message: Span = ("", "")
+
+    def say(self, text: str, tone: str = "") -> None:
+        """Show an answer until the next one, or until it is cleared with ""."""
+        self.message = (text, tone)
+        self.redraw()
+
+    def lines(self, width: int, height: int) -> list[Line]:
+        frame = self.frame
+        if frame.lost:
+            old = f"{max(0, int(frame.now - frame.at))} s old" if frame.at else "none yet"
+            return [((f" engine lost: reconnecting, data {old} ({frame.lost})", "bad"),)]
+        if self.message[0]:
+            return [((" " + self.message[0], self.message[1]),)]
+        if frame.problem:
+            return [((f" cannot read the store: {frame.problem}", "bad"),)]
+        hint = frame.status.get("hint")
+        if isinstance(hint, dict):
+            hint = ": ".join(str(part) for part in hint.values())
+        return [((f" {hint or summary(frame)}", "warn" if hint else "dim"),)]
+
+
+def summary(frame: Frame) -> str:
+    """What was done, once nothing waits any more; else how the engine stands."""
+    status = frame.status
+    if frame.state == "paused":
+        return "paused: p goes on"
+    if frame.state != "idle":
+        return str(status.get("phase") or "")
+    states = [str(item.get("state")) for item in frame.queue]
+    done, failed = states.count("done") + states.count("trained"), states.count("failed")
+    if not done and not failed:
+        return "the queue is empty: a adds a file"
+    parts = [f"training finished: {counted(done, 'file')}", counted(frame.step, "step")]
+    if failed:
+        parts.append(f"{failed} failed")
+    if known(status.get("loss")):
+        parts.append(f"loss {loss(status.get('loss'))}")
+    if known(status.get("val_loss")):
+        parts.append(f"val {loss(status.get('val_loss'))}")
+    samples = frame.samples
+    if samples is not None:
+        exact = sum(bool(answer.get("exact")) for answer in samples.answers)
+        parts.append(f"exact {exact}/{len(samples.answers)}")
+    return " · ".join(parts)
+
+
+class Footer(Drawn):
+    """The keys that act here, the most wanted first; `? help` always fits."""
+
+    def __init__(self, keymap: Keymap) -> None:
+        super().__init__(id="footer")
+        self._keymap = keymap
+        self._pane = PANES[0]
+        self._paused = False
+
+    def choose(self, pane: str) -> None:
+        self._pane = pane
+        self.redraw()
+
+    def show(self, frame: Frame) -> None:
+        paused = frame.state == "paused"
+        if paused != self._paused:
+            self._paused = paused
+            self.redraw()
+
+    def _label(self, action: Action) -> tuple[str, str]:
+        label = "resume" if action.id == "pause" and self._paused else action.label
+        return key_label(action), label
+
+    def lines(self, width: int, height: int) -> list[Line]:
+        actions = self._keymap.footer(self._pane)
+        tail = [self._label(action) for action in actions if action.id == "leave"]
+        texts: list[tuple[str, str]] = []
+        for action in actions:
+            text = self._label(action)
+            if text in tail:
+                continue
+            if _width([*texts, text, *tail]) > width - 1:
+                break
+            texts.append(text)
+        spans: list[Span] = [(" ", "")]
+        for key, label in [*texts, *tail]:
+            spans += [(key, "bold"), (f" {label}  ", "dim")]
+        return [tuple(spans)]
+
+
+def _width(texts: Sequence[tuple[str, str]]) -> int:
+    return sum(cell_len(key) + cell_len(label) + 3 for key, label in texts)

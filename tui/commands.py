@@ -1,0 +1,343 @@
+"""What the actions ask of the engine: the dialogs before, the request, the answer after.
+
+Requests run in threads of their own, since an answer may take as long as a step; the event loop
+never waits. Every answer, good or bad, ends as one line on the screen.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from queue_store.errors import Refused, TrainctlError
+from tui.dialogs.add import AddDialog
+from tui.dialogs.base import Dialog, Fact
+from tui.dialogs.confirm import ConfirmDialog, TextDialog
+from tui.dialogs.details import event_facts, item_facts
+from tui.dialogs.priority import PriorityDialog, raised
+from tui.dialogs.rollback import RollbackDialog
+from tui.dialogs.skip import SkipDialog
+from tui.dialogs.snapshot import SnapshotDialog
+from tui.figures import count
+from tui.frame import Frame, Record
+
+if TYPE_CHECKING:
+    from tui.console import Console
+    from tui.poller import Reader
+
+log = logging.getLogger(__name__)
+
+
+class Commands:
+    """The `do_…` methods of the actions that talk to the engine or open a dialog."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._answered: tuple[Frame | None, bool] = (None, False)
+
+    # -- asking
+
+    def ask(
+        self,
+        command: str,
+        then: Callable[[Any], str],
+        *,
+        refused: Callable[[TrainctlError], None] | None = None,
+        doing: str = "",
+        **arguments: Any,
+    ) -> None:
+        """Send `command`; `then` says what came of it. `doing` stands on the screen meanwhile."""
+        session = self._console.poller.session
+
+        def request() -> Any:
+            return session.request(command, **arguments)
+
+        self.work(request, then, refused=refused, doing=doing or f"{command} asked for")
+
+    def work(
+        self,
+        job: Callable[[], Any],
+        then: Callable[[Any], str],
+        *,
+        refused: Callable[[TrainctlError], None] | None = None,
+        doing: str = "",
+    ) -> None:
+        """Run `job` in a thread and `then` with its result in the event loop."""
+        console = self._console
+        if doing:
+            console.say(f"{doing}…", "dim")
+
+        def answer(result: Any) -> None:
+            text = then(result)
+            console.say(text, "good")
+            console.poller.hurry()
+
+        def fail(error: TrainctlError) -> None:
+            console.poller.hurry()
+            if refused is not None:
+                refused(error)
+            else:
+                console.say(str(error), "bad")
+
+        def run() -> None:
+            try:
+                result = job()
+            except TrainctlError as error:
+                failure = error
+                console.later(lambda: fail(failure))
+            except Exception:
+                log.exception("a request failed")
+                console.later(lambda: console.say("this failed, see the log", "bad"))
+            else:
+                console.later(lambda: answer(result))
+
+        threading.Thread(target=run, name="console-request", daemon=True).start()
+
+    def dialog(self, dialog: Dialog, then: Callable[[Any], None]) -> None:
+        """Open `dialog`; `then` gets its result unless it was cancelled."""
+
+        def answered(result: Any) -> None:
+            if result is not None:
+                then(result)
+
+        self._console.push_screen(dialog, answered)
+
+    def _no(self, text: str) -> None:
+        self._console.say(text, "warn")
+
+    # -- training
+
+    def do_pause(self) -> None:
+        frame = self._console.frame
+        paused = frame.state == "paused" or bool(frame.status.get("paused"))
+        if frame is self._answered[0]:
+            # No frame has come since the last answer: the answer is newer than what is shown.
+            paused = self._answered[1]
+        if paused:
+            self.ask("resume", self._resumed, doing="resume")
+        else:
+            self.ask("pause", self._paused, doing="pausing after this step")
+
+    def _paused(self, answer: Any) -> str:
+        self._answered = (self._console.frame, True)
+        return f"paused at step {count(answer.get('step'))}"
+
+    def _resumed(self, answer: Any) -> str:
+        self._answered = (self._console.frame, False)
+        return "training goes on"
+
+    def do_snapshot(self) -> None:
+        def take(choice: dict[str, Any]) -> None:
+            self.ask("snapshot_version", self._taken, doing="taking a snapshot", **choice)
+
+        self.dialog(SnapshotDialog(self._console.frame), take)
+
+    @staticmethod
+    def _taken(answer: Any) -> str:
+        name = answer.get("name") if isinstance(answer, Mapping) else answer
+        return f"{name} is taken"
+
+    def do_skip(self) -> None:
+        item = self._console.frame.item
+        if item is None:
+            self._no("no item is in training: x removes one from the queue")
+            return
+        chosen = self._console.queue_pane.selected()
+        other = chosen is not None and chosen.get("id") != item.get("id")
+        dialog = SkipDialog(item, str(chosen.get("name")) if other and chosen else "")
+
+        def skip(choice: dict[str, Any]) -> None:
+            word = "skipping and undoing" if choice["undo"] else "skipping"
+            self.ask("skip", lambda _: f"{item.get('name')} is skipped", doing=word, **choice)
+
+        self.dialog(dialog, skip)
+
+    # -- versions
+
+    def do_rollback(self) -> None:
+        chosen = self._console.versions_pane.selected()
+        here = self._console.pane_name == "versions"
+        self._plan(chosen.get("name") if here and chosen else None, "Roll back to")
+
+    def do_restore(self) -> None:
+        chosen = self._console.versions_pane.selected()
+        if chosen is None:
+            self._no("there is no version yet: s takes one")
+            return
+        self._plan(chosen.get("name"), "Restore")
+
+    def _plan(self, version: Any, verb: str, notice: str = "") -> None:
+        """Ask for a plan, show it, do it; a plan that is stale by then is shown anew."""
+
+        def show(plan: Any) -> str:
+            self.dialog(RollbackDialog(plan, verb=verb, notice=notice), carry_out)
+            return ""
+
+        def carry_out(choice: dict[str, Any]) -> None:
+            name = choice["version"]
+
+            def refused(error: TrainctlError) -> None:
+                if isinstance(error, Refused) and "stale" in error.what:
+                    self._plan(name, verb, f"Nothing was done: {error.what}. This is the plan now.")
+                else:
+                    self._console.say(str(error), "bad")
+
+            self.ask("rollback", done, refused=refused, doing=f"going back to {name}", **choice)
+
+        def done(answer: Any) -> str:
+            kept = answer.get("version")
+            return f"at step {count(answer.get('step'))}; the state before is {kept}"
+
+        self.ask("rollback_plan", show, doing="looking what would be lost", version=version)
+
+    def do_pin(self) -> None:
+        version = self._version()
+        if version is not None:
+            name, pinned = version.get("name"), not version.get("pinned")
+            word = "pinned" if pinned else "no longer pinned"
+            self.ask("pin", lambda _: f"{name} is {word}", version=name, pinned=pinned)
+
+    def do_verify(self) -> None:
+        version, verify = self._version(), self._console.verify
+        if version is not None and verify is not None:
+            name = str(version.get("name"))
+            self.work(
+                lambda: verify(name),
+                lambda _: f"{name}: every file is as it was recorded",
+                doing=f"reading {name} back",
+            )
+
+    def _version(self) -> Record | None:
+        version = self._console.versions_pane.selected()
+        if version is None:
+            self._no("there is no version yet: s takes one")
+        return version
+
+    # -- queue
+
+    def _item(self, *states: str) -> Record | None:
+        """The chosen item, if it is in one of `states`; else a line that says why not."""
+        item = self._console.queue_pane.selected()
+        if item is None:
+            self._no("the queue is empty: a adds a file")
+        elif states and item.get("state") not in states:
+            self._no(f"{item.get('name')} is {item.get('state')}, not {' or '.join(states)}")
+        else:
+            return item
+        return None
+
+    def do_raise(self) -> None:
+        self._priority(-1)
+
+    def do_lower(self) -> None:
+        self._priority(+1)
+
+    def _priority(self, by: int) -> None:
+        item = self._item("queued", "paused", "training", "preparing")
+        if item is None:
+            return
+        word = raised(str(item.get("priority")), by)
+        if word is None:
+            self._no(f"{item.get('name')} has the {'highest' if by < 0 else 'lowest'} priority")
+            return
+        dialog = PriorityDialog(
+            self._console.queue_pane.items(), item, word, preempt=self._console.preempt
+        )
+
+        def change(priority: str) -> None:
+            text = f"{item.get('name')} is {priority} now"
+            self.ask("priority", lambda _: text, id=item.get("id"), priority=priority)
+
+        self.dialog(dialog, change)
+
+    def do_move_up(self) -> None:
+        self._move(-1)
+
+    def do_move_down(self) -> None:
+        self._move(+1)
+
+    def _move(self, by: int) -> None:
+        """Change places with a neighbour of the same priority."""
+        item = self._item("queued", "paused")
+        if item is None:
+            return
+        peers = [
+            other
+            for other in self._console.queue_pane.items()
+            if other.get("priority") == item.get("priority")
+            and other.get("state") == item.get("state")
+        ]
+        at = next(n for n, other in enumerate(peers) if other.get("id") == item.get("id"))
+        if not 0 <= at + by < len(peers):
+            self._no(f"{item.get('name')} is {'first' if by < 0 else 'last'} of its priority")
+            return
+        other = peers[at + by]
+        mover, before = (item, other) if by < 0 else (other, item)
+        self.ask(
+            "move",
+            lambda _: f"{mover.get('name')} goes before {before.get('name')}",
+            id=mover.get("id"),
+            before=before.get("id"),
+        )
+
+    def do_retry(self) -> None:
+        item = self._item("failed", "skipped")
+        if item is not None:
+            name = item.get("name")
+            self.ask("retry", lambda _: f"{name} is queued again", id=item.get("id"))
+
+    def do_remove(self) -> None:
+        item = self._item("queued", "failed", "skipped", "rejected", "paused")
+        if item is None:
+            return
+        facts: list[Fact] = ["Its copy in the store goes too. What has trained is refused."]
+        dialog = ConfirmDialog(f"Remove {item.get('name')}", facts, "Remove")
+
+        def remove(_: Any) -> None:
+            self.ask("remove", lambda _: f"{item.get('name')} is removed", id=item.get("id"))
+
+        self.dialog(dialog, remove)
+
+    def do_add(self) -> None:
+        def add(choice: dict[str, Any]) -> None:
+            self.ask("add", self._added, doing="adding", **choice)
+
+        self.dialog(AddDialog(), add)
+
+    @staticmethod
+    def _added(answer: Any) -> str:
+        item = answer[0] if isinstance(answer, list) and answer else answer
+        if not isinstance(item, Mapping):
+            return "added"
+        reason = item.get("error") or item.get("reason")
+        return f"{item.get('name')} is {item.get('state')}" + (f": {reason}" if reason else "")
+
+    # -- reading
+
+    def do_details(self) -> None:
+        item = self._item()
+        if item is None:
+            return
+        title = f"Item {item.get('id')}: {item.get('name')}"
+        if item.get("state") == "waiting":
+            self.dialog(TextDialog(f"File {item.get('name')}", item_facts(item)), lambda _: None)
+            return
+
+        def read(views: Reader) -> None:
+            try:
+                found: Record = views.item(int(item["id"]))
+            except TrainctlError as error:
+                message = str(error)
+                self._console.later(lambda: self._no(message))
+                return
+            dialog = TextDialog(title, item_facts(found))
+            self._console.later(lambda: self.dialog(dialog, lambda _: None))
+
+        self._console.poller.look(read)
+
+    def do_event(self) -> None:
+        event = self._console.events_pane.selected()
+        if event is not None:
+            self.dialog(TextDialog(f"Event {event.get('seq')}", event_facts(event)), lambda _: None)

@@ -1,0 +1,367 @@
+"""The console: the screen of six panes, its keys, and what it does with a frame.
+
+It asks through a session and reads through views, in threads; the engine never waits for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from textual import on
+from textual.app import App, ComposeResult
+from textual.binding import Binding
+from textual.containers import Container
+from textual.events import Key, Resize
+from textual.message import Message
+from textual.screen import ModalScreen, Screen
+from textual.widgets import Input, Static
+
+from queue_store.config import Config
+from queue_store.errors import TrainctlError
+from tui.actions import LISTS, PANES, Action, Keymap
+from tui.bars import Footer, Header, HintLine, MeterStrip, Tabs
+from tui.commands import Commands
+from tui.dialogs.base import field
+from tui.dialogs.help import ActionList
+from tui.dialogs.leave import LeaveDialog
+from tui.drawn import Drawn
+from tui.figures import count
+from tui.frame import Frame
+from tui.panes.base import ListPane, Pane
+from tui.panes.curves import CurvesPane
+from tui.panes.events import EventsPane
+from tui.panes.meters import MetersPane
+from tui.panes.queue import QueuePane
+from tui.panes.samples import SamplesPane
+from tui.panes.versions import VersionsPane
+from tui.poller import Poller, Reader, Session, Want
+from tui.safe import content
+
+SMALLEST = (60, 16)
+WIDE = (110, 30)
+HUGE = 170
+MESSAGE_SECONDS = 8.0
+
+
+class FrameReady(Message):
+    """The poller has a frame; only the newest is shown."""
+
+
+class Later(Message):
+    """Something that a thread wants done in the event loop."""
+
+    def __init__(self, job: Callable[[], None]) -> None:
+        super().__init__()
+        self.job = job
+
+
+class TooSmall(ModalScreen[None]):
+    """Stands in front of everything while the terminal is too small; no key does anything."""
+
+    def compose(self) -> ComposeResult:
+        yield Static(content(self._text()), id="too-small")
+
+    def _text(self) -> str:
+        width, height = self.app.size
+        return f"too small: {width}x{height}\nneeds {SMALLEST[0]}x{SMALLEST[1]}"
+
+    def on_resize(self, event: Resize) -> None:
+        self.query_one("#too-small", Static).update(content(self._text()))
+
+    def on_key(self, event: Key) -> None:
+        event.stop()
+        event.prevent_default()
+
+
+class MainScreen(Screen[None], inherit_bindings=False):
+    """The screen of panes. Its keys are the table's alone."""
+
+
+class Console(App[int], inherit_bindings=False):
+    """`leave` is called in a thread with "handover" or "stop" before the console closes, where the
+    engine is in this process; when it raises, the console stays and shows why. `verify` reads a
+    version back and raises where it is not as recorded; without it there is no such key."""
+
+    CSS_PATH = "style.tcss"
+    TITLE = "trainctl"
+    ENABLE_COMMAND_PALETTE = False
+    ALLOW_SELECT = False
+    BINDINGS = [Binding("ctrl+c", "leave", show=False, priority=True)]
+
+    def __init__(
+        self,
+        config: Config,
+        session: Session,
+        views: Reader,
+        *,
+        leave: Callable[[str], None],
+        verify: Callable[[str], Any] | None = None,
+        reconnect: Callable[[], Session] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__()
+        self.keymap = Keymap(config.console.keys, () if verify else ("verify",))
+        self.frame = Frame()
+        self.preempt = config.queue.preempt
+        self.left = ""
+        self.verify = verify
+        self._leave = leave
+        self._local = session.local
+        self._theme_wanted = config.console.theme
+        self._ascii = config.console.ascii
+        self._zoomed = False
+        self.pane_name = PANES[0]
+        self._message_until = 0.0
+        self._commands = Commands(self)
+        self.poller = Poller(session, views, self._publish, reconnect=reconnect, clock=clock)
+        self.queue_pane = QueuePane()
+        self.curves_pane = CurvesPane(self._aim_curves, ascii=self._ascii)
+        self.samples_pane = SamplesPane(self._aim_samples)
+        self.versions_pane = VersionsPane()
+        self.events_pane = EventsPane()
+        self.panes: dict[str, Pane] = {
+            pane.name_of: pane
+            for pane in (
+                self.queue_pane,
+                self.curves_pane,
+                MetersPane(),
+                self.samples_pane,
+                self.versions_pane,
+                self.events_pane,
+            )
+        }
+        self._bars = (Header(), MeterStrip(), HintLine())
+        self._tabs = Tabs()
+        self._footer = Footer(self.keymap)
+
+    # -- the screen
+
+    def compose(self) -> ComposeResult:
+        header, strip, hint = self._bars
+        yield header
+        yield self._tabs
+        yield Container(*self.panes.values(), id="body")
+        yield strip
+        yield field("filter", "show lines with …")
+        yield hint
+        yield self._footer
+
+    def get_default_screen(self) -> Screen[Any]:
+        return MainScreen(id="_default")
+
+    def on_mount(self) -> None:
+        if self._theme_wanted in self.available_themes:
+            self.theme = self._theme_wanted
+        self.screen.set_class(self._ascii, "-ascii")
+        self._focus_pane(PANES[0])
+        self._fold(*self.size)
+        self.set_interval(1.0, self._tidy)
+        # The first frame is on the screen before anything is asked or read.
+        self.call_after_refresh(self.poller.start)
+
+    def on_unmount(self) -> None:
+        self.poller.stop()
+
+    def _base(self) -> Screen[Any]:
+        return self.screen_stack[0]
+
+    def on_resize(self, event: Resize) -> None:
+        self._fold(event.size.width, event.size.height)
+
+    def _fold(self, width: int, height: int) -> None:
+        """All panes, one pane, or nothing at all, by the room there is."""
+        base = self._base()
+        wide = width >= WIDE[0] and height >= WIDE[1]
+        base.set_class(wide, "-wide")
+        base.set_class(width >= HUGE, "-huge")
+        base.set_class(not wide or self._zoomed, "-single")
+        small = width < SMALLEST[0] or height < SMALLEST[1]
+        if small and not isinstance(self.screen, TooSmall):
+            self.push_screen(TooSmall())
+        elif not small and isinstance(self.screen, TooSmall):
+            self.pop_screen()
+
+    def _focus_pane(self, name: str) -> None:
+        self.pane_name = name
+        for pane in self.panes.values():
+            pane.set_class(pane.name_of == name, "-shown")
+        self._tabs.choose(name)
+        self._footer.choose(name)
+        self.panes[name].focus()
+
+    @on(Pane.Focused)
+    def _pane_focused(self, message: Pane.Focused) -> None:
+        """A pane got the focus by a click."""
+        if message.name in self.panes and message.name != self.pane_name:
+            self._focus_pane(message.name)
+
+    # -- frames
+
+    def _publish(self, frame: Frame) -> None:
+        self.post_message(FrameReady())
+
+    def later(self, job: Callable[[], None]) -> None:
+        """Do `job` in the event loop; from any thread."""
+        self.post_message(Later(job))
+
+    @on(Later)
+    def _do_later(self, message: Later) -> None:
+        message.job()
+
+    @on(FrameReady)
+    def _show(self) -> None:
+        frame = self.poller.frame
+        if frame is self.frame:
+            return
+        self.frame = frame
+        for widget in (*self._bars, self._footer, *self.panes.values()):
+            if not isinstance(widget, HintLine):
+                widget.set_dimmed(bool(frame.lost))
+            widget.show(frame)
+
+    def say(self, text: str, tone: str = "") -> None:
+        """One line for a person, for some seconds."""
+        self._message_until = time.monotonic() + MESSAGE_SECONDS
+        self._bars[2].say(text, tone)
+
+    def _tidy(self) -> None:
+        if self._bars[2].message[0] and time.monotonic() > self._message_until:
+            self._bars[2].say("")
+
+    def _aim_curves(self, metric: str, detail: tuple[int, int | None, int] | None) -> None:
+        want = self.poller.want
+        self.poller.aim(Want(metric, detail, want.sample_step, want.example))
+
+    def _aim_samples(self, step: int | None, example: str) -> None:
+        want = self.poller.want
+        self.poller.aim(Want(want.metric, want.detail, step, example))
+
+    # -- keys
+
+    def on_key(self, event: Key) -> None:
+        if self.screen is not self._base() or isinstance(self.focused, Input) or self.left:
+            return  # once it is left, keys that still wait in the queue mean nothing
+        key = event.character if event.is_printable and event.character else event.key
+        action = self.keymap.lookup(self.pane_name, "space" if key == " " else key)
+        if action is not None:
+            event.stop()
+            event.prevent_default()
+            self.perform(action)
+
+    def perform(self, action: Action) -> None:
+        """Do what the action says, where it makes sense now; else say why not."""
+        if action.engine and self.frame.lost:
+            self.say(f"{action.label} needs the engine: {self.frame.lost}", "warn")
+            return
+        if action.where and self.pane_name not in action.where:
+            self._focus_pane(action.where[0])
+        name = f"do_{action.id}"
+        for place in (self.panes[self.pane_name], self._commands, self):
+            method = getattr(place, name, None)
+            if method is not None:
+                method()
+                return
+        if action.id.startswith("pane_"):
+            self._focus_pane(PANES[int(action.id[5:]) - 1])
+
+    def do_next(self) -> None:
+        self._focus_pane(PANES[(PANES.index(self.pane_name) + 1) % len(PANES)])
+
+    def do_previous(self) -> None:
+        self._focus_pane(PANES[PANES.index(self.pane_name) - 1])
+
+    def do_zoom(self) -> None:
+        self._zoomed = not self._zoomed
+        self._fold(*self.size)
+
+    def do_redraw(self) -> None:
+        for widget in self._base().query(Drawn):
+            widget.redraw_all()
+        self.screen.refresh(layout=True)
+
+    def do_help(self) -> None:
+        self.push_screen(ActionList(self.keymap, self.pane_name, "Keys"), self._chosen)
+
+    def do_palette(self) -> None:
+        self.push_screen(ActionList(self.keymap, self.pane_name, "Run a command"), self._chosen)
+
+    def _chosen(self, action: str | None) -> None:
+        if action is not None:
+            self.perform(self.keymap.by_id[action])
+
+    def do_filter(self) -> None:
+        pane = self.panes[self.pane_name]
+        box = self.query_one("#filter", Input)
+        if isinstance(pane, ListPane) and self.pane_name in LISTS:
+            box.value = pane.filter
+            self._base().add_class("-filtering")
+            box.focus()
+
+    def do_back(self) -> None:
+        pane = self.panes[self.pane_name]
+        if isinstance(pane, ListPane) and pane.filter:
+            pane.set_filter("")
+        elif self._zoomed:
+            self.do_zoom()
+        elif self._bars[2].message[0]:
+            self._bars[2].say("")
+
+    @on(Input.Changed, "#filter")
+    def _filter_typed(self, event: Input.Changed) -> None:
+        pane = self.panes[self.pane_name]
+        if isinstance(pane, ListPane):
+            pane.set_filter(event.value)
+
+    @on(Input.Submitted, "#filter")
+    def _filter_done(self) -> None:
+        self._close_filter()
+
+    def _close_filter(self) -> None:
+        self._base().remove_class("-filtering")
+        self._focus_pane(self.pane_name)
+
+    # -- leaving
+
+    def action_leave(self) -> None:
+        """ctrl+c: out of a dialog or a filter, else as q."""
+        if self.screen is not self._base():
+            if not isinstance(self.screen, TooSmall):
+                self.screen.dismiss(None)
+        elif isinstance(self.focused, Input):
+            self._close_filter()
+        else:
+            self.do_leave()
+
+    def do_leave(self) -> None:
+        if not self._local or self.frame.state == "stopped":
+            self.exit_as("detach")
+            return
+        dialog = LeaveDialog(count(self.frame.step))
+        self._commands.dialog(dialog, self._leave_as)
+
+    def _leave_as(self, way: str) -> None:
+        doing = "handing over to the background" if way == "handover" else "saving"
+
+        def refused(error: TrainctlError) -> None:
+            self.say(f"training goes on here: {error}", "bad")
+
+        def done(_: Any) -> str:
+            self.exit_as(way)
+            return ""
+
+        self._commands.work(lambda: self._leave(way), done, refused=refused, doing=doing)
+
+    def call_soon(self, job: Callable[[], None]) -> None:
+        """Do `job` in the event loop, from a thread or a signal handler, before anything else
+        that waits. Raises RuntimeError where the application does not run."""
+        if self._loop is None:
+            raise RuntimeError("the application does not run")
+        self._loop.call_soon_threadsafe(job)
+
+    def exit_as(self, way: str) -> None:
+        """Close the screen; `left` tells how."""
+        self.left = way
+        self.poller.stop()
+        self.exit(0)

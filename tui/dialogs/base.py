@@ -1,0 +1,159 @@
+"""The frame of every dialog: title, facts, fields, buttons; it starts on Cancel and Esc cancels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widget import Widget
+from textual.widgets import Button, Checkbox, Input, RadioButton, RadioSet, Static
+
+from tui.safe import content, wrap
+
+TIGHT = 24
+WIDTH = 72
+Fact = tuple[str, str] | str
+"""A labelled value, or a sentence."""
+
+
+class Choice(RadioButton):
+    """A radio button that shows its state without colour: (*) or ( )."""
+
+    BUTTON_LEFT = "("
+    BUTTON_RIGHT = ")"
+
+    @property
+    def _button(self) -> Content:
+        return Content("(*)" if self.value else "( )")
+
+
+class Tick(Checkbox):
+    """A check box that shows its state without colour: [x] or [ ]."""
+
+    @property
+    def _button(self) -> Content:
+        return Content("[x]" if self.value else "[ ]")
+
+
+def facts_text(facts: Iterable[Fact], width: int) -> Content:
+    """Facts under each other in `width` columns, the values in a column of their own."""
+    rows = list(facts)
+    left = max((len(row[0]) for row in rows if isinstance(row, tuple)), default=0) + 2
+    lines = []
+    for row in rows:
+        if isinstance(row, str):
+            lines.append(content(row))
+            continue
+        for number, part in enumerate(wrap(row[1], width - left)):
+            lines.append(content(f"{'' if number else row[0]:{left}}", "dim") + content(part))
+    return Content("\n").join(lines)
+
+
+class Dialog(ModalScreen[Any]):
+    """A question. Its result is what the pressed button means, None for Cancel.
+
+    A subclass gives `title_text` (verb and object), `facts`, `fields` and `result`.
+    """
+
+    BINDINGS = [
+        Binding("escape", "cancel", "Cancel", show=False),
+        Binding("left,up", "app.focus_previous", show=False),
+        Binding("right,down", "app.focus_next", show=False),
+    ]
+    AUTO_FOCUS = "#cancel"
+
+    title_text = ""
+    button = "OK"
+    cancel_text = "Cancel"
+
+    def __init__(self, notice: str = "") -> None:
+        super().__init__()
+        self._notice = notice
+
+    def facts(self) -> Sequence[Fact]:
+        """What a person needs to know to answer."""
+        return ()
+
+    def fields(self) -> Iterable[Widget]:
+        """What a person fills in."""
+        return ()
+
+    def buttons(self) -> Iterable[Button]:
+        """The buttons after Cancel."""
+        return [Button(content(self.button), id="accept", compact=True)] if self.button else []
+
+    def result(self, button: str) -> Any:
+        """What the dialog means once `button` is pressed; None keeps it open."""
+        return True
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="dialog"):
+            yield Static(content(self.title_text), id="title")
+            if self._notice:
+                yield Static(content(self._notice), id="notice")
+            facts = self.facts()
+            if facts:
+                with VerticalScroll(id="facts", can_focus=self._tight()):
+                    yield Static(facts_text(facts, min(WIDTH, self.app.size.width - 4) - 6))
+            yield from self.fields()
+            with Horizontal(id="buttons"):
+                yield Button(content(self.cancel_text), id="cancel", compact=True)
+                yield from self.buttons()
+
+    def _tight(self) -> bool:
+        """Whether there is little room: then blank lines go, and the facts can be scrolled."""
+        return self.app.size.height < TIGHT
+
+    def on_resize(self) -> None:
+        self.set_class(self._tight(), "-tight")
+        for facts in self.query("#facts"):
+            facts.can_focus = self._tight()
+
+    def action_cancel(self) -> None:
+        self.dismiss(None)
+
+    @on(Button.Pressed)
+    def _pressed(self, event: Button.Pressed) -> None:
+        event.stop()
+        if event.button.id == "cancel":
+            self.dismiss(None)
+            return
+        result = self.result(event.button.id or "")
+        if result is not None:
+            self.dismiss(result)
+
+    @on(Input.Submitted)
+    def _submitted(self, event: Input.Submitted) -> None:
+        """Enter in a field goes on to the next one; only a button does something."""
+        event.stop()
+        self.focus_next()
+
+    # -- small helpers for subclasses
+
+    def value(self, selector: str) -> str:
+        return self.query_one(selector, Input).value.strip()
+
+    def ticked(self, selector: str) -> bool:
+        return self.query_one(selector, Checkbox).value
+
+    def picked(self, selector: str) -> int:
+        """Index of the chosen radio button."""
+        return max(0, self.query_one(selector, RadioSet).pressed_index)
+
+
+def label(text: str) -> Static:
+    """The line above a field."""
+    return Static(content(text), classes="field-label")
+
+
+def field(id: str, placeholder: str = "", value: str = "") -> Input:
+    """A one-line input whose cursor does not blink."""
+    made = Input(value, placeholder=placeholder, id=id, select_on_focus=False)
+    made.cursor_blink = False
+    return made

@@ -1,0 +1,102 @@
+"""All actions in one searchable list: the help (`?`) and, with other words, the palette (`:`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Input, Static
+
+from tui.actions import Action, Keymap, key_label
+from tui.dialogs.base import field
+from tui.panes.base import ListPane, words
+from tui.safe import Line, content, pad
+
+
+class ActionRows(ListPane):
+    """The actions that match; never focused, the search keeps the keys."""
+
+    name_of = "list"
+    can_focus = False
+
+    def __init__(self, actions: Sequence[Action]) -> None:
+        super().__init__()
+        self.remove_class("pane")
+        self._actions = {action.id: action for action in actions}
+
+    def set_title(self) -> None:
+        """The dialog has a title of its own."""
+
+    def keys(self) -> Sequence[object]:
+        return list(self._actions)
+
+    def row(self, key: object, width: int) -> Line:
+        action = self._actions[str(key)]
+        keys = " ".join(key_label_of(name) for name in action.keys)
+        place = f"{', '.join(action.where)}: " if action.where else ""
+        head = f"{pad(keys, 10)} {pad(action.label, 13)} "
+        return ((head, "bold"), (place, "dim"), (action.help, ""))
+
+    def selected(self) -> str | None:
+        """The id of the chosen action."""
+        keys = self.shown()
+        return str(keys[self.position(keys)]) if keys else None
+
+    def empty(self, width: int) -> list[Line]:
+        return words(["nothing"])
+
+
+def key_label_of(key: str) -> str:
+    """One key as it is printed."""
+    return key_label(Action("", (key,), "", ""))
+
+
+class ActionList(ModalScreen[str | None]):
+    """Result: the id of the action to run, None for none. `pane` comes first in the list."""
+
+    BINDINGS = [
+        Binding("escape", "cancel", show=False, priority=True),
+        Binding("down", "move(1)", show=False, priority=True),
+        Binding("up", "move(-1)", show=False, priority=True),
+        Binding("pagedown", "move(10)", show=False, priority=True),
+        Binding("pageup", "move(-10)", show=False, priority=True),
+        Binding("tab,shift+tab", "nothing", show=False, priority=True),
+    ]
+    AUTO_FOCUS = "#search"
+
+    def __init__(self, keymap: Keymap, pane: str, title: str) -> None:
+        super().__init__()
+        here = [action for action in keymap.actions if pane in action.where]
+        rest = [action for action in keymap.actions if pane not in action.where]
+        self._rows = ActionRows([*here, *rest])
+        self._title = title
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="dialog"):
+            yield Static(content(self._title), id="title")
+            yield field("search", "type to search")
+            yield self._rows
+            yield Static(content("Enter runs it   Esc closes", "dim"), id="foot")
+
+    def action_cancel(self) -> None:
+        self.dismiss(None)
+
+    def action_nothing(self) -> None:
+        """Tab stays in the search."""
+
+    def action_move(self, by: int) -> None:
+        self._rows._move(by)
+
+    @on(Input.Changed, "#search")
+    def _search(self, event: Input.Changed) -> None:
+        self._rows.chosen = None
+        self._rows.set_filter(event.value)
+
+    @on(Input.Submitted, "#search")
+    def _run(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.dismiss(self._rows.selected())
