@@ -57,9 +57,8 @@ class Look:
 
 
 def ignored(name: str) -> bool:
-    """Whether a name is hidden, a temporary one, or a lineage sidecar (formats F2), which
-    describes the file beside it: such a file is not there for us."""
-    return name.startswith(".") or name.lower().endswith((*TEMPORARY, ".jsonl.meta.json"))
+    """Whether a name is hidden or a temporary one: such a file is not there for us."""
+    return name.startswith(".") or name.lower().endswith(TEMPORARY)
 
 
 def odd_kind(info: os.stat_result) -> str:

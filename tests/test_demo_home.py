@@ -14,7 +14,6 @@ from evaluation.lineage import SUFFIX
 from evaluation.scorers import score
 from evaluation.sets import held_out_digests, load_sets
 from queue_store import config as configuration
-from queue_store.complete import ignored
 from queue_store.errors import Refused
 from queue_store.home import Home
 from queue_store.rows import Row, badge, prompt_digest, quick_check, read_rows
@@ -61,7 +60,7 @@ def test_its_inbox_has_files_of_both_skills_in_three_priorities(home: Home) -> N
     for path in files:
         found, check = badge(path.name), quick_check(path)
         assert found is not None and found["count"] == check.accepted == check.lines
-        assert path.with_name(path.name + SUFFIX).is_file() and ignored(path.name + SUFFIX)
+        assert path.with_name(path.name + SUFFIX).is_file()
         skills.add(found["skill"])
     assert skills == {"binary", "syllo"}
     assert {path.parent for path in files} == {home.inbox, home.inbox / "high", home.inbox / "low"}

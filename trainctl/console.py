@@ -15,7 +15,6 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from queue_store.errors import NoEngine, Refused, TrainctlError
-from queue_store.home import Home
 from trainctl.context import Context
 
 if TYPE_CHECKING:
@@ -81,10 +80,9 @@ def _wait_for_engine(context: Context) -> None:
 
 def _attached(context: Context) -> int:
     """The console on an engine of another process; leaving touches nothing."""
-    from tui.app import run_console
-
     from engine.client import connect
     from engine.views import Views
+    from tui.app import run_console
 
     with closing(context.engine()) as session:
         return run_console(
@@ -94,7 +92,6 @@ def _attached(context: Context) -> int:
             Views(context.home),
             on_leave=_nothing,
             reconnect=lambda: connect(context.home),
-            verify=_Verify(context.home),
         )
 
 
@@ -122,7 +119,6 @@ def _own_engine(host: Host) -> int:
             HostSession(host),
             Views(host.home),
             on_leave=leaving,
-            verify=_Verify(host.home),
         )
     except KeyboardInterrupt:
         leaving.way = app.TERMINATE
@@ -195,17 +191,3 @@ class HostSession:
 
     def close(self) -> None:
         """The engine's end is the host's affair."""
-
-
-class _Verify:
-    """Reads a version back from the disk, on whatever thread asks."""
-
-    def __init__(self, home: Home) -> None:
-        self.home = home
-
-    def __call__(self, name: str) -> Any:
-        from queue_store.database import open_state
-        from snapshots import versions
-
-        with open_state(self.home) as state:
-            return versions.verify(state, name)

@@ -11,7 +11,6 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
-from queue_store.durable import remove_file
 from queue_store.errors import Refused, TrainctlError
 from queue_store.home import Home
 
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from queue_store.lock import EngineLock
 
 log = logging.getLogger("trainctl.host")
-
-STOP_FILE_SECONDS = 0.5
 
 
 def refuse_stop_file(home: Home) -> None:
@@ -112,13 +109,8 @@ class Host:
         return int(self.engine.exit_code) if self.running else 0
 
     def _watch(self) -> None:
-        """Honour `.stop`, and clear up after the engine's thread."""
-        while not self.engine.join(STOP_FILE_SECONDS):
-            if self.home.stop_file.exists():
-                log.info("%s is there: stopping", self.home.stop_file)
-                self.stop()
-                self.engine.join()
-                remove_file(self.home.stop_file)
+        """Clear up after the engine's thread."""
+        self.engine.join()
         if self._server is not None:
             self._server.stop()
         self._dispatcher.close()
