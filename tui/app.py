@@ -64,6 +64,8 @@ def run_console(
     )
 
     def exit_as(way: str) -> None:
+        # At once, as the event loop may be busy with a backlog of keys: they mean nothing now.
+        console.left = way
         # Also before the application runs and after it ended, from a signal or a thread.
         with suppress(RuntimeError):
             console.call_soon(lambda: console.exit_as(way))
@@ -82,7 +84,7 @@ def run_console(
         runner.run(console.run_async())
     if console.poller.session is not session:
         console.poller.session.close()
-    way = HANGUP if terminal.released else console.left
+    way = console.left or (HANGUP if terminal.released else DETACH)
     if way not in (HANDOVER, STOP):
-        on_leave(way or DETACH)
+        on_leave(way)
     return console.return_code or 0

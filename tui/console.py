@@ -152,6 +152,8 @@ class Console(App[int], inherit_bindings=False):
         return MainScreen(id="_default")
 
     def on_mount(self) -> None:
+        if self.left:
+            self.exit(0)  # a signal came before there was an application to tell
         if self._theme_wanted in self.available_themes:
             self.theme = self._theme_wanted
         self.screen.set_class(self._ascii, "-ascii")

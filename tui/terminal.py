@@ -8,6 +8,7 @@ Without handlers a hangup or SIGTERM would leave the terminal in its alternate s
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import termios
@@ -15,9 +16,10 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 SCREEN_EXIT_WITHIN = 2.0
+STALL_SECONDS = 0.2
 SIGNALS = (signal.SIGHUP, signal.SIGTERM)
 
 
@@ -38,48 +40,65 @@ class _Output:
     """The application's own way to the terminal: what sys.__stderr__ is while it runs.
 
     Writing never raises: once the terminal has gone, everything is thrown away and `gone` is
-    called once. A writer that died would leave the application waiting for it for ever.
+    called once. A writer that died would leave the application waiting for it for ever; so would
+    one that hangs in the kernel, so the descriptor does not block and `drop` ends the waiting.
     """
 
     encoding = "utf-8"
 
     def __init__(self, descriptor: int, gone: Callable[[], None]) -> None:
-        self._file: TextIO = os.fdopen(
-            descriptor, "w", encoding="utf-8", errors="replace", newline=""
-        )
+        self._descriptor = descriptor
         self._gone: Callable[[], None] | None = gone
+        self._dropped = False
 
     def write(self, text: str) -> int:
-        try:
-            return self._file.write(text)
-        except (OSError, ValueError):
-            self._lose()
-            return len(text)
+        left = memoryview(text.encode("utf-8", "replace"))
+        while left and not self._dropped:
+            try:
+                left = left[os.write(self._descriptor, left) :]
+            except BlockingIOError:
+                self._wait()
+            except OSError:
+                self._lose()
+        return len(text)
+
+    def _wait(self) -> None:
+        """Until the terminal takes more, or for as long as one may take to notice `drop`."""
+        ready = select.poll()
+        ready.register(self._descriptor, select.POLLOUT)
+        ready.poll(STALL_SECONDS * 1000)
 
     def flush(self) -> None:
-        try:
-            self._file.flush()
-        except (OSError, ValueError):
-            self._lose()
+        """Nothing is held back."""
 
     def fileno(self) -> int:
-        return self._file.fileno()
+        return self._descriptor
 
     def isatty(self) -> bool:
         return True
 
+    def drop(self) -> None:
+        """Throw away what is being written and all that comes; from any thread."""
+        self._dropped = True
+
     def close(self) -> None:
-        """Give the descriptor back; what a dead terminal did not take is dropped."""
-        self.flush()
-        try:
-            self._file.close()
-        except OSError:
-            self._lose()
+        self._dropped = True
+        os.close(self._descriptor)
 
     def _lose(self) -> None:
+        self._dropped = True
         gone, self._gone = self._gone, None
         if gone is not None:
             gone()
+
+
+def _own_descriptor() -> int:
+    """The terminal of fd 2, opened anew where that is possible: then it can be set not to block
+    without changing that for the shell, which shares fd 2's state."""
+    try:
+        return os.open(os.ttyname(2), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    except OSError:
+        return os.dup(2)
 
 
 class Terminal:
@@ -97,7 +116,6 @@ class Terminal:
         self._streams: tuple[Any, Any] | None = None
         self._attributes: list[Any] | None = None
         self._output: _Output | None = None
-        self._ended = threading.Event()
         self.released = False
 
     def __enter__(self) -> Terminal:
@@ -106,7 +124,7 @@ class Terminal:
         self._attributes = termios.tcgetattr(0)
         self._saved = [os.dup(1), os.dup(2)]
         # Textual draws on sys.__stderr__ and asks sys.__stdout__ for the terminal's size.
-        self._output = _Output(os.dup(2), self._gone)
+        self._output = _Output(_own_descriptor(), self._gone)
         self._streams = (sys.__stdout__, sys.__stderr__)
         _onto(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 1, 2)
         sys.__stdout__ = sys.__stderr__ = self._output  # type: ignore[misc, assignment]
@@ -119,7 +137,6 @@ class Terminal:
         trace: TracebackType | None,
     ) -> None:
         assert self._streams is not None and self._output is not None
-        self._ended.set()
         sys.__stdout__, sys.__stderr__ = self._streams  # type: ignore[misc]
         self._output.close()
         try:
@@ -135,19 +152,11 @@ class Terminal:
             os.close(saved)
 
     def drop(self) -> None:
-        """Stop waiting for a terminal that takes nothing: throw away what was to be written.
-
-        A write that hangs in the kernel returns when the terminal's queue is flushed.
-        """
+        """Stop waiting for a terminal that takes nothing: throw away what was to be written. It
+        counts as gone, for whoever writes to it next would wait as long."""
         assert self._output is not None
-        _onto(Path(os.devnull), os.O_WRONLY, self._output.fileno())
-        for _ in range(100):
-            try:
-                termios.tcflush(self._saved[1], termios.TCOFLUSH)
-            except (termios.error, OSError):
-                return
-            if self._ended.wait(0.02):
-                return
+        self.released = True
+        self._output.drop()
 
 
 def _onto(path: Path, flags: int, *targets: int) -> None:
