@@ -34,7 +34,7 @@ class AddDialog(Dialog):
     def result(self, button: str) -> Any:
         path = Path(self.value("#path")).expanduser().absolute()
         if not self.value("#path") or not path.is_file():
-            self.query_one("#notice", Static).update(content(f"{path}: no such file"))
+            self.query_one("#notice", Static).update(content(f"no such file: {path}"))
             self.query_one("#path").focus()
             return None
         return {"path": str(path), "priority": PRIORITIES[self.picked("#level")]}
