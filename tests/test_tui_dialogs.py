@@ -9,7 +9,7 @@ import pytest
 from textual.widgets import Button, Input
 
 from tests.test_tui_screen import trained
-from tests.tui_pilot import NARROW, WIDE, console_on, lines, running, screen, until
+from tests.tui_pilot import NARROW, WIDE, console_on, go_to, lines, push, running, screen, until
 from tests.tui_world import World
 from tui.console import Console
 from tui.dialogs.base import Dialog
@@ -80,13 +80,12 @@ async def test_a_snapshot_takes_description_scope_and_pin() -> None:
         dialog = await opened(pilot, SnapshotDialog)
         shown = screen(pilot)
         assert "12 MB" in shown and "412 GB" in shown and "33 000 more" in shown
-        dialog.query_one("#description", Input).focus()
+        await go_to(pilot, "#description")
         await pilot.press(*"good", "enter")
         await pilot.press("down", "enter")
-        dialog.query_one("#pin").focus()
+        await go_to(pilot, "#pin")
         await pilot.press("space")
-        dialog.query_one("#accept", Button).focus()
-        await pilot.press("enter")
+        await push(pilot, "#accept")
         await until(pilot, lambda: "v002 is taken" in screen(pilot))
     assert commands(world) == [
         ("snapshot_version", {"description": "good", "weights_only": True, "pin": True})
@@ -102,7 +101,7 @@ async def test_no_rollback_without_the_typed_name() -> None:
         dialog = await opened(pilot, RollbackDialog)
         accept = dialog.query_one("#accept", Button)
         assert accept.disabled
-        dialog.query_one("#name", Input).focus()
+        await go_to(pilot, "#name")
         await pilot.press(*"v00")
         assert accept.disabled
         await pilot.press("2")
@@ -110,8 +109,7 @@ async def test_no_rollback_without_the_typed_name() -> None:
         await pilot.press("backspace", "1")
         await until(pilot, lambda: not accept.disabled)
         assert commands(world) == []
-        accept.focus()
-        await pilot.press("enter")
+        await push(pilot, "#accept")
         await until(pilot, lambda: "at step 100; the state before is v002" in screen(pilot))
     assert commands(world) == [("rollback", {"version": "v001", "plan": "plan-1"})]
     assert world.versions_[-1]["step"] == 150, "the state before is a version"
@@ -141,10 +139,9 @@ async def test_a_stale_plan_is_refused_and_shown_anew() -> None:
         assert "Restore v001" in screen(pilot)
         world.train(1)
         world.plan = "plan-2"
-        first.query_one("#name", Input).focus()
+        await go_to(pilot, "#name")
         await pilot.press(*"v001", "tab")
-        first.query_one("#accept", Button).focus()
-        await pilot.press("enter")
+        await push(pilot, "#accept")
         await until(
             pilot,
             lambda: isinstance(app.screen, RollbackDialog) and app.screen is not first,
@@ -201,12 +198,11 @@ async def test_skip_keeps_or_undoes_with_a_reason() -> None:
         await pilot.press("1", "k")
         dialog = await opened(pilot)
         assert "keep what it taught" in screen(pilot) and "undo it" in screen(pilot)
-        dialog.query_one("#what").focus()
+        await go_to(pilot, "#what")
         await pilot.press("down", "enter")
-        dialog.query_one("#reason", Input).focus()
+        await go_to(pilot, "#reason")
         await pilot.press(*"bad data", "enter")
-        dialog.query_one("#accept", Button).focus()
-        await pilot.press("enter")
+        await push(pilot, "#accept")
         await until(pilot, lambda: commands(world))
     assert commands(world) == [("skip", {"undo": True, "reason": "bad data"})]
 
@@ -247,15 +243,13 @@ async def test_a_file_that_is_not_there_keeps_the_dialog_open_with_the_reason(
         await pilot.press("1", "a")
         dialog = await opened(pilot)
         await pilot.press(*str(tmp_path / "no.jsonl"))
-        dialog.query_one("#accept", Button).focus()
-        await pilot.press("enter")
+        await push(pilot, "#accept")
         await until(pilot, lambda: "no such file" in screen(pilot))
         assert commands(world) == []
         there = tmp_path / "yes.jsonl"
         there.write_text("{}\n")
         dialog.query_one("#path", Input).value = str(there)
-        dialog.query_one("#accept", Button).focus()
-        await pilot.press("enter")
+        await push(pilot, "#accept")
         await until(pilot, lambda: commands(world))
     assert commands(world) == [("add", {"path": str(there), "priority": "normal"})]
 

@@ -20,7 +20,7 @@ from queue_store.lock import EngineLock
 from queue_store.metrics import Example
 from tests.stepping_engine import SteppingEngine, make_home
 from tests.story import Story
-from tests.tui_pilot import running, screen, until
+from tests.tui_pilot import push, running, screen, until
 from tui.console import Console
 from tui.dialogs.rollback import RollbackDialog
 from tui.poller import Reader
@@ -108,8 +108,7 @@ async def test_queue_commands_change_the_real_queue(
     app = console(home, engine)
     async with running(app) as pilot:
         await pilot.press("1", "a", *str(third))
-        app.screen.query_one("#accept").focus()
-        await pilot.press("enter")
+        await push(pilot, "#accept")
         await until(pilot, lambda: "third" in screen(pilot))
         app.queue_pane.chosen = 3
         await pilot.press("+")

@@ -63,6 +63,19 @@ async def running(app: Console, size: tuple[int, int] = WIDE) -> AsyncIterator[P
         yield pilot
 
 
+async def go_to(pilot: Pilot[Any], selector: str) -> None:
+    """Give the focus to a widget of the dialog on top, and wait until it has it."""
+    widget = pilot.app.screen.query_one(selector)
+    widget.focus()
+    await until(pilot, lambda: pilot.app.focused is widget, f"the focus on {selector}")
+
+
+async def push(pilot: Pilot[Any], selector: str) -> None:
+    """Press Enter on a button of the dialog on top."""
+    await go_to(pilot, selector)
+    await pilot.press("enter")
+
+
 def loaded(app: Console) -> bool:
     frame = app.frame
     return bool(frame.status) and (frame.step == 0 or bool(frame.series))
@@ -77,4 +90,15 @@ def screen(pilot: Pilot[Any]) -> str:
     return "\n".join(lines(pilot))
 
 
-__all__ = ["NARROW", "WIDE", "configured", "console_on", "lines", "running", "screen", "until"]
+__all__ = [
+    "NARROW",
+    "WIDE",
+    "configured",
+    "console_on",
+    "go_to",
+    "lines",
+    "push",
+    "running",
+    "screen",
+    "until",
+]
