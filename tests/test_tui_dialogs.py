@@ -77,7 +77,7 @@ async def test_a_snapshot_takes_description_scope_and_pin() -> None:
     app = console_on(world)
     async with running(app) as pilot:
         await pilot.press("s")
-        dialog = await opened(pilot, SnapshotDialog)
+        await opened(pilot, SnapshotDialog)
         shown = screen(pilot)
         assert "12 MB" in shown and "412 GB" in shown and "33 000 more" in shown
         await go_to(pilot, "#description")
@@ -196,7 +196,7 @@ async def test_skip_keeps_or_undoes_with_a_reason() -> None:
     app = console_on(world)
     async with running(app) as pilot:
         await pilot.press("1", "k")
-        dialog = await opened(pilot)
+        await opened(pilot)
         assert "keep what it taught" in screen(pilot) and "undo it" in screen(pilot)
         await go_to(pilot, "#what")
         await pilot.press("down", "enter")
