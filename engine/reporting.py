@@ -90,15 +90,25 @@ class Reports:
         worker.metrics.add_samples(worker.line.id, judged)
         worker.board.samples_step = result.place.global_step
         exact = sum(s.exact for s in judged)
+        shares: dict[str, list[bool]] = {}
+        for sample in judged:
+            name = worker.watch.fixed[sample.example].row.set_name
+            shares.setdefault(name, []).append(sample.exact)
+        told = ", ".join(f"{name} {sum(s)}/{len(s)}" for name, s in shares.items())
         with worker.state.transaction():
             journal.record(
                 worker.state,
                 "samples",
-                f"samples: {exact} of {len(judged)} exact, in {result.seconds:.1f} s",
+                f"samples exact: {told}, in {result.seconds:.1f} s",
                 item=result.item,
                 branch=result.place.branch,
                 step=result.place.global_step,
-                data={"exact": exact, "count": len(judged), "seconds": result.seconds},
+                data={
+                    "exact": exact,
+                    "count": len(judged),
+                    "seconds": result.seconds,
+                    "sets": {name: [sum(s), len(s)] for name, s in shares.items()},
+                },
             )
 
     def after_step(self, place: Place, cursor: int) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.board import Board
 from engine.messages import EngineState, Mode
+from engine.quiet import quiet
 from engine.requests import Request, Requests
 from engine.statusfile import StatusFile
 from engine.telemetry import Telemetry
@@ -80,6 +81,7 @@ class Engine:
 
     def _run(self) -> None:
         try:
+            quiet()  # before the libraries are imported: they print while they are
             from engine.worker import Worker
 
             self.worker = Worker(self)
