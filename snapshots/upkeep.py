@@ -118,7 +118,7 @@ def prune_checkpoints(
         if manifest.check(folder, deep=False, expected=expected):
             return []
     kept = {head.checkpoint.id, *protected, *_starts(state, head.checkpoint)}
-    kept |= {c.id for c in present[len(present) - max(keep, 1) :]}
+    kept |= {c.id for c in present[-max(keep, 1) :]}
     measured = [c for c in present if c.val_loss is not None]
     kept |= {c.id for c in sorted(measured, key=lambda c: (c.val_loss, c.id))[:keep_best]}
     removed = []

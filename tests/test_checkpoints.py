@@ -236,6 +236,12 @@ def test_pruning_keeps_the_newest_the_best_and_the_head(world: World) -> None:
     assert steps(world) == [6]  # the head stays whatever the rule says
 
 
+def test_nothing_goes_while_there_are_fewer_than_the_rule_keeps(world: World) -> None:
+    saves(world, [None] * 3)
+    assert upkeep.prune_checkpoints(world.state, keep=5, keep_best=1) == []
+    assert steps(world) == [1, 2, 3]
+
+
 def test_pruning_spares_what_is_protected_or_in_use(world: World) -> None:
     saves(world, [None] * 5)
     first, second, third, *_ = records.checkpoints(world.state)[1:]
