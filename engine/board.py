@@ -18,7 +18,8 @@ from typing import Any
 from engine import status
 from engine.messages import EngineState
 from engine.telemetry import Telemetry
-from queue_store import journal, queue
+from queue_store import journal, queue, records
+from queue_store.config import Snapshots
 from queue_store.database import State, now
 from queue_store.metrics import StepMetric
 
@@ -66,6 +67,21 @@ class Board:
         self._seq = -1
         self._published_at = 0.0
         self.published: dict[str, Any] = {}
+
+    def stand_on_head(self, state: State, rules: Snapshots) -> None:
+        """The figures of the head, as the live state stands on it."""
+        at = records.head(state)
+        if at is None:
+            return
+        size = at.checkpoint.size_bytes
+        self.branch = at.branch
+        self.global_step = at.checkpoint.step
+        self.head_checkpoint = at.checkpoint.name
+        self.head_version = _version_of(state, at.checkpoint.id)
+        self.checkpoint_bytes = size or None
+        self.stop_free = status.free_limit(rules.stop_free, size) if size else 0
+        if self.val_loss is None:
+            self.val_loss = at.checkpoint.val_loss
 
     def step(self, metric: StepMetric) -> None:
         """A step's figures."""
@@ -147,3 +163,11 @@ class Board:
             samples_step=self.samples_step,
             monitoring_share=self.monitoring_share,
         )
+
+
+def _version_of(state: State, checkpoint: int) -> str | None:
+    """The newest version made of a checkpoint, by name."""
+    row = state.db.execute(
+        "SELECT name FROM versions WHERE checkpoint = ? ORDER BY id DESC LIMIT 1", (checkpoint,)
+    ).fetchone()
+    return None if row is None else str(row[0])

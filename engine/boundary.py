@@ -344,7 +344,7 @@ class Boundary:
             weights_only=bool(arguments.get("weights_only")),
             pin=bool(arguments.get("pin")),
         )
-        worker.show_head()
+        worker.board.stand_on_head(worker.state, worker.config.snapshots)
         return made
 
     # -- the end --------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def skip_other(worker: Worker, arguments: dict[str, Any]) -> dict[str, Any]:
     """End an item that is not running: named by id, or nothing to skip."""
     wanted = arguments.get("item")
     if wanted is None:
-        raise Refused("no item is training", mend="name one: trainctl queue lists them")
+        raise Refused("no item is training", mend="name one that waits: trainctl queue lists them")
     item = queue.get(worker.state, wanted)
     if not item.runnable:
         raise Refused(f"item {item.id} ({item.name}) is {item.state}: nothing to skip")

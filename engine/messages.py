@@ -153,6 +153,8 @@ class Pause(Command, frozen=True):
 
 
 class Skip(Command, frozen=True):
+    item: Id | None = None
+    """The item to end; None = the one that trains."""
     undo: bool = False
     reason: Text = ""
 

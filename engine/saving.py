@@ -13,7 +13,8 @@ from typing import Any
 
 from engine.live import Live
 from engine.state import save_state
-from queue_store import journal, records
+from engine.status import free_limit
+from queue_store import durable, journal, records
 from queue_store.config import Config
 from queue_store.database import State
 from queue_store.errors import Refused
@@ -71,6 +72,7 @@ class Saver:
         self.metrics.flush()
         at = records.head(self.state)
         assert at is not None
+        self._require_room(at.checkpoint.size_bytes, config)
         with CheckpointWriter(self.state) as writer:
             info: dict[str, Any] = {
                 "branch": at.branch,
@@ -93,6 +95,28 @@ class Saver:
         keep, best = config.snapshots.keep_checkpoints, config.snapshots.keep_best
         prune_checkpoints(self.state, keep=keep, keep_best=best)
         return saved
+
+    def _require_room(self, size: int, config: Config) -> None:
+        """Raises Refused where a save as large as the last one would leave less than stop_free."""
+        free = durable.free_bytes(self.home.store)
+        limit = free_limit(config.snapshots.stop_free, size)
+        if size and free - size < limit:
+            raise Refused(
+                f"{free / 1e9:.1f} GB are free, a checkpoint takes {size / 1e9:.2f} GB and"
+                f" {limit / 1e9:.1f} GB are to stay free",
+                where=str(self.home.store),
+                mend="free some, or lower snapshots.stop_free",
+            )
+
+    def low_disk(self, size: int, config: Config) -> str:
+        """A hint where less than warn_free is left, else ""."""
+        free = durable.free_bytes(self.home.store)
+        if size and free < free_limit(config.snapshots.warn_free, size):
+            return (
+                f"{free / 1e9:.1f} GB are free on the disk of {self.home.store}, room for"
+                f" {max(0, free // size)} checkpoints"
+            )
+        return ""
 
     def snapshot(
         self, at: records.Checkpoint, description: str, *, weights_only: bool, pin: bool

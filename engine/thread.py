@@ -71,7 +71,10 @@ class Engine:
     def start(self) -> None:
         """Start the thread (and those of the inbox and the telemetry); returns at once."""
         self.board.set(EngineState.STARTING, "loading torch and transformers")
-        self.board.published = self.board.build()
+        with open_state(self.home) as state:
+            self.board.stand_on_head(state, self.config.snapshots)
+            self.board.paused = bool(state.meta_get("paused", False))
+            self.board.publish(state, force=True)
         self.telemetry.start()
         self.status_file.start()
         for name, target in (("engine", self._run), ("inbox", self._watch)):

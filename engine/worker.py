@@ -30,7 +30,7 @@ from engine.status import item_status, model_status
 from queue_store import config as configuration
 from queue_store import head, journal, queue, records
 from queue_store import transitions as moves
-from queue_store.database import State, open_state
+from queue_store.database import open_state
 from queue_store.errors import ConfigError, Refused
 from queue_store.items import Item, ItemState
 from queue_store.metrics import Metrics
@@ -86,7 +86,7 @@ class Worker:
         recovery.check_locked(self.state, self.config, self.home.config)
         for line in recovery.recover(self.state, self.metrics):
             log.info("%s", line)
-        self.show_head()
+        self.board.stand_on_head(self.state, self.config.snapshots)
         self.boundary.restore()
         self.publish(force=True)
         if not self.board.paused:
@@ -122,24 +122,13 @@ class Worker:
             device=loaded.device,
             parameters=loaded.parameters,
         )
-        self.show_head()
+        self.board.stand_on_head(self.state, self.config.snapshots)
 
     def free(self) -> None:
         """Let go of the live state and of the memory that it holds on the device."""
         self.live = None
         self.run_now = None
         release_device_memory()
-
-    def show_head(self) -> None:
-        """The head's figures on the board."""
-        at = records.head(self.state)
-        if at is None:
-            return
-        self.board.branch = at.branch
-        self.board.global_step = at.checkpoint.step
-        self.board.head_checkpoint = at.checkpoint.name
-        self.board.head_version = version_of(self.state, at.checkpoint.id)
-        self.board.checkpoint_bytes = at.checkpoint.size_bytes or None
 
     def publish(self, *, force: bool = False) -> None:
         self.board.publish(self.state, force=force)
@@ -326,7 +315,8 @@ class Worker:
         finally:
             self.board.set(*before)
         self.unsaved = False
-        self.show_head()
+        self.board.stand_on_head(self.state, self.config.snapshots)
+        self.board.hint = self.saver.low_disk(saved.size_bytes, self.config) or self.board.hint
         return saved
 
     def saved_head(self) -> records.Checkpoint:
@@ -338,14 +328,6 @@ class Worker:
         if at is None:
             raise Refused("nothing has trained yet")
         return at.checkpoint
-
-
-def version_of(state: State, checkpoint: int) -> str | None:
-    """The newest version made of a checkpoint, by name."""
-    row = state.db.execute(
-        "SELECT name FROM versions WHERE checkpoint = ? ORDER BY id DESC LIMIT 1", (checkpoint,)
-    ).fetchone()
-    return None if row is None else str(row[0])
 
 
 def release_device_memory() -> None:

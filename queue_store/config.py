@@ -24,6 +24,9 @@ Rate = Annotated[float, Meta(gt=0, le=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 NotNegative = Annotated[float, Meta(ge=0)]
 
+Room = Annotated[str, Meta(pattern=r"^\d+(\.\d+)?( (kB|MB|GB|TB))?$")]
+"""Disk space: "1.2" in sizes of a checkpoint, or "50 GB"."""
+
 LOCKED = ("model.base", "model.method", "model.name", "training.max_length")
 """Keys that stay as they were once a home has trained a step."""
 
@@ -99,7 +102,6 @@ class Data(Section, frozen=True):
     over_length: Literal["drop", "refuse"]
     bad_rows: Literal["reject_file", "drop"]
     validation_split: Annotated[float, Meta(ge=0, lt=0.5)]
-    level: Literal["quick", "standard", "deep"]
 
 
 class Queue(Section, frozen=True):
@@ -114,16 +116,14 @@ class Snapshots(Section, frozen=True):
     keep_last: Steps
     keep_daily: Steps
     keep_weekly: Steps
-    daily: Annotated[str, Meta(pattern=r"^(([01]\d|2[0-3]):[0-5]\d)?$")]
     save_seconds: NotNegative
-    warn_free: str
-    stop_free: str
+    warn_free: Room
+    stop_free: Room
 
 
 class Samples(Section, frozen=True):
     count: Annotated[int, Meta(ge=0, le=1000)]
     max_tokens: Positive
-    where: Literal["local"]
 
 
 class Evaluation(Section, frozen=True):
@@ -134,11 +134,6 @@ class Console(Section, frozen=True):
     theme: str
     ascii: bool
     keys: dict[str, str]
-
-
-class Watchdog(Section, frozen=True):
-    stall_minutes: NotNegative
-    restarts: Steps
 
 
 class Config(Section, frozen=True):
@@ -152,7 +147,6 @@ class Config(Section, frozen=True):
     samples: Samples
     evaluation: Evaluation
     console: Console
-    watchdog: Watchdog
 
 
 def default_path() -> Path:

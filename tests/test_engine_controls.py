@@ -245,3 +245,59 @@ def test_after_the_end_requests_are_refused_and_the_status_says_stopped(tmp_path
     with pytest.raises(NoEngine):
         running.ask("pause")
     assert "engine.stopped" in kinds(home)
+
+
+def test_an_item_that_waits_can_be_skipped_by_its_id(tmp_path: Path) -> None:
+    home = kit.make_home(tmp_path)
+    kit.add(home, "a.jsonl", 30, 1)
+    b = kit.add(home, "b.jsonl", 30, 2)
+    with kit.Running(home) as running:
+        running.pause_at(2)
+        assert running.ask("skip", item=b.id, reason="not this one")["item"] == b.id
+        with pytest.raises(Refused, match="nothing to skip"):
+            running.ask("skip", item=b.id)
+        assert running.status["item"]["id"] == 1
+        running.ask("resume")
+        running.wait_trained()
+    assert kit.states(home) == {"a.jsonl": "done", "b.jsonl": "skipped"}
+
+
+def test_a_save_that_would_fill_the_disk_pauses_with_the_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from queue_store import durable
+
+    home = kit.make_home(tmp_path)
+    kit.add(home, "a.jsonl", 90)
+    with kit.Running(home) as running:
+        running.pause_at(6)
+        free = durable.free_bytes
+        monkeypatch.setattr(durable, "free_bytes", lambda _: kit.head(home).size_bytes)
+        running.ask("resume")
+        wait_until(lambda: running.status["paused"], timeout=60)
+        assert "GB are free" in running.status["hint"]
+        assert kit.head(home).step == 5
+        monkeypatch.setattr(durable, "free_bytes", free)
+        running.ask("resume")
+        running.wait_trained()
+        assert "GB" not in running.status["hint"]
+    kit.assert_each_row_once(home, 1)
+    assert "checkpoint.failed" in kinds(home)
+
+
+@pytest.mark.gpu
+def test_park_gives_the_card_s_memory_back(tmp_path: Path) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    home = kit.make_home(tmp_path)
+    kit.add(home, "a.jsonl", 200)
+    with kit.Running(home) as running:
+        running.wait_step(3)
+        used = torch.cuda.memory_reserved()
+        running.ask("pause", park=True)
+        wait_until(lambda: torch.cuda.memory_reserved() < used / 10, timeout=30)
+        running.ask("resume")
+        running.wait_trained()
+    kit.assert_each_row_once(home, 1)

@@ -204,7 +204,7 @@ async def test_skip_keeps_or_undoes_with_a_reason() -> None:
         await pilot.press(*"bad data", "enter")
         await push(pilot, "#accept")
         await until(pilot, lambda: commands(world))
-    assert commands(world) == [("skip", {"undo": True, "reason": "bad data"})]
+    assert commands(world) == [("skip", {"item": 1, "undo": True, "reason": "bad data"})]
 
 
 async def test_items_are_moved_removed_and_retried() -> None:

@@ -244,10 +244,10 @@ class World:
         self.answers = {step: value for step, value in self.answers.items() if step <= self.step}
         return {"version": saved["name"], "branch": self.branch, "step": self.step}
 
-    def do_skip(self, undo: bool, reason: str) -> dict[str, Any]:
-        item = next(i for i in self.items if i["state"] == "training")
-        item["state"], item["reason"] = "skipped", reason
-        self.event("skip", f"{item['name']} skipped: {reason}")
+    def do_skip(self, item: int, undo: bool, reason: str) -> dict[str, Any]:
+        chosen = self._get(item)
+        chosen["state"], chosen["reason"] = "skipped", reason
+        self.event("skip", f"{chosen['name']} skipped: {reason}")
         return {}
 
     def do_priority(self, id: int, priority: str) -> dict[str, Any]:

@@ -150,9 +150,11 @@ def _control_verbs(verbs: _Verbs) -> None:
     control = "commands.control"
     status = verbs.add("status", "commands.status:status", "what the engine is doing")
     status.add_argument("--watch", action="store_true", help="again every second, until ctrl+c")
-    verbs.add("pause", f"{control}:pause", "stop stepping; returns when paused")
+    pause = verbs.add("pause", f"{control}:pause", "stop stepping; returns when paused")
+    pause.add_argument("--park", action="store_true", help="and save, and free the GPU")
     verbs.add("resume", f"{control}:resume", "step again; returns when stepping")
-    skip = verbs.add("skip", f"{control}:skip", "end the item that trains now")
+    skip = verbs.add("skip", f"{control}:skip", "end the item that trains now, or one that waits")
+    skip.add_argument("id", type=_positive, metavar="ID", nargs="?")
     skip.add_argument("--undo", action="store_true", help="and take back what it taught")
     skip.add_argument("--reason", default="", metavar="TEXT")
     verbs.add("stop", f"{control}:stop", "finish the step, save, end the engine")

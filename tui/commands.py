@@ -140,17 +140,24 @@ class Commands:
         return f"{name} is taken"
 
     def do_skip(self) -> None:
-        item = self._console.frame.item
-        if item is None:
-            self._no("no item is in training: x removes one from the queue")
-            return
+        running = self._console.frame.item
         chosen = self._console.queue_pane.selected()
-        other = chosen is not None and chosen.get("id") != item.get("id")
-        dialog = SkipDialog(item, str(chosen.get("name")) if other and chosen else "")
+        waits = chosen is not None and chosen.get("state") in ("queued", "paused")
+        item = chosen if waits and chosen is not None else running
+        if item is None:
+            self._no("no item is in training, and none that waits is selected")
+            return
+        dialog = SkipDialog(item)
 
         def skip(choice: dict[str, Any]) -> None:
             word = "skipping and undoing" if choice["undo"] else "skipping"
-            self.ask("skip", lambda _: f"{item.get('name')} is skipped", doing=word, **choice)
+            self.ask(
+                "skip",
+                lambda _: f"{item.get('name')} is skipped",
+                doing=word,
+                item=item.get("id"),
+                **choice,
+            )
 
         self.dialog(dialog, skip)
 

@@ -18,8 +18,9 @@ LOOK_SECONDS = 60.0
 
 def pause(context: Context, arguments: argparse.Namespace) -> int:
     """Stop stepping; returns when paused. JSON: requested_step, step."""
-    result = context.engine().request("pause")
-    context.show(result, lambda: f"paused at step {count(result['step'])}")
+    result = context.engine().request("pause", park=arguments.park)
+    how = ", saved and parked: resume loads it again" if arguments.park else ""
+    context.show(result, lambda: f"paused at step {count(result['step'])}{how}")
     return 0
 
 
@@ -31,8 +32,10 @@ def resume(context: Context, arguments: argparse.Namespace) -> int:
 
 
 def skip(context: Context, arguments: argparse.Namespace) -> int:
-    """End the item that trains; with --undo take back what it taught."""
-    result = context.engine().request("skip", undo=arguments.undo, reason=arguments.reason)
+    """End the item that trains, or the one named; with --undo take back what it taught."""
+    result = context.engine().request(
+        "skip", item=arguments.id, undo=arguments.undo, reason=arguments.reason
+    )
     context.show(
         result,
         lambda: "skipped, what it taught is taken back" if arguments.undo else "skipped",

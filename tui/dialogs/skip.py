@@ -18,14 +18,12 @@ class SkipDialog(Dialog):
 
     button = "Skip"
 
-    def __init__(self, item: Record, other: str = "") -> None:
+    def __init__(self, item: Record) -> None:
         super().__init__()
         self.title_text = f"Skip {item.get('name')}"
         self._facts: list[Fact] = [
             ("trained", f"step {count(item.get('step'))} of {count(item.get('steps'))}"),
         ]
-        if other:
-            self._facts.append(f"{other} is not in training: x removes it from the queue.")
 
     def facts(self) -> Sequence[Fact]:
         return self._facts
