@@ -89,6 +89,7 @@ class Boundary:
                 break
             worker.board.set(EngineState.PAUSED)
             worker.publish(force=True)
+            worker.metrics.flush()  # who looks while it stands sees its last step
             worker.requests.wait(PAUSE_SECONDS)
             self._look = worker.requests.rung() or self._look
         self._steps_again(in_run)

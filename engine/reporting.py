@@ -16,7 +16,7 @@ from queue_store.metrics import StepMetric, Validation
 if TYPE_CHECKING:
     from engine.worker import Worker
 
-FLUSH_STEPS, FLUSH_SECONDS = 64, 1.0
+FLUSH_STEPS, FLUSH_SECONDS = 64, 0.5
 """Metrics are written in batches of so many steps, or so long after the last one."""
 
 

@@ -128,7 +128,7 @@ def _own_engine(host: Host) -> int:
         return 0
     if leaving.way == app.HANGUP:
         host.train_on_as("headless")
-        return serve(host, Signals())
+        return serve(host, signals)  # with the SIGTERM that may have come meanwhile
     if leaving.way == app.DETACH and not code:
         host.stop()  # it has ended already, or was never started
         host.ended.wait()

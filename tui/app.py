@@ -64,6 +64,9 @@ def run_console(
     )
 
     def exit_as(way: str) -> None:
+        # A terminal that goes away must not undo a SIGTERM that came before or meanwhile.
+        if console.left == TERMINATE:
+            return
         # At once, as the event loop may be busy with a backlog of keys: they mean nothing now.
         console.left = way
         # Also before the application runs and after it ended, from a signal or a thread.
