@@ -22,6 +22,7 @@ from queue_store import journal, queue, records
 from queue_store.config import Snapshots
 from queue_store.database import State, now
 from queue_store.metrics import StepMetric
+from snapshots import versions
 
 PUBLISH_SECONDS = 0.2
 RATE_STEPS = 20
@@ -77,7 +78,7 @@ class Board:
         self.branch = at.branch
         self.global_step = at.checkpoint.step
         self.head_checkpoint = at.checkpoint.name
-        self.head_version = _version_of(state, at.checkpoint.id)
+        self.head_version = versions.name_for(state, at.checkpoint.id)
         self.checkpoint_bytes = size or None
         self.stop_free = status.free_limit(rules.stop_free, size) if size else 0
         if self.val_loss is None:
@@ -163,11 +164,3 @@ class Board:
             samples_step=self.samples_step,
             monitoring_share=self.monitoring_share,
         )
-
-
-def _version_of(state: State, checkpoint: int) -> str | None:
-    """The newest version made of a checkpoint, by name."""
-    row = state.db.execute(
-        "SELECT name FROM versions WHERE checkpoint = ? ORDER BY id DESC LIMIT 1", (checkpoint,)
-    ).fetchone()
-    return None if row is None else str(row[0])

@@ -90,7 +90,7 @@ class Views:
             item=item,
             queue=queue.waiting_by_priority(self.state),
             head_checkpoint=point.name if point else None,
-            head_version=self.version_of(point.id) if point else None,
+            head_version=version_names.name_for(self.state, point.id) if point else None,
             model=model_status(name=settings.model.name, method=settings.model.method, why=why),
             gpus=unknown(why),
             ram=unknown(why),
@@ -124,13 +124,6 @@ class Views:
                     cursor=item.cursor,
                 )
         return None
-
-    def version_of(self, checkpoint: int) -> str | None:
-        """The newest version of a checkpoint, by name."""
-        row = self.state.db.execute(
-            "SELECT name FROM versions WHERE checkpoint = ? ORDER BY id DESC LIMIT 1", (checkpoint,)
-        ).fetchone()
-        return None if row is None else str(row[0])
 
     # -- the queue -----------------------------------------------------------------------------
 
@@ -194,7 +187,8 @@ class Views:
 
     def checkpoints(self) -> list[dict[str, Any]]:
         """The checkpoints on disk, oldest first."""
-        from snapshots import listing
+        from snapshots import versions as version_names
+from snapshots import listing
 
         rows = listing.checkpoints_json(self.state)
         return [{**row, "item": known(row["item"], "no item was training")} for row in rows]
