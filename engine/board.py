@@ -22,7 +22,6 @@ from queue_store import journal, queue, records
 from queue_store.config import Snapshots
 from queue_store.database import State, now
 from queue_store.metrics import StepMetric
-from snapshots import versions
 
 PUBLISH_SECONDS = 0.2
 RATE_STEPS = 20
@@ -78,7 +77,7 @@ class Board:
         self.branch = at.branch
         self.global_step = at.checkpoint.step
         self.head_checkpoint = at.checkpoint.name
-        self.head_version = versions.name_for(state, at.checkpoint.id)
+        self.head_version = records.version_name(state, at.checkpoint.id)
         self.checkpoint_bytes = size or None
         self.stop_free = status.free_limit(rules.stop_free, size) if size else 0
         if self.val_loss is None:

@@ -90,7 +90,7 @@ class Views:
             item=item,
             queue=queue.waiting_by_priority(self.state),
             head_checkpoint=point.name if point else None,
-            head_version=version_names.name_for(self.state, point.id) if point else None,
+            head_version=records.version_name(self.state, point.id) if point else None,
             model=model_status(name=settings.model.name, method=settings.model.method, why=why),
             gpus=unknown(why),
             ram=unknown(why),
@@ -187,8 +187,7 @@ class Views:
 
     def checkpoints(self) -> list[dict[str, Any]]:
         """The checkpoints on disk, oldest first."""
-        from snapshots import versions as version_names
-from snapshots import listing
+        from snapshots import listing
 
         rows = listing.checkpoints_json(self.state)
         return [{**row, "item": known(row["item"], "no item was training")} for row in rows]

@@ -130,6 +130,14 @@ def head(state: State) -> Head | None:
     return None if row is None else Head(checkpoint(state, row[0]), row[1])
 
 
+def version_name(state: State, checkpoint_id: int) -> str | None:
+    """The name of the newest version that was made of a checkpoint; None without one."""
+    row = state.db.execute(
+        "SELECT name FROM versions WHERE checkpoint = ? ORDER BY id DESC LIMIT 1", (checkpoint_id,)
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
 def next_checkpoint_id(state: State) -> int:
     """The id that the next checkpoint row will get."""
     row = state.db.execute("SELECT seq FROM sqlite_sequence WHERE name='checkpoints'").fetchone()

@@ -153,14 +153,6 @@ def get(state: State, name: str) -> Version:
     raise NotFound(f"no version {name}", mend="trainctl versions lists them")
 
 
-def name_for(state: State, checkpoint: int) -> str | None:
-    """The name of the newest version that was made of a checkpoint (its id); None without one."""
-    row = state.db.execute(
-        "SELECT name FROM versions WHERE checkpoint = ? ORDER BY id DESC LIMIT 1", (checkpoint,)
-    ).fetchone()
-    return None if row is None else str(row[0])
-
-
 def versions(state: State) -> list[Version]:
     """All versions, oldest first."""
     return [_version(dict(row)) for row in state.db.execute("SELECT * FROM versions ORDER BY id")]
