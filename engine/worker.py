@@ -264,6 +264,7 @@ class Worker:
             moves.trained(self.state, item.id, outcome.global_step)
             del self.cursors[item.id]
             self.unsaved = True
+            self.board.hint = ""  # what was wrong before did not keep this item from training
         self.boundary.left(item, outcome)
         if self.unsaved and self.saver.due(self.board.global_step, self.config):
             self.save()
