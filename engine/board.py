@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import status
-from engine.messages import EngineState
+from engine.messages import EngineState, unknown
 from engine.telemetry import Telemetry
 from queue_store import journal, queue, records
 from queue_store.config import Snapshots
@@ -24,6 +24,8 @@ from queue_store.database import State, now
 from queue_store.metrics import StepMetric
 
 PUBLISH_SECONDS = 0.2
+STILL = (EngineState.PAUSED, EngineState.IDLE, EngineState.STOPPED, EngineState.FAILED)
+"""In these no step is done: a speed and a time left would be those of another time."""
 RATE_STEPS = 20
 """Steps over which tokens/s and the time left are averaged."""
 
@@ -132,6 +134,7 @@ class Board:
         if self.item and isinstance(self.item["steps"], int) and self.step_seconds is not None:
             eta = max(0, self.item["steps"] - self.item["step"]) * self.step_seconds
         why = "no step since the engine started" if self.global_step else "no step yet"
+        idle = unknown(f"{self.state}: no steps are done") if self.state in STILL else None
         return status.status(
             state=self.state,
             branch=self.branch,
@@ -151,8 +154,8 @@ class Board:
             loss=last.loss if last else None,
             val_loss=self.val_loss,
             learning_rate=last.learning_rate if last else None,
-            tokens_per_second=tokens / seconds if seconds else None,
-            eta_seconds=eta if eta is None or math.isfinite(eta) else None,
+            tokens_per_second=idle or (tokens / seconds if seconds else None),
+            eta_seconds=idle or (eta if eta is None or math.isfinite(eta) else None),
             why=why,
             hint=self.hint,
             phase=self.phase,

@@ -16,7 +16,7 @@ from engine.position import Plan
 from engine.prepare.prepare import PrepareSettings, prepare
 from engine.prepare.prepared import Prepared
 from evaluation import sets
-from queue_store.config import Config, Data, Training
+from queue_store.config import Config, Data, Training, default
 from queue_store.errors import DataError
 from queue_store.home import Home
 from queue_store.items import Item
@@ -35,8 +35,12 @@ class Settings:
 
     @staticmethod
     def load(raw: dict[str, Any]) -> Settings:
+        """The reverse of `dump`. An item outlives a release: a key that is no more is let go, one
+        that is new takes its default."""
+        now = default()
         return Settings(
-            msgspec.convert(raw["training"], Training), msgspec.convert(raw["data"], Data)
+            msgspec.convert(_today(raw["training"], now.training), Training),
+            msgspec.convert(_today(raw["data"], now.data), Data),
         )
 
     def dump(self) -> dict[str, Any]:
@@ -56,6 +60,18 @@ class Settings:
             validation_split=self.data.validation_split,
             seed=self.training.seed,
         )
+
+
+def _today(raw: dict[str, Any], defaults: msgspec.Struct) -> dict[str, Any]:
+    """`raw` with exactly the keys that `defaults` has, at every depth."""
+    result: dict[str, Any] = {}
+    for key in defaults.__struct_fields__:
+        value = getattr(defaults, key)
+        if isinstance(value, msgspec.Struct):
+            result[key] = _today(raw.get(key, {}), value)
+        else:
+            result[key] = raw.get(key, msgspec.to_builtins(value))
+    return result
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.cells import cell_len
+from textual.events import Resize
 
 from tui.actions import PANES, Action, Keymap, key_label
 from tui.drawn import Drawn
@@ -12,7 +13,7 @@ from tui.figures import count, counted, duration, known, loss, real, short
 from tui.frame import Frame, Record
 from tui.panes.meters import strip_line
 from tui.panes.queue import share_done
-from tui.safe import Line, Span, clip, line_text
+from tui.safe import Line, Span, clip, line_text, wrap
 
 STATE_TONES = {
     "training": "good",
@@ -21,6 +22,9 @@ STATE_TONES = {
     "stopping": "warn",
     "stopped": "bad",
 }
+
+ANSWER_LINES = 3
+"""The most lines that an answer to a key takes."""
 
 
 class Header(Drawn):
@@ -116,9 +120,22 @@ class HintLine(Drawn):
         self.message: Span = ("", "")
 
     def say(self, text: str, tone: str = "") -> None:
-        """Show an answer until the next one, or until it is cleared with ""."""
+        """Show an answer until the next one, or until it is cleared with "". It takes the lines
+        that it needs, for it ends in what to do."""
         self.message = (text, tone)
+        self._grow()
         self.redraw()
+
+    def on_resize(self, event: Resize) -> None:
+        self._grow()  # Textual calls the base's on_resize too
+
+    def _grow(self) -> None:
+        height = len(self._answer(self.app.size.width))
+        if self.styles.height is None or self.styles.height.value != height:
+            self.styles.height = height
+
+    def _answer(self, width: int) -> list[str]:
+        return wrap(self.message[0], width - 2, ANSWER_LINES)
 
     def lines(self, width: int, height: int) -> list[Line]:
         frame = self.frame
@@ -126,7 +143,8 @@ class HintLine(Drawn):
             old = f"{max(0, int(frame.now - frame.at))} s old" if frame.at else "none yet"
             return [((f" engine lost: reconnecting, data {old} ({frame.lost})", "bad"),)]
         if self.message[0]:
-            return [((" " + self.message[0], self.message[1]),)]
+            tone = self.message[1]
+            return [((" " + line, tone),) for line in self._answer(width)]
         if frame.problem:
             return [((f" cannot read the store: {frame.problem}", "bad"),)]
         hint = frame.status.get("hint")

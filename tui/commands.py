@@ -299,7 +299,7 @@ class Commands:
         item = self._item("queued", "failed", "skipped", "rejected", "paused")
         if item is None:
             return
-        facts: list[Fact] = ["Its copy in the store goes too. What has trained is refused."]
+        facts: list[Fact] = ["It will not train. Its copy in the store goes to the trash folder."]
         dialog = ConfirmDialog(f"Remove {item.get('name')}", facts, "Remove")
 
         def remove(_: Any) -> None:
@@ -339,7 +339,9 @@ class Commands:
                 message = str(error)
                 self._console.later(lambda: self._no(message))
                 return
-            dialog = TextDialog(title, item_facts(found))
+            # What the engine alone knows (how far the item in training is) is newer than the store.
+            newer = {key: item[key] for key in ("step", "cursor") if key in item}
+            dialog = TextDialog(title, item_facts({**found, **newer}))
             self._console.later(lambda: self.dialog(dialog, lambda _: None))
 
         self._console.poller.look(read)

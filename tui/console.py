@@ -340,7 +340,7 @@ class Console(App[int], inherit_bindings=False):
         if not self._local or self.frame.state == "stopped":
             self.exit_as("detach")
             return
-        dialog = LeaveDialog(count(self.frame.step))
+        dialog = LeaveDialog(count(self.frame.step), paused=self.frame.state == "paused")
         self._commands.dialog(dialog, self._leave_as)
 
     def _leave_as(self, way: str) -> None:

@@ -41,13 +41,15 @@ class Look:
 @dataclass(frozen=True)
 class Plot:
     """`lines` from the top, the x axis last. The rest is what a legend or a read-out needs:
-    `line_at` and `range_at` per column of cells, and the newest value of the drawn line."""
+    `line_at`, `range_at` and `bad_at` (a value that is not a number) per column of cells, and
+    the newest value of the drawn line."""
 
     lines: list[Line]
     newest: float
     step_at: Callable[[int], float]
     line_at: list[float]
     range_at: list[tuple[float, float]]
+    bad_at: list[bool]
     steps_per_dot: float
 
 
@@ -172,6 +174,7 @@ def plot(
             (_least(part.low[x * 2 : x * 2 + 2]), -_least(-part.high[x * 2 : x * 2 + 2]))
             for x in range(columns)
         ],
+        bad_at=[bool(part.bad[x * 2 : x * 2 + 2].any()) for x in range(columns)],
         steps_per_dot=span / dots_wide,
     )
 

@@ -31,6 +31,7 @@ __all__ = [
     "pad",
     "safe",
     "safe_line",
+    "squeeze",
     "strip",
     "wrap",
 ]
@@ -51,6 +52,23 @@ def clip(text: object, width: int, ellipsis: str = "…") -> str:
     if width <= len(ellipsis):
         return set_cell_size(line, width)
     return set_cell_size(line, width - len(ellipsis)).rstrip() + ellipsis
+
+
+def squeeze(text: object, width: int, shortest: int = 20) -> str:
+    """`text` on one line; where it is wider than `width` columns, its longest words (names of
+    files, paths) give up their middle first, down to `shortest` characters."""
+    words = safe_line(str(text)).split(" ")
+    over = cell_len(" ".join(words)) - width
+    while over > 0:
+        at = max(range(len(words)), key=lambda n: cell_len(words[n]))
+        word = words[at]
+        keep = max(shortest, len(word) - over - 1)
+        if len(word) <= keep + 1:
+            break
+        tail = keep // 3
+        words[at] = f"{word[: keep - tail]}…{word[len(word) - tail :]}"
+        over = cell_len(" ".join(words)) - width
+    return " ".join(words)
 
 
 def pad(text: object, width: int, *, right: bool = False) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tui.dialogs.base import Fact
-from tui.figures import count, duration, known, real, short, size, why
+from tui.figures import count, counted, duration, known, real, short, size, why
 from tui.frame import Record
 from tui.panes.events import clock_time
 
@@ -27,7 +27,7 @@ def item_facts(item: Record) -> list[Fact]:
             break
     facts += [
         ("trained", f"step {count(item.get('step'))} of {_value(item.get('steps'))}"),
-        ("rows", f"{_value(item.get('rows'))} an epoch, {_value(item.get('epochs'))} epochs"),
+        ("rows", _rows(item)),
         ("lines", f"{_value(item.get('lines'))}, {_value(item.get('accepted'))} accepted"),
     ]
     if known(item.get("size")):
@@ -43,6 +43,15 @@ def item_facts(item: Record) -> list[Fact]:
     if len(rejected) > REJECTED_SHOWN:
         facts.append(("", f"and {len(rejected) - REJECTED_SHOWN} more refused lines"))
     return facts
+
+
+def _rows(item: Record) -> str:
+    rows, epochs = item.get("rows"), item.get("epochs")
+    if not known(rows):
+        return _value(rows)
+    return (
+        f"{count(rows)} an epoch, {counted(epochs, 'epoch') if known(epochs) else _value(epochs)}"
+    )
 
 
 def _attempt(attempt: Mapping[str, Any]) -> str:

@@ -46,6 +46,10 @@ class ActionRows(ListPane):
         keys = self.shown()
         return str(keys[self.position(keys)]) if keys else None
 
+    def action(self) -> Action | None:
+        """The chosen action."""
+        return self._actions.get(self.selected() or "")
+
     def empty(self, width: int) -> list[Line]:
         return words(["nothing"])
 
@@ -80,7 +84,20 @@ class ActionList(ModalScreen[str | None]):
             yield Static(content(self._title), id="title")
             yield field("search", "type to search")
             yield self._rows
+            yield Static(id="chosen")
             yield Static(content("Enter runs it   Esc closes", "dim"), id="foot")
+
+    def on_mount(self) -> None:
+        self._explain()
+
+    def on_resize(self) -> None:
+        self._explain()
+
+    def _explain(self) -> None:
+        """The whole help of the chosen action: its row may be too narrow for it."""
+        action = self._rows.action()
+        text = "" if action is None else action.help
+        self.query_one("#chosen", Static).update(content(text))
 
     def action_cancel(self) -> None:
         self.dismiss(None)
@@ -90,11 +107,13 @@ class ActionList(ModalScreen[str | None]):
 
     def action_move(self, by: int) -> None:
         self._rows._move(by)
+        self._explain()
 
     @on(Input.Changed, "#search")
     def _search(self, event: Input.Changed) -> None:
         self._rows.chosen = None
         self._rows.set_filter(event.value)
+        self._explain()
 
     @on(Input.Submitted, "#search")
     def _run(self, event: Input.Submitted) -> None:

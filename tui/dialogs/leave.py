@@ -16,11 +16,17 @@ class LeaveDialog(Dialog):
     title_text = "Leave the console"
     AUTO_FOCUS = "#handover"
 
-    def __init__(self, step: str) -> None:
+    def __init__(self, step: str, *, paused: bool = False) -> None:
         super().__init__()
         self._step = step
+        self._paused = paused
 
     def facts(self) -> Sequence[Fact]:
+        if self._paused:
+            return [
+                f"Training is paused at step {self._step}, in this process.",
+                "In the background it stays paused; trainctl attaches again.",
+            ]
         return [
             f"Training runs in this process, at step {self._step}.",
             "In the background it goes on without this terminal; trainctl attaches again.",

@@ -31,7 +31,7 @@ class SkipDialog(Dialog):
     def fields(self) -> Iterable[Widget]:
         yield RadioSet(
             Choice("keep what it taught", value=True),
-            Choice("undo it: back to before the item; what else trained since trains again"),
+            Choice("undo it: back to before; what else trained since trains again"),
             id="what",
         )
         yield label("Reason")

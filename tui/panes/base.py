@@ -215,3 +215,7 @@ class ListPane(Pane):
 def words(lines: Sequence[str], tone: str = "dim") -> list[Line]:
     """Lines of text in one tone."""
     return [((line, tone),) for line in lines]
+
+
+READING = words(["reading…"])
+"""What a list says before it knows whether there is anything."""

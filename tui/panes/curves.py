@@ -88,7 +88,8 @@ class CurvesPane(Pane):
         jump = max(1.0, 2.0 ** math.floor(math.log2(max(1.0, length / 8))))
         right = first + math.ceil((last - first + 1) / jump) * jump - 1
         right = max(right, first + SMALLEST - 1)
-        return (right - length + 1 if self.window else first), right
+        # Before the first step there is nothing: a short history is not drawn into a corner.
+        return (max(first, right - length + 1) if self.window else first), right
 
     def _check_detail(self, x0: float, x1: float, width: int) -> None:
         """Ask for the range itself where the whole history is too coarse to show it."""
@@ -170,7 +171,10 @@ class CurvesPane(Pane):
         at = max(0, min(self.cursor or 0, len(plot.line_at) - 1))
         step = plot.step_at(at)
         low, high = plot.range_at[at]
-        text = f"step {count(step)}   {figure(self.metric, plot.line_at[at])}"
+        value = plot.line_at[at]
+        if not math.isfinite(value) and not plot.bad_at[at]:
+            return (("| ", "accent"), (f"step {count(step)}   no value here", ""))
+        text = f"step {count(step)}   {figure(self.metric, value)}"
         if math.isfinite(low):
             text += f"   from {figure(self.metric, low)} to {figure(self.metric, high)}"
         if validation is not None:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from tui.figures import real
 from tui.frame import Frame, Record
-from tui.panes.base import ListPane, words
-from tui.safe import Line
+from tui.panes.base import READING, ListPane, words
+from tui.safe import Line, squeeze
 
 TONES = (
     ("fail", "bad"),
@@ -64,11 +64,12 @@ class EventsPane(ListPane):
 
     def row(self, key: object, width: int) -> Line:
         event = self._events[key]
-        text = str(event.get("text", ""))
+        # A file's name must not push what happened to it off the screen.
+        text = squeeze(event.get("text", ""), width - 6)
         return (
             (clock_time(event.get("time")) + " ", "dim"),
             (text, event_tone(str(event.get("kind", "")))),
         )
 
     def empty(self, width: int) -> list[Line]:
-        return words(["Nothing has happened yet."])
+        return words(["Nothing has happened yet."]) if self.frame.status else READING

@@ -22,10 +22,13 @@ from tui.frame import Record
 from tui.panes.base import ScrollPane
 from tui.safe import Line, clip, wrap
 
+LABEL = 6
+"""Columns of a label."""
+
 
 def _meter(name: str, share: float | None, text: str, width: int) -> Line:
     """`GPU0 ######.... 91% …`: a bar only where there is room for one and something to show."""
-    label = f"{name:5}"
+    label = f"{name:{LABEL}}"
     bar_width = min(16, width - len(label) - len(text) - 2)
     if share is None or bar_width < 4:
         return ((label, "dim"), (text, ""))
@@ -35,8 +38,10 @@ def _meter(name: str, share: float | None, text: str, width: int) -> Line:
 
 def _why(name: str, reason: str, width: int) -> list[Line]:
     """Why a figure is not known, on as many lines as that takes."""
-    parts = wrap(f"? {reason}", max(8, width - 5))
-    return [((f"{'' if n else name:5}", "dim"), (part, "warn")) for n, part in enumerate(parts)]
+    parts = wrap(f"? {reason}", max(8, width - LABEL))
+    return [
+        ((f"{'' if n else name:{LABEL}}", "dim"), (part, "warn")) for n, part in enumerate(parts)
+    ]
 
 
 def _of(used: Any, total: Any) -> float | None:
@@ -50,7 +55,7 @@ def gpu_lines(gpus: Any, width: int) -> list[Line]:
     if reason:
         return _why("GPU", reason, width)
     if not gpus:
-        return [(("GPU  ", "dim"), ("CPU only", ""))]
+        return [((f"{'GPU':{LABEL}}", "dim"), ("CPU only", ""))]
     lines: list[Line] = []
     for index, gpu in enumerate(gpus):
         if not isinstance(gpu, Mapping):
@@ -67,7 +72,7 @@ def gpu_lines(gpus: Any, width: int) -> list[Line]:
         ]
         reasons = {why(value) for value in gpu.values()} - {""}
         detail = " ".join([clip(gpu.get("name", ""), max(4, width - 18)), *rest])
-        lines.append((("     ", ""), (detail, "dim")))
+        lines.append(((" " * LABEL, ""), (detail, "dim")))
         for reason in sorted(reasons):
             lines += _why("", reason, width)
     return lines
@@ -119,7 +124,7 @@ class MetersPane(ScrollPane):
             lines.append(_meter("RAM", _of(ram.get("used"), ram.get("total")), text, width))
             process = ram.get("process")
             if known(process):
-                lines.append((("     ", ""), (f"this training {size(process)}", "dim")))
+                lines.append(((" " * LABEL, ""), (f"this training {size(process)}", "dim")))
         else:
             lines += _why("RAM", why(ram), width)
         cpu = status.get("cpu")
@@ -132,17 +137,19 @@ class MetersPane(ScrollPane):
             used = 1 - free / total if free is not None and total else None
             lines.append(_meter("DISK", used, f"{size(disk.get('free'))} free", width))
             left = disk.get("snapshots_left")
-            room = f"room for {count(left)} more snapshots" if known(left) else f"? {why(left)}"
-            lines.append((("     ", ""), (room, "dim")))
+            if known(left):
+                lines.append(((" " * LABEL, ""), (f"room for {count(left)} more snapshots", "dim")))
+            else:
+                lines += _why("", why(left), width)
         else:
             lines += _why("DISK", why(disk), width)
-        lines.append((("SPEED", "dim"), (f"{'' if width < 12 else ' '}{speed(status)}", "")))
+        lines.append(((f"{'SPEED':{LABEL}}", "dim"), (speed(status), "")))
         monitoring = status.get("monitoring_share")
         if known(monitoring):
-            lines.append((("     ", ""), (f"watching costs {percent(monitoring)}", "dim")))
+            lines.append(((" " * LABEL, ""), (f"watching costs {percent(monitoring)}", "dim")))
         engine = status.get("engine")
         if isinstance(engine, Mapping) and engine:
             since = duration(self.frame.at - (real(engine.get("started")) or self.frame.at))
             text = f"{engine.get('mode')}, pid {engine.get('pid')}, up {since}"
-            lines.append((("RUN   ", "dim"), (text, "dim")))
+            lines.append(((f"{'RUN':{LABEL}}", "dim"), (text, "dim")))
         return lines

@@ -7,7 +7,7 @@ from typing import Any
 
 from tui.figures import count, real, short, why
 from tui.frame import ACTIVE, ENDED, Frame, Record, in_order
-from tui.panes.base import ListPane, words
+from tui.panes.base import READING, ListPane, words
 from tui.safe import Line, Span, pad
 
 STATE_WORDS = {
@@ -79,7 +79,7 @@ class QueuePane(ListPane):
         super().__init__()
         self._items: dict[object, Record] = {}
         self._source: Sequence[Record] | None = None
-        self._running: Any = None
+        self._in_training: Any = None
 
     def title(self) -> str:
         states = [str(item.get("state")) for item in self._items.values()]
@@ -93,8 +93,8 @@ class QueuePane(ListPane):
 
     def show(self, frame: Frame) -> None:
         running = frame.status.get("item")
-        if frame.queue is not self._source or running != self._running:
-            self._source, self._running = frame.queue, running
+        if frame.queue is not self._source or running != self._in_training:
+            self._source, self._in_training = frame.queue, running
             live = frame.item or {}
             self._items = {
                 key_of(item): {**item, **_live(item, live)} for item in in_order(frame.queue)
@@ -144,6 +144,8 @@ class QueuePane(ListPane):
         return (*head, (figures, ""), (f"  {pad(reason(item), reasons)}" if reasons else "", "dim"))
 
     def empty(self, width: int) -> list[Line]:
+        if not self.frame.status:
+            return READING
         return words(
             [
                 "No files yet. Add one:",

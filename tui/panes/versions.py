@@ -7,8 +7,8 @@ from typing import Any
 
 from tui.figures import age, count, loss, percent, real, size
 from tui.frame import Frame, Record
-from tui.panes.base import ListPane, words
-from tui.safe import Line, pad
+from tui.panes.base import READING, ListPane, words
+from tui.safe import Line, pad, wrap
 
 
 def score(version: Record) -> str:
@@ -88,4 +88,6 @@ class VersionsPane(ListPane):
         )
 
     def empty(self, width: int) -> list[Line]:
-        return words(["No versions yet: s keeps the present state as one."])
+        if not self.frame.status:
+            return READING
+        return words(wrap("No versions yet: s keeps the present state as one.", width))
