@@ -101,7 +101,7 @@ class Board:
 
     def forget_steps(self) -> None:
         """The head moved back: the figures shown belong to steps that were taken back."""
-        self._last = None
+        self._last = self.val_loss = None
         self._recent.clear()
 
     @property

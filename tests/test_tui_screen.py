@@ -244,7 +244,7 @@ async def test_ascii_draws_nothing_but_ascii() -> None:
         for key in "123456":
             await pilot.press(key)
             await pilot.pause()
-            text = screen(pilot).replace("·", "-").replace("…", ".").replace("–", "-")
+            text = screen(pilot)
             assert text.isascii(), {c for c in text if not c.isascii()}
 
 

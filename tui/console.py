@@ -149,14 +149,13 @@ class Console(App[int], inherit_bindings=False):
         yield self._footer
 
     def get_default_screen(self) -> Screen[Any]:
-        return MainScreen(id="_default")
+        return MainScreen(id="_default", classes="-ascii" if self._ascii else "")
 
     def on_mount(self) -> None:
         if self.left:
             self.exit(0)  # a signal came before there was an application to tell
         if self._theme_wanted in self.available_themes:
             self.theme = self._theme_wanted
-        self.screen.set_class(self._ascii, "-ascii")
         self._focus_pane(PANES[0])
         self._fold(*self.size)
         self.set_interval(1.0, self._tidy)

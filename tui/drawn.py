@@ -15,7 +15,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from tui.frame import Frame
-from tui.safe import Line, fit, line_text, strip
+from tui.safe import Line, fit, line_text, plain, strip
 
 TONES = ("dim", "bold", "accent", "good", "warn", "bad", "line", "band", "mark", "chosen")
 
@@ -113,4 +113,6 @@ class Drawn(Widget):
         if not self._drawn:
             self.redraw()
         line = self._drawn[y] if y < len(self._drawn) else ()
+        if self.screen.has_class("-ascii"):
+            line = plain(line)
         return strip(line, self.content_size.width, self.tone, self.rich_style)

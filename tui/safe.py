@@ -29,6 +29,7 @@ __all__ = [
     "fit",
     "line_text",
     "pad",
+    "plain",
     "safe",
     "safe_line",
     "squeeze",
@@ -40,6 +41,14 @@ __all__ = [
 def content(text: object, style: str = "") -> Content:
     """`text` as Content in one style: shown letter by letter, brackets included."""
     return Content.styled(safe(str(text)), style) if style else Content(safe(str(text)))
+
+
+_PLAIN = str.maketrans({"·": "-", "…": "~", "–": "-"})
+
+
+def plain(line: Line) -> Line:
+    """`line` with the console's own signs in ASCII, one column each; other people's text stays."""
+    return tuple((text.translate(_PLAIN), tone) for text, tone in line)
 
 
 def clip(text: object, width: int, ellipsis: str = "…") -> str:

@@ -104,12 +104,13 @@ def _item(item: Any) -> str:
 
 
 def _losses(status: Json) -> str:
-    parts = [text(status.get("loss")) if known(status.get("loss")) else ""]
+    # Unlabelled, the first figure is the loss of training: it is never left out alone.
+    parts = [text(status.get("loss")) if known(status.get("loss")) else "?"]
     if known(status.get("val_loss")):
         parts.append(f"validation {text(status['val_loss'])}")
     if known(status.get("learning_rate")):
         parts.append(f"rate {text(status['learning_rate'])}")
-    return " · ".join(part for part in parts if part)
+    return " · ".join(parts) if len(parts) > 1 or parts != ["?"] else ""
 
 
 def _speed(status: Json) -> str:

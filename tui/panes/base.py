@@ -9,7 +9,7 @@ from textual.message import Message
 
 from tui.drawn import Drawn
 from tui.frame import Frame
-from tui.safe import Line, content, fit, line_text, pad
+from tui.safe import Line, content, fit, line_text, pad, plain
 
 
 class Pane(Drawn, can_focus=True):
@@ -36,7 +36,8 @@ class Pane(Drawn, can_focus=True):
         if title != self._title:
             self._title = title
             # Textual's annotation says str; Content is what keeps it from being markup.
-            self.border_title = content(title)
+            drawn = plain(((title, ""),)) if self.screen.has_class("-ascii") else ((title, ""),)
+            self.border_title = content(line_text(drawn))
 
     def show(self, frame: Frame) -> None:
         self.frame = frame
