@@ -165,3 +165,13 @@ async def test_leaving_while_paused_says_that_it_stays_paused() -> None:
     world.state = "paused"
     shown = await shown_after(world, "q")
     assert "paused at step 3" in shown and "stays paused" in shown
+
+
+async def test_the_narrow_list_of_versions_names_the_loss_that_it_shows() -> None:
+    world = World(steps=30)
+    made = world.version("one")
+    made["loss"], made["val_loss"] = 5.433, 0.328
+    shown = await shown_after(world, size=WIDE)
+    heading = next(line for line in shown.splitlines() if "exact age" in line)
+    row = next(line for line in shown.splitlines() if ">v001" in line)
+    assert heading.index("val") + len("val") == row.index("0.328") + len("0.328")

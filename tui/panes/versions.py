@@ -54,7 +54,7 @@ class VersionsPane(ListPane):
 
     def heading(self, width: int) -> Line:
         if width < 60:
-            return ((f"{'name':5}  {'step':>8} {'loss':>6} {'exact':>5} age", "dim"),)
+            return ((f"{'name':5}  {'step':>8} {'val':>6} {'exact':>5} age", "dim"),)
         text = f"{'name':6}  {'branch':>6} {'step':>9} {'loss':>7} {'val':>7} {'exact':>5}"
         return ((f"{text} {'size':>7} {'check':10} {'age':>4} kind       about", "dim"),)
 
@@ -68,13 +68,12 @@ class VersionsPane(ListPane):
         val = loss(version.get("val_loss"))
         train = loss(version.get("loss"))
         if width < 60:
-            best = val if real(version.get("val_loss")) is not None else train
             name = f"{key!s:5}{pin}"
             mark = "" if check == "ok" else "!"
             step = count(version.get("step"))
             return (
                 (name, "bold"),
-                (f" {step:>8} {best:>6} {score(version):>5} {old:>3}", ""),
+                (f" {step:>8} {val:>6} {score(version):>5} {old:>3}", ""),
                 (mark, tone),
             )
         return (
