@@ -219,13 +219,14 @@ def _compare(
 def run(quick: bool) -> dict[str, Any]:
     """Rows {label, value, unit, target, met}."""
     quiet()
+    torch.set_num_threads(1)  # more of them wait for each other, and differently every time
     root = Path(tempfile.mkdtemp(prefix="bench-engine-"))
     try:
         folder = root / "model"
         folder.mkdir()
         make_tiny(folder, 1)
         rows = root / "rows.jsonl"
-        _write_rows(rows, LENGTH * BATCH * (5 if quick else 9))
+        _write_rows(rows, LENGTH * BATCH * (4 if quick else 7))
         home = Home(root / "home")
         home.create()
         prepared = prepare(
@@ -249,7 +250,7 @@ def run(quick: bool) -> dict[str, Any]:
         what = f"builtin:tiny, {BATCH} packs of {LENGTH} tokens a step"
         rows_of_bare = _compare(
             f"engine over a bare Trainer, {what}",
-            4 if quick else 11,
+            3 if quick else 9,
             lambda: _engine(folder, prepared),
             lambda: _bare(folder, prepared),
             0.97,
@@ -261,7 +262,7 @@ def run(quick: bool) -> dict[str, Any]:
             if why
             else _compare(
                 label,
-                1 if quick else 3,
+                1 if quick else 2,
                 lambda: _engine(folder, prepared),
                 lambda: _trl(folder, rows),
                 2.0,
