@@ -1,20 +1,13 @@
 """The console: time to its first frame, cost of a curve, bytes it writes, memory it takes.
 
-`python -m benchmarks.bench_console [--quick]`. Consoles run on a pseudo-terminal of 120x36,
+Consoles run on a pseudo-terminal of 120x36,
 attached over the socket to an engine that writes 20 steps a second into a real store.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
 import statistics
-import struct
-import subprocess
-import sys
 import tempfile
-import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +19,8 @@ from typing import Any
 import psutil
 
 from benchmarks.bench_session import fill, row
+from benchmarks.figures import at_most, figure
+from benchmarks.screen import Screen
 from engine.dispatch import Dispatcher
 from engine.messages import EngineState
 from engine.server import Server
@@ -113,48 +108,6 @@ class Trainer:
         """Nothing waits for the queue here."""
 
 
-class Screen:
-    """A process on a pseudo-terminal: counts its bytes, and knows when it showed a text."""
-
-    def __init__(self, argument: str) -> None:
-        self.master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 36, 120, 0, 0))
-        self.bytes = 0
-        self.shown = threading.Event()
-        self.started = time.perf_counter()
-        self.first = 0.0
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.console_process", argument],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            env={**os.environ, "TERM": "xterm-256color"},
-            start_new_session=True,
-        )
-        os.close(slave)
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        seen = b""
-        while True:
-            try:
-                chunk = os.read(self.master, 1 << 16)
-            except OSError:
-                return
-            self.bytes += len(chunk)
-            if not self.shown.is_set():
-                seen += chunk
-                if b"6 events" in seen:
-                    self.first = time.perf_counter() - self.started
-                    self.shown.set()
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        os.close(self.master)
-
-
 @contextmanager
 def trained_home() -> Iterator[tuple[Home, Trainer]]:
     """A home with a history and a running engine behind its socket."""
@@ -174,14 +127,18 @@ def trained_home() -> Iterator[tuple[Home, Trainer]]:
                 trainer.end()
 
 
+def _screen(argument: str) -> Screen:
+    """A bare app ("bare") or the console of a home, until its first frame."""
+    return Screen(["benchmarks.console_process", argument], b"6 events")
+
+
 def first_frames(home: Home, rounds: int) -> tuple[list[float], list[float]]:
     """Seconds to the first frame of a bare app and of the console, in turns."""
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
         for argument, taken in zip(("bare", str(home.root)), times, strict=True):
-            screen = Screen(argument)
-            if not screen.shown.wait(60):
-                raise RuntimeError(f"{argument} showed nothing within 60 s")
+            screen = _screen(argument)
+            screen.wait()
             taken.append(screen.first)
             screen.close()
     return times
@@ -219,15 +176,14 @@ def run(quick: bool) -> dict[str, Any]:
         rows.append(row(f"a curve of {points:,} points at 160x48, CPU", cost, "ms", PAINT_MS))
     with trained_home() as (home, trainer):
         bare, console = first_frames(home, 3 if quick else 9)
-        ratio = statistics.median(c / b for b, c in zip(bare, console, strict=True))
+        ratios = [c / b for b, c in zip(bare, console, strict=True)]
         rows += [
-            row("first frame of a bare Textual app", statistics.median(bare) * 1000, "ms"),
-            row("first frame of the console, attached", statistics.median(console) * 1000, "ms"),
-            row("first frame, console over bare app", ratio, "x", FIRST_FRAME_RATIO),
+            figure("first frame of a bare Textual app", [s * 1000 for s in bare], "ms"),
+            figure("first frame of the console, attached", [s * 1000 for s in console], "ms"),
+            at_most("first frame, console over bare app", ratios, "times", FIRST_FRAME_RATIO),
         ]
-        screen = Screen(str(home.root))
-        if not screen.shown.wait(60):
-            raise RuntimeError("the console showed nothing within 60 s")
+        screen = _screen(str(home.root))
+        screen.wait()
         threading.Event().wait(4)
         seconds = 5 if quick else 30
         rows.append(row("written while training", rate(screen, seconds), "KiB/s", KIB_PER_SECOND))
@@ -245,8 +201,3 @@ def run(quick: bool) -> dict[str, Any]:
         rows.append(row("written while paused", rate(screen, seconds), "KiB/s", 0.1))
         screen.close()
     return {"name": "console", "rows": rows}
-
-
-if __name__ == "__main__":
-    for line in run("--quick" in sys.argv)["rows"]:
-        print(f"{line['label']:50} {line['value']:>10} {line['unit']:5} {line['target']}")

@@ -1,6 +1,6 @@
 """Sessions: how long a question to an engine takes, and what asking costs the engine.
 
-`python -m benchmarks.bench_session [--quick]`. The engine is a thread that does a fixed piece of
+The engine is a thread that does a fixed piece of
 work a step in plain Python, which is the worst case: it wants the interpreter lock at every
 moment. Rounds with and without a face that polls are interleaved.
 """
@@ -8,8 +8,6 @@ moment. Rounds with and without a face that polls are interleaved.
 from __future__ import annotations
 
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -31,7 +29,6 @@ from queue_store import records
 from queue_store.database import open_metrics
 from queue_store.home import Home
 
-STATUS_MS = 200.0
 ATTACH_MS = 1000.0
 
 
@@ -219,9 +216,6 @@ def run(quick: bool) -> dict[str, Any]:
             rows.append(row("engine's time that a polling face takes", (1 - left) * 100, "%", 5.0))
             remote.close()
             engine.end()
-        rows.append(row("status without an engine, whole process", _status(home), "ms", STATUS_MS))
-        bare = milliseconds(lambda: subprocess.run([sys.executable, "-c", ""], check=True), 5)
-        rows.append(row("a bare Python process, to compare with", bare, "ms"))
     return {"name": "session", "rows": rows}
 
 
@@ -231,18 +225,3 @@ def _trip(session: Session, times: int) -> float:
 
 def _attach(home: Home) -> Callable[[], None]:
     return lambda: connect(home).close()
-
-
-def _status(home: Home) -> float:
-    """A fresh interpreter that imports the views and reads the status."""
-    code = (
-        "import sys; from pathlib import Path; from queue_store.home import Home;"
-        " from engine.views import Views; Views(Home(Path(sys.argv[1]))).status()"
-    )
-    command = [sys.executable, "-c", code, str(home.root)]
-    return milliseconds(lambda: subprocess.run(command, check=True), 5)
-
-
-if __name__ == "__main__":
-    for line in run("--quick" in sys.argv)["rows"]:
-        print(f"{line['label']:50} {line['value']:>10} {line['unit']:4} {line['target']}")

@@ -160,7 +160,7 @@ def _run(home: Home, state: State, content: dict[str, bytes], rounds: int) -> di
         copying.append(copied(folder, home.tmp / "copy"))
         making.append(timed(lambda: versions.create(state, verified=False)))
     names = [folder / name for name in content]
-    reading = [timed(lambda: [_read(name) for name in names]) for _ in range(3)]
+    reading = [timed(lambda: list(map(_read, names))) for _ in range(3)]
     checking = [timed(lambda: check(folder, from_medium=True)) for _ in range(3)]
     versions.verify(state, "v001")
     digested(state, content, rounds + 5, number)

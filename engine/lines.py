@@ -125,6 +125,7 @@ def series(
     size = -(-(last - first + 1) // width)
     buckets: dict[int, _Bucket] = {}
     for part in parts:
+        part = Segment(part.run, max(part.low, first - 1), min(part.high, last))
         for number, share in _reduce(db, table, value, part, first, size):
             if number in buckets:
                 buckets[number].add(share)
@@ -161,13 +162,18 @@ def _rows(table: str, value: str) -> str:
 def _reduce(
     db: sqlite3.Connection, table: str, value: str, part: Segment, first: int, size: int
 ) -> Iterator[tuple[int, _Bucket]]:
+    """The buckets of a segment, each from the index's range of its steps: grouping by an
+    expression would sort all rows first, which doubles the time of a million."""
     sql = (
-        "SELECT (step - :first) / :size AS bucket, MAX(step), MAX(id), COUNT(*), COUNT(value),"
-        f" MIN(value), MAX(value), TOTAL(value) FROM ({_rows(table, value)}) GROUP BY bucket"
+        "SELECT MAX(step), MAX(id), COUNT(*), COUNT(value), MIN(value), MAX(value), TOTAL(value)"
+        f" FROM ({_rows(table, value)})"
     )
-    values = {"run": part.run, "low": part.low, "high": part.high, "first": first, "size": size}
-    for bucket, *rest in db.execute(sql, values):
-        yield bucket, _Bucket(*rest)
+    for number in range((part.low + 1 - first) // size, (part.high - first) // size + 1):
+        start = first + number * size - 1
+        low, high = max(part.low, start), min(part.high, start + size)
+        row = db.execute(sql, {"run": part.run, "low": low, "high": high}).fetchone()
+        if row[2]:
+            yield number, _Bucket(*row)
 
 
 def _latest(

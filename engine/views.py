@@ -150,8 +150,12 @@ class Views:
                 if offset >= count:
                     offset -= count
                     continue
+            # What the offset passes over is counted in the index alone, without reading its rows.
+            chosen = f"SELECT id FROM items WHERE {where} LIMIT ? OFFSET ?"
+            order = where.partition(" ORDER ")[2]
             rows = self.state.db.execute(
-                f"SELECT * FROM items WHERE {where} LIMIT ? OFFSET ?", (*values, left, offset)
+                f"SELECT * FROM items WHERE id IN ({chosen}) ORDER {order}",
+                (*values, left, offset),
             )
             offset = 0
             found += self._items([Item.of(row) for row in rows])

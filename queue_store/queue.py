@@ -74,11 +74,12 @@ def counts(state: State) -> dict[str, int]:
 
 def waiting_by_priority(state: State) -> dict[str, int]:
     """Runnable items per priority: {"high": 0, "normal": 3, "low": 1}."""
-    rows = state.db.execute(
-        "SELECT priority, COUNT(*) FROM items WHERE state IN ('queued', 'paused') GROUP BY priority"
-    )
-    found = dict(rows.fetchall())
-    return {p.word: found.get(int(p), 0) for p in Priority}
+    # Six ranges of the index: grouping would sort the whole queue, at every status.
+    sql = "SELECT COUNT(*) FROM items WHERE state = ? AND priority = ?"
+    return {
+        p.word: sum(state.db.execute(sql, (of, p)).fetchone()[0] for of in RUNNABLE)
+        for p in Priority
+    }
 
 
 def next_runnable(state: State, *, above: Priority | None = None) -> Item | None:
