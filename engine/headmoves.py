@@ -23,6 +23,8 @@ def skip(worker: Worker, item: Item, arguments: dict[str, Any]) -> dict[str, Any
     reason = str(arguments.get("reason") or "")
     cursor, step = worker.cursors.get(item.id, (item.cursor, item.step))
     if not arguments.get("undo"):
+        if worker.unsaved:
+            worker.save()  # else a kill before the next checkpoint would take back what it taught
         moves.skip(worker.state, item.id, reason)
         return {"item": item.id, "cursor": cursor, "step": step, "undone": False}
     target = before_item(worker.state, item.id)
