@@ -300,8 +300,7 @@ class Boundary:
         return {"requested_step": request.requested_step, "step": worker.board.global_step}
 
     def _free(self) -> None:
-        """Parked and no item runs. What is not saved (the item's last row trained with the step
-        at which it was parked) would go with the memory."""
+        """No item runs. What is not saved (an item's last step) would go with the memory."""
         self._parked = False
         if not self.worker.unsaved or self.worker.save() is not None:
             self.worker.free()
