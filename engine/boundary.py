@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from engine import headmoves
-from engine.controls import Directive, Place
+from engine.controls import Directive, NonFinite, Place
 from engine.messages import EngineState
 from engine.requests import Request
 from engine.run import Outcome
@@ -71,7 +71,7 @@ class Boundary:
         while True:
             request = worker.requests.take()
             if request is not None:
-                if request.command in LEAVES and in_run and not self._is_for_other_item(request):
+                if in_run and self._must_leave(request):
                     self._leaving = request
                     return request.command
                 self._do(request)
@@ -87,6 +87,8 @@ class Boundary:
                 return self.ending
             if not worker.board.paused:
                 break
+            if self._parked and in_run:  # asked for while the item was prepared
+                return "park"
             worker.board.set(EngineState.PAUSED)
             worker.publish(force=True)
             worker.metrics.flush()  # who looks while it stands sees its last step
@@ -157,10 +159,6 @@ class Boundary:
         """Preparing was broken off; the request is carried out next."""
         request = self.worker.requests.take_first(LEAVES)
         assert request is not None
-        if self._is_for_other_item(request):
-            moves.suspend(self.worker.state, item.id, "called off", f"{item.name} waits")
-            self._carry_out(request)
-            return
         self._leaving = request
         self._unwound(item)
 
@@ -177,7 +175,7 @@ class Boundary:
         that step is trained, whatever was asked."""
         if outcome.kind == "done":
             request, self._leaving = self._leaving, None
-            if request is not None and request.command == "skip":
+            if request is not None and self._skips(item, request):
                 request.refuse(Refused(f"{item.name} had just trained its last row"))
             elif request is not None:
                 self._carry_out(request)
@@ -189,7 +187,7 @@ class Boundary:
     def failed(self, item: Item, why: str) -> None:
         """The item failed: what was asked of it cannot be done; other requests still can."""
         request, self._leaving = self._leaving, None
-        if request is not None and request.command == "skip":
+        if request is not None and self._skips(item, request):
             request.refuse(Refused(f"{item.name} failed: {why}"))
         elif request is not None:
             self._carry_out(request)
@@ -209,12 +207,15 @@ class Boundary:
 
     def _unwound(self, item: Item) -> None:
         """Carry out the request that the run left for."""
-        request, self._leaving = self._leaving, None
+        request = self._leaving
         assert request is not None
-        if request.command == "skip":
+        if self._skips(item, request):
+            self._leaving = None
             self._guard(request, lambda: headmoves.skip(self.worker, item, request.arguments))
             return
+        # Held until this is written: where it cannot be, `failed` or `abandon` answers.
         moves.suspend(self.worker.state, item.id, _CAUSES[request.command], f"{item.name} stopped")
+        self._leaving = None
         self._carry_out(request)
 
     # -- the commands ---------------------------------------------------------------------------
@@ -256,6 +257,10 @@ class Boundary:
             result = act()
         except TrainctlError as error:
             request.refuse(error)
+        except NonFinite as error:
+            # Found by a save. It is the failure of the item whose step it was.
+            request.refuse(Refused(f"not saved: {error}"))
+            raise
         except Exception as error:
             log.exception("%s failed", request.command)
             request.refuse(
@@ -268,14 +273,19 @@ class Boundary:
             if result is not None:
                 request.answer(result)
 
-    def _is_for_other_item(self, request: Request) -> bool:
+    @staticmethod
+    def _skips(item: Item, request: Request) -> bool:
+        """Whether this is a skip of that item: the running one, where none is named."""
         wanted = request.arguments.get("item")
-        running = self.worker.item
-        return (
-            request.command == "skip"
-            and wanted is not None
-            and (running is None or wanted != running.id)
-        )
+        return request.command == "skip" and wanted in (None, item.id)
+
+    def _must_leave(self, request: Request) -> bool:
+        """Whether the run leaves for a request. To end an item that is not running touches no
+        model; to undo it does."""
+        item = self.worker.item
+        if request.command != "skip" or item is None or self._skips(item, request):
+            return request.command in LEAVES
+        return bool(request.arguments.get("undo"))
 
     def _pause(self, request: Request) -> dict[str, Any]:
         worker = self.worker
@@ -290,8 +300,10 @@ class Boundary:
         return {"requested_step": request.requested_step, "step": worker.board.global_step}
 
     def _free(self) -> None:
+        """No item runs. What is not saved (an item's last step) would go with the memory."""
         self._parked = False
-        self.worker.free()
+        if not self.worker.unsaved or self.worker.save() is not None:
+            self.worker.free()
 
     def pause_for(self, why: str) -> None:
         """The engine itself pauses: what comes next cannot be saved."""
@@ -316,6 +328,7 @@ class Boundary:
         worker.publish(force=True)
 
     def _resume(self, request: Request) -> None:
+        self._parked = False
         self._set_paused(False, "resumed")
         self.worker.board.hint = ""
         self._resumed.append(request)
@@ -365,10 +378,23 @@ class Boundary:
                 branch=worker.board.branch,
                 step=worker.board.global_step,
             )
-        for request in self._handed_over:
+        handed, self._handed_over = self._handed_over, []
+        for request in handed:
             request.answer({"step": worker.board.global_step})
-        for request in self._resumed:
-            request.refuse(Refused("the engine stops"))
+        self.abandon(Refused("the engine stops"))
+
+    def abandon(self, why: BaseException) -> None:
+        """The thread ends: nobody may wait for ever for what it still holds."""
+        held = [*self._handed_over, *self._resumed, self._leaving]
+        self._handed_over, self._resumed, self._leaving = [], [], None
+        for request in held:
+            if request is not None:
+                request.refuse(why)
 
 
-_CAUSES = {"stop": "stopped", "handover": "handed over", "rollback": "rolled back"}
+_CAUSES = {
+    "stop": "stopped",
+    "handover": "handed over",
+    "rollback": "rolled back",
+    "skip": "called off",
+}

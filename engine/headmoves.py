@@ -27,18 +27,25 @@ def skip(worker: Worker, item: Item, arguments: dict[str, Any]) -> dict[str, Any
             worker.save()  # else a kill before the next checkpoint would take back what it taught
         moves.skip(worker.state, item.id, reason)
         return {"item": item.id, "cursor": cursor, "step": step, "undone": False}
+    if not cursor:  # no row of it trained: there is nothing to take back
+        moves.skip(worker.state, item.id, reason, undone=True)
+        return _undone(worker, item)
     target = before_item(worker.state, item.id)
     with worker.state.transaction():
         moves.skip(worker.state, item.id, reason, undone=True)
         why = f"back to step {target.step}: {item.name} undone"
         head.move_head(worker.state, target, why=why)
-    worker.load()
+    worker.stand_on_head()
+    return _undone(worker, item)
+
+
+def _undone(worker: Worker, item: Item) -> dict[str, Any]:
     return {
         "item": item.id,
         "cursor": 0,
         "step": 0,
         "undone": True,
-        "global_step": target.step,
+        "global_step": worker.board.global_step,
         "branch": worker.board.branch,
     }
 
@@ -77,7 +84,7 @@ def rollback(worker: Worker, arguments: dict[str, Any]) -> dict[str, Any]:
         raise Refused("the plan is stale: the versions changed since", mend="look at it anew")
     worker.saved_head()
     done = rolling.apply(worker.state, made)
-    worker.load()
+    worker.stand_on_head()
     return {
         "target": done.target.name,
         "version": done.saved.name,

@@ -113,6 +113,7 @@ def make_ready(
             root=home.prepared,
             progress=progress,
             cancelled=cancelled,
+            called=item.name,
         )
         if cursor and item.prepared and prepared.key != item.prepared:
             raise DataError(

@@ -7,8 +7,10 @@ the folder. No pickle is ever written or read.
 
 from __future__ import annotations
 
+import errno
 import json
 import platform
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from engine.model import LoadedModel
@@ -89,6 +92,23 @@ def save_state(
     `info` is the caller's (branch, cursors, finished items …); global step, optimizer, threads,
     device and versions are added. Raises OSError: then discard the folder.
     """
+    try:
+        _save_all(folder, loaded, optimizer, schedule, info, weights_only=weights_only)
+    except SafetensorError as error:
+        # It says a full disk as text; for callers it is what a plain write would have raised.
+        code = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(code[1]) if code else errno.EIO, str(error), str(folder)) from error
+
+
+def _save_all(
+    folder: Path,
+    loaded: LoadedModel,
+    optimizer: torch.optim.Optimizer,
+    schedule: GlobalSchedule,
+    info: dict[str, Any],
+    *,
+    weights_only: bool,
+) -> None:
     _save_model(folder, loaded)
     for name in TOKENIZER_FILES:
         source = loaded.folder / name

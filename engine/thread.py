@@ -105,6 +105,8 @@ class Engine:
             self.board.published = self.board.build()
             why = self.error or NoEngine("the engine has stopped")
             self.requests.close(why)
+            if self.worker is not None:
+                self.worker.boundary.abandon(why)
             self._ended.set()
 
     def _watch(self) -> None:

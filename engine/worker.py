@@ -124,6 +124,16 @@ class Worker:
         )
         self.board.stand_on_head(self.state, self.config.snapshots)
 
+    def stand_on_head(self) -> None:
+        """The head was moved. Parked, the state is loaded when the next item begins."""
+        if self.live is not None:
+            self.load()
+            return
+        self.unsaved = False
+        self.cursors = {}
+        self.board.forget_steps()
+        self.board.stand_on_head(self.state, self.config.snapshots)
+
     def free(self) -> None:
         """Let go of the live state and of the memory that it holds on the device."""
         self.live = None

@@ -192,6 +192,11 @@ class Inbox:
             _log.exception("the inbox cannot be taken in now; trying again")
             self._orphans = True
             return 1.0
+        except Exception:
+            # A defect that one thing in the inbox brings out must not close it for all others.
+            _log.exception("the inbox could not be looked through; trying again")
+            self._orphans = True
+            return RESCAN_SECONDS
         if result.taken or result.waiting != (before or ()):
             on_change(result)
         return RESCAN_SECONDS if result.again is None else max(result.again, 0.0)
@@ -250,7 +255,8 @@ class Inbox:
         key = str(entry.path)
         seen = self._seen.get(key)
         if seen is None:
-            seen = _Seen(look, self._clock(), self._since.pop(key, now()))
+            since = self._since.pop(intake.as_text(key), now())
+            seen = _Seen(look, self._clock(), since)
         elif seen.look != look:
             seen = _Seen(look, self._clock(), seen.since)
         self._seen[key] = seen
@@ -258,7 +264,8 @@ class Inbox:
 
     def _waiting(self, entry: _Entry, reason: str) -> Waiting:
         since = self._seen[str(entry.path)].since
-        return Waiting(str(entry.path), entry.name, entry.priority, reason, since)
+        path, name = intake.as_text(str(entry.path)), intake.as_text(entry.name)
+        return Waiting(path, name, entry.priority, reason, since)
 
     def _take(self, state: State, entry: _Entry) -> Item | Verdict | None:
         """The item made of a quiet file, or why it waits on; None where it is gone."""

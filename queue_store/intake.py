@@ -17,7 +17,7 @@ from queue_store import durable, journal, queue
 from queue_store.database import State, now
 from queue_store.errors import DataError, NotFound, Refused
 from queue_store.items import Item, ItemState, Priority
-from queue_store.rows import badge, quick_check
+from queue_store.rows import QuickCheck, badge, quick_check
 
 SIDECAR = ".meta.json"
 """Ending of the lineage sidecar that may come with a file; it is kept beside the file's bytes."""
@@ -47,34 +47,42 @@ def add_file(
     Raises NotFound, Refused (not a regular file, not readable).
     """
     # A file name is bytes; the database, the journal and JSON hold text.
-    name, source = _as_text(name or path.name), _as_text(source)
+    name, source = as_text(name or path.name), as_text(source)
     if not path.exists():
         raise NotFound("no such file", where=str(path))
     if not path.is_file() or (path.is_symlink() and take):
         raise Refused("not a regular file", where=str(path), mend="add .jsonl files")
     durable.make_folder(state.home.items)
-    if take:
-        place = _place(state, name, priority)
-        durable.take_file(path, place)
-        durable.crash_point("intake.taken")
-        if sidecar_of(path).is_file() and not sidecar_of(path).is_symlink():
-            durable.take_file(sidecar_of(path), sidecar_of(place))
-        return _insert(state, place, name, priority, source)
+    # The name in store/items appears inside the transaction of its row, so that an engine that
+    # starts right now and looks for files without a row cannot adopt it too. What takes long
+    # (reading the file, copying it) is done before: nobody can write meanwhile.
+    if take and path.lstat().st_dev == state.home.items.stat().st_dev:
+        check = _checked(path)
+        with state.transaction():
+            place = _place(state, name, priority)
+            durable.take_file(path, place)
+            durable.crash_point("intake.taken")
+            if sidecar_of(path).is_file() and not sidecar_of(path).is_symlink():
+                durable.take_file(sidecar_of(path), sidecar_of(place))
+            return _insert(state, place, name, priority, source, check)
     staging = durable.new_tmp(state.home, "add")
     try:
         try:
             durable.copy_file(path, staging / "data")
         except PermissionError:
             raise Refused("not readable by this user", where=str(path), mend="chmod it") from None
-        # The name in store/items appears inside the transaction of its row, so that an
-        # engine that starts right now and looks for files without a row cannot adopt it too.
+        check = _checked(staging / "data")
         with state.transaction():
             place = _place(state, name, priority)
             durable.take_file(staging / "data", place)
             durable.crash_point("intake.copied")
             if sidecar_of(path).is_file():
                 durable.copy_file(sidecar_of(path), sidecar_of(place))
-            return _insert(state, place, name, priority, source)
+            item = _insert(state, place, name, priority, source, check)
+        if take:  # from another filesystem
+            durable.remove_file(path)
+            durable.remove_file(sidecar_of(path))
+        return item
     finally:
         durable.discard(staging, state.home)
 
@@ -84,22 +92,36 @@ def sidecar_of(path: Path) -> Path:
     return path.with_name(path.name + SIDECAR)
 
 
-def _as_text(name: str) -> str:
+def as_text(name: str) -> str:
     """A file name with its bytes that are no UTF-8 replaced."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _insert(state: State, place: Path, name: str, priority: Priority, source: str) -> Item:
-    rejected: list[dict[str, object]] = []
+def _checked(path: Path) -> QuickCheck | DataError:
+    """What a file holds, or why it holds no rows."""
     try:
-        check = quick_check(place)
+        return quick_check(path)
+    except DataError as problem:
+        return problem
+
+
+def _insert(
+    state: State,
+    place: Path,
+    name: str,
+    priority: Priority,
+    source: str,
+    check: QuickCheck | DataError,
+) -> Item:
+    rejected: list[dict[str, object]] = []
+    if isinstance(check, QuickCheck):
         spec, lines, accepted, digest = check.spec, check.lines, check.accepted, check.digest
         rejected = [{"line": bad.line, "reason": bad.reason} for bad in check.rejected]
         error = "" if accepted else "no row that trains"
         if rejected and not accepted:
             error = f"line {rejected[0]['line']}: {rejected[0]['reason']}"
-    except DataError as problem:
-        spec, lines, accepted, digest, error = "", 0, 0, "", str(problem)
+    else:
+        spec, lines, accepted, digest, error = "", 0, 0, "", str(check)
     with state.transaction() as db:
         to = ItemState.REJECTED if error else ItemState.QUEUED
         cursor = db.execute(
@@ -144,9 +166,8 @@ def adopt_orphans(state: State) -> list[Item]:
             _, _, rest = path.name.partition("-")
             number, _, quoted = rest.partition("-")
             priority = Priority(int(number)) if number in {"0", "1", "2"} else Priority.NORMAL
-            adopted.append(
-                _insert(state, path, unquote(quoted) or path.name, priority, "recovered")
-            )
+            called = unquote(quoted) or path.name
+            adopted.append(_insert(state, path, called, priority, "recovered", _checked(path)))
         return adopted
 
 

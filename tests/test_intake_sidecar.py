@@ -1,10 +1,12 @@
-"""A lineage sidecar goes where its file goes."""
+"""How a file gets into the store: with its row, and its lineage sidecar with it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from queue_store import intake
+import pytest
+
+from queue_store import durable, intake
 from queue_store.database import open_state
 from queue_store.home import Home
 from queue_store.inbox import Inbox
@@ -38,3 +40,24 @@ def test_add_copies_a_sidecar_and_no_sidecar_becomes_an_item(home: Home, tmp_pat
         assert intake.adopt_orphans(state) == []
         intake.remove(state, item.id)
         assert intake.sidecar_of(home.trash / item.file).is_file()
+
+
+@pytest.mark.parametrize("take", [True, False])
+def test_a_file_gets_its_place_and_its_row_in_one_transaction(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, take: bool
+) -> None:
+    """Else an engine that starts just then adopts the file as one without a row: two items."""
+    moved = []
+    original = durable.take_file
+    with open_state(home) as state:
+
+        def looks(source: Path, target: Path) -> None:
+            moved.append(state.db.in_transaction)
+            original(source, target)
+
+        monkeypatch.setattr(durable, "take_file", looks)
+        path = home.inbox / "a.jsonl"
+        path.write_text(ROW)
+        intake.add_file(state, path, take=take)
+    assert moved == [True]
+    assert path.exists() is not take

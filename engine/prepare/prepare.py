@@ -72,13 +72,16 @@ def prepare(
     root: Path,
     progress: Callable[[int, int], None],
     cancelled: Callable[[], bool],
+    called: str = "",
 ) -> Prepared:
     """The prepared data of `source` for the model in `model_folder`, under `root` (a home's
     store/prepared), made or found there.
 
-    `held_out`: prompt digests that never train. `progress(done, total)` counts bytes of the
-    file. Raises DataError where the file cannot train, ConfigError for an unknown profile,
-    VerificationFailed where the folder found is damaged, Cancelled when `cancelled()` is true.
+    `called`: the file's name as a person knows it, for what is wrong with it (by default that
+    of `source`). `held_out`: prompt digests that never train. `progress(done, total)` counts
+    bytes of the file. Raises DataError where the file cannot train, ConfigError for an unknown
+    profile, VerificationFailed where the folder found is damaged, Cancelled when `cancelled()` is
+    true.
     """
     if settings.profile not in PROFILES:
         raise ConfigError(
@@ -98,7 +101,8 @@ def prepare(
     durable.make_folder(root)
     tmp = durable.new_tmp(home, "prepared")
     try:
-        run = _Run(source, source_digest, size, settings, held_out, progress, cancelled)
+        name = called or source.name
+        run = _Run(source, name, source_digest, size, settings, held_out, progress, cancelled)
         run.write(model, tmp, key)
         try:
             durable.publish(tmp, folder)
@@ -144,6 +148,7 @@ class _Run:
     def __init__(
         self,
         source: Path,
+        name: str,
         source_digest: str,
         size: int,
         settings: PrepareSettings,
@@ -152,6 +157,7 @@ class _Run:
         cancelled: Callable[[], bool],
     ) -> None:
         self.source = source
+        self.name = name
         self.source_digest = source_digest
         self.size = size
         self.settings = settings
@@ -173,7 +179,7 @@ class _Run:
             ):
                 self._encode_all(encoder, tokens, trained)
         if self.hasher.hexdigest() != self.source_digest:
-            raise DataError("changed while it was being read", where=str(self.source))
+            raise DataError("changed while it was being read", where=self.name)
         self._refuse_what_cannot_train()
         lengths = np.array(self.kept.lengths, dtype=np.int64)
         offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
@@ -261,7 +267,7 @@ class _Run:
         if self.settings.bad_rows == "reject_file":
             raise DataError(
                 bad.reason,
-                where=f"{self.source.name}:{bad.line}",
+                where=f"{self.name}:{bad.line}",
                 mend='mend the row, or set data.bad_rows = "drop"',
             )
         self.found.reject(bad)
@@ -296,7 +302,7 @@ class _Run:
                 f"{len(found.over_length)} of {len(found.lengths)} rows are longer than"
                 f" max_length {settings.max_length} (first: line {found.over_length[0]};"
                 f" longest: {found.longest[0]} tokens, line {found.longest[1]})",
-                where=self.source.name,
+                where=self.name,
                 mend=f'set training.max_length = {found.longest[0]}, or data.over_length = "drop"',
             )
         if self.kept.lengths:
@@ -307,11 +313,8 @@ class _Run:
             (len(found.held_out), "in an evaluation set"),
         ]
         told = ", ".join(f"{count} {reason}" for count, reason in reasons if count)
-        first = f"; line {found.rejected[0].line}: {found.rejected[0].reason}"
-        raise DataError(
-            f"no row can train: {told or 'the file has none'}{first if found.rejected else ''}",
-            where=self.source.name,
-        )
+        first = "".join(f"; line {bad.line}: {bad.reason}" for bad in found.rejected[:1])
+        raise DataError(f"no row can train: {told or 'the file has none'}{first}", where=self.name)
 
     def _split(self) -> tuple[np.ndarray, np.ndarray]:
         """Row numbers that train, and that validate.
