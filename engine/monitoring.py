@@ -42,7 +42,7 @@ class Watch:
             worker.metrics.set_examples([f.row for f in self.fixed.values()])
             self._packs.update(validation_sets(worker.home, config, folder, cancelled))
         except TrainctlError as error:
-            worker.board.hint = f"a held-out set cannot be used: {error}"
+            worker.warn(f"a held-out set cannot be used: {error}")
         if prepared.validation.rows:
             self._packs[SPLIT] = prepared.validation
 

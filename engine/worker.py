@@ -63,6 +63,7 @@ class Worker:
         self.item: Item | None = None
         self.run_now: TrainingRun | None = None
         self.cursors: dict[int, tuple[int, int]] = {}
+        self._warned: set[str] = set()
         self.unsaved = False
         """Whether the live state is ahead of the head's checkpoint."""
 
@@ -140,6 +141,14 @@ class Worker:
         self.run_now = None
         release_device_memory()
 
+    def warn(self, text: str) -> None:
+        """What a person should mend while training goes on: the hint, and once in the journal."""
+        self.board.hint = text
+        if text not in self._warned:
+            self._warned.add(text)
+            with self.state.transaction():
+                journal.record(self.state, "warning", text)
+
     def publish(self, *, force: bool = False) -> None:
         self.board.publish(self.state, force=force)
 
@@ -196,7 +205,7 @@ class Worker:
             config = configuration.load(self.home.config)
             recovery.check_locked(self.state, config, self.home.config)
         except ConfigError as error:
-            self.board.hint = f"{error}: going on with the settings of before"
+            self.warn(f"{error}: going on with the settings of before")
             return
         self.config = config
 

@@ -226,6 +226,21 @@ def test_an_edit_of_the_configuration_reaches_the_next_item_only(tmp_path: Path)
     assert max(rates[2]) == 0.0005 and max(rates[1]) != 0.0005
 
 
+def test_a_broken_configuration_is_told_once_and_changes_nothing(tmp_path: Path) -> None:
+    home = kit.make_home(tmp_path)
+    for n in range(3):
+        kit.add(home, f"{n}.jsonl", 10, n)
+    with kit.Running(home) as running:
+        running.pause_at(1)
+        good = home.config.read_text()
+        home.config.write_text("[training\n")
+        running.ask("resume")
+        running.wait_trained()
+        home.config.write_text(good)
+    assert kinds(home).count("warning") == 1
+    assert set(kit.states(home).values()) == {"done"}
+
+
 def test_a_locked_key_cannot_change_once_a_step_was_trained(tmp_path: Path) -> None:
     home = kit.make_home(tmp_path)
     kit.add(home, "a.jsonl", 10)
