@@ -101,5 +101,7 @@ def test_a_missing_and_an_old_package_are_found(monkeypatch) -> None:
 
 def test_every_requirement_is_parsed(monkeypatch) -> None:
     found = dict(doctor._required())
-    assert found["textual"].startswith("==") and found["torch"] == ">=2.9,<2.14"
+    # A build backend may write the clauses of a requirement in another order.
+    assert found["textual"].startswith("==")
+    assert set(found["torch"].split(",")) == {">=2.9", "<2.14"}
     assert "pytest" not in found and "liger-kernel" not in found
