@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run install dev test lint bench clean
+.PHONY: run install dev test test-all lint bench clean
 
 # The demo's home is ./demo; a second `make run` opens it again, where it was.
 run: install
@@ -34,7 +34,11 @@ lint: dev
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -m "not gpu and not slow"
+
+# Also those that take minutes (a kill at every point), and those for a GPU where there is one.
+test-all: lint
+	$(BIN)/python -m pytest
 
 bench: dev
 	$(BIN)/python -m benchmarks

@@ -16,7 +16,7 @@ from tests.engine_kit import ROOT
 
 FEW = ("take.renamed", "checkpoint.committed:2", "rollback.published")
 ALL = (
-    *("intake.taken", "intake.copied:3", "publish.synced:2", "publish.renamed:4", "publish.done:5"),
+    *("intake.taken", "intake.copied", "publish.synced:2", "publish.renamed:4", "publish.done:5"),
     *("checkpoint.written", "checkpoint.hashed:2", "checkpoint.sealed:3"),
     *("checkpoint.before_commit:2", "checkpoint.committed", "version.sealed:2"),
     *("version.committed", "version.verified:2", "rollback.saved", "rollback.before_commit"),
