@@ -45,7 +45,6 @@ warmup_steps = 20
 schedule = "cosine"           # falls to a tenth and stays there
 schedule_steps = 300
 threads = 2                   # of so small a model, more threads are not quicker
-eval_steps = 50
 save_steps = 100
 sample_steps = 25
 monitoring_budget = 0.25      # so small a model answers quickly: look often
