@@ -6,7 +6,6 @@ import json
 import random
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +73,7 @@ def test_what_is_prepared_is_found_again_and_not_made_again(tmp_path: Path) -> N
     source = write_rows(tmp_path / "a.jsonl", sums(50))
     first = prepared(tmp_path, source)
     stamp = (first.folder / META).stat().st_mtime_ns
-    start = time.perf_counter()
     again = prepared(tmp_path, write_rows(tmp_path / "renamed.jsonl", sums(50)))
-    assert time.perf_counter() - start < 0.5
     assert again.folder == first.folder and (again.folder / META).stat().st_mtime_ns == stamp
     assert again.digest == first.digest and again.key == first.key == first.folder.name
 

