@@ -245,6 +245,7 @@ async def test_a_file_that_is_not_there_keeps_the_dialog_open_with_the_reason(
         await pilot.press(*str(tmp_path / "no.jsonl"))
         await push(pilot, "#accept")
         await until(pilot, lambda: "no such file" in screen(pilot))
+        await until(pilot, lambda: app.focused is dialog.query_one("#path"), "back in the field")
         assert commands(world) == []
         there = tmp_path / "yes.jsonl"
         there.write_text("{}\n")
