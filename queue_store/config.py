@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from queue_store import places
 from queue_store.errors import ConfigError
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -26,6 +27,12 @@ NotNegative = Annotated[float, Meta(ge=0)]
 
 Room = Annotated[str, Meta(pattern=r"^\d+(\.\d+)?( (kB|MB|GB|TB))?$")]
 """Disk space: "1.2" in sizes of a checkpoint, or "50 GB"."""
+
+Clock = Annotated[str, Meta(pattern=r"^(([01]\d|2[0-3]):[0-5]\d)?$")]
+"""A local time of day, "03:00"; "" is never."""
+
+OPEN_TABLES = ("console.keys.", "backups.")
+"""Tables whose keys are a person's own names; msgspec checks what stands under them."""
 
 LOCKED = ("model.base", "model.method", "model.name", "training.max_length")
 """Keys that stay as they were once a home has trained a step."""
@@ -113,12 +120,38 @@ class Queue(Section, frozen=True):
 class Snapshots(Section, frozen=True):
     keep_checkpoints: Positive
     keep_best: Steps
+    background: Literal["auto", "off"]
     keep_last: Steps
     keep_daily: Steps
     keep_weekly: Steps
+    keep_best_versions: Steps
+    prune: bool
+    branch_days: NotNegative
+    trash_days: NotNegative
+    daily: Clock
     save_seconds: NotNegative
     warn_free: Room
     stop_free: Room
+
+
+class Backup(Section, frozen=True):
+    """A place for second copies of versions, under [backups.NAME]."""
+
+    target: Annotated[str, Meta(min_length=1)]
+    """A folder, or user@host:path (anything that ssh knows)."""
+    ssh_config: str = ""
+    """A file for `ssh -F`, where the target needs other settings than ~/.ssh/config."""
+    when: Literal["version", "daily", "manual"] = "version"
+    what: Literal["whole", "weights"] = "whole"
+    keep_last: Steps = 3
+    keep_daily: Steps = 7
+    keep_weekly: Steps = 4
+    verify_days: NotNegative = 30.0
+
+
+class Watchdog(Section, frozen=True):
+    stall_minutes: NotNegative
+    restarts: Steps
 
 
 class Samples(Section, frozen=True):
@@ -144,6 +177,8 @@ class Config(Section, frozen=True):
     data: Data
     queue: Queue
     snapshots: Snapshots
+    backups: dict[str, Backup]
+    watchdog: Watchdog
     samples: Samples
     evaluation: Evaluation
     console: Console
@@ -174,7 +209,7 @@ def _overlay(
     result = dict(default)
     for key, value in own.items():
         name = f"{at}{key}"
-        if at == "console.keys.":
+        if at in OPEN_TABLES:
             result[key] = value
             continue
         if key not in default:
@@ -210,7 +245,16 @@ def load(path: Path) -> Config:
 
     Raises ConfigError that names the file, the key, and its neighbour.
     """
-    return _convert(_overlay(_read(default_path()), _read(path), path), path)
+    config = _convert(_overlay(_read(default_path()), _read(path), path), path)
+    for name, backup in config.backups.items():
+        places.parse(name, backup.target, backup.ssh_config, where=str(path))
+        if not (backup.keep_last or backup.keep_daily or backup.keep_weekly):
+            raise ConfigError(
+                f"backups.{name} keeps nothing",
+                where=str(path),
+                mend=f"write backups.{name}.keep_last = 1, or more",
+            )
+    return config
 
 
 def default() -> Config:

@@ -8,6 +8,7 @@ A connection belongs to the thread that opened it.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import time
@@ -18,8 +19,10 @@ from typing import Any
 
 import orjson
 
+from queue_store import dbbackup, reserve
 from queue_store.errors import TrainctlError
 from queue_store.home import Home
+from queue_store.lost import MEND, Lost, refuse_lost
 
 STATE_SCHEMA = (
     """
@@ -83,6 +86,22 @@ STATE_SCHEMA = (
     CREATE TRIGGER events_fixed BEFORE UPDATE ON events
         BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
     """,
+    """
+    ALTER TABLE versions ADD COLUMN deep_verified_at REAL;
+    CREATE TABLE copies(
+        version INTEGER NOT NULL, target TEXT NOT NULL, state TEXT NOT NULL,
+        created REAL NOT NULL, verified_at REAL, size_bytes INTEGER NOT NULL DEFAULT 0,
+        manifest_digest TEXT NOT NULL, error TEXT NOT NULL DEFAULT '',
+        PRIMARY KEY(version, target)) WITHOUT ROWID;
+    CREATE TABLE trash(
+        id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, name TEXT NOT NULL,
+        place TEXT NOT NULL UNIQUE, row TEXT NOT NULL, why TEXT NOT NULL,
+        size_bytes INTEGER NOT NULL, deleted REAL NOT NULL, expires REAL NOT NULL);
+    """,
+    # Which files the last verification of a version read (manifest.seen_now).
+    """
+    ALTER TABLE versions ADD COLUMN seen TEXT NOT NULL DEFAULT '';
+    """,
 )
 
 METRICS_SCHEMA = (
@@ -114,47 +133,111 @@ METRICS_SCHEMA = (
 )
 
 
-def _connect(path: Path, schema: tuple[str, ...]) -> sqlite3.Connection:
+def _connect(path: Path, schema: tuple[str, ...], home: Home | None = None) -> sqlite3.Connection:
+    """A connection to the file, its schema the present one. With `home` it is one of that home's
+    two, guarded: never started empty over a store that is not, and copied before it migrates."""
+    guarded = home is not None and path == home.state_db
     try:
         if not path.exists():
+            if guarded and home is not None:
+                refuse_lost(home, "the database is gone")
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise _unreadable(path, error) from None
+    except OSError as error:
+        raise TrainctlError(f"cannot be opened: {error.strerror}", where=str(path)) from None
+    try:
         db.row_factory = sqlite3.Row
+        # Looked at before anything is written: a file that is empty stays as it was found.
+        if guarded and home is not None and _version(db) == 0:
+            try:
+                refuse_lost(home, "the database is empty")
+            except Lost:
+                # A process beside us may have made it meanwhile, and its first item with it.
+                if _version(db) == 0:
+                    raise
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA foreign_keys = ON")
-        _migrate(db, path, schema)
+        _migrate(db, path, schema, home)
     except sqlite3.DatabaseError as error:
-        raise TrainctlError(
-            f"the database cannot be read: {error}",
-            where=str(path),
-            mend="nothing was changed; look at it with `trainctl doctor`",
-        ) from None
-    except OSError as error:
-        raise TrainctlError(f"cannot be opened: {error.strerror}", where=str(path)) from None
+        db.close()
+        raise _unreadable(path, error) from None
+    except BaseException:
+        db.close()
+        raise
     return db
 
 
-def _migrate(db: sqlite3.Connection, path: Path, schema: tuple[str, ...]) -> None:
-    """Run the statements that this file has not seen yet, each set in one transaction."""
-    have = db.execute("PRAGMA user_version").fetchone()[0]
+def disk_error(error: sqlite3.Error, path: Path) -> Exception:
+    """SQLite's word for a full or failing disk as the OSError that a plain write would raise."""
+    if _is(error, sqlite3.SQLITE_FULL):
+        return OSError(errno.ENOSPC, f"No space left on device ({error})", str(path))
+    if _is(error, sqlite3.SQLITE_IOERR):
+        return OSError(errno.EIO, f"Input/output error ({error})", str(path))
+    return error
+
+
+class CommitUnknown(OSError):
+    """The commit failed on its way to the disk: only the next start shows whether it is there.
+    Until then nothing that it speaks of may be taken away. Its errno is EIO."""
+
+
+def _is(error: BaseException, code: int) -> bool:
+    return (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF == code
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _unreadable(path: Path, error: sqlite3.Error) -> TrainctlError:
+    """What a person is told of a database that SQLite does not open."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        return Lost(
+            f"the database cannot be read: {error}",
+            where=str(path),
+            mend=f"nothing was changed; {MEND}"
+            if path.name == "state.db"
+            else "nothing was changed; look at it with `trainctl doctor`",
+        )
+    if code == sqlite3.SQLITE_FULL:
+        return TrainctlError(f"the disk is full: {error}", where=str(path), mend="free some")
+    return TrainctlError(
+        f"the database cannot be opened: {error}",
+        where=str(path),
+        mend="nothing was changed; look at it with `trainctl doctor`",
+    )
+
+
+def _migrate(
+    db: sqlite3.Connection, path: Path, schema: tuple[str, ...], home: Home | None = None
+) -> None:
+    """Run the statements that this file has not seen yet, each set in one transaction; a file
+    with rows is copied first, and the copy checked."""
+    have = _version(db)
     if have > len(schema):
         raise TrainctlError(
             f"written by a newer trainctl (schema {have}, this one knows {len(schema)})",
             where=str(path),
             mend="update trainctl",
         )
+    if 0 < have < len(schema) and home is not None:
+        dbbackup.copy(home, path, dbbackup.BEFORE_MIGRATION)
     for number in range(have, len(schema)):
         db.execute("BEGIN IMMEDIATE")
         try:
             # Another process may have migrated between our look and our lock.
-            if db.execute("PRAGMA user_version").fetchone()[0] <= number:
+            if _version(db) <= number:
                 for statement in _statements(schema[number]):
                     db.execute(statement)
                 db.execute(f"PRAGMA user_version = {number + 1}")
             db.execute("COMMIT")
         except BaseException:
-            db.execute("ROLLBACK")
+            if db.in_transaction:
+                db.execute("ROLLBACK")
             raise
 
 
@@ -174,6 +257,7 @@ class State:
     def __init__(self, home: Home, db: sqlite3.Connection) -> None:
         self.home = home
         self.db = db
+        self.freed = 0
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -184,13 +268,51 @@ class State:
         if self.db.in_transaction:
             yield self.db
             return
-        self.db.execute("BEGIN IMMEDIATE")
         try:
-            yield self.db
-        except BaseException:
-            self.db.execute("ROLLBACK")
+            self._begin()
+            try:
+                yield self.db
+            except BaseException:
+                self._undo()
+                raise
+            self._commit()
+        except sqlite3.OperationalError as error:
+            raise disk_error(error, self.home.state_db) from error
+
+    def _begin(self) -> None:
+        """Room first: on a full disk the reserve is what the transaction is written to."""
+        self.freed += reserve.relieve(self.home)
+        self.db.execute("BEGIN IMMEDIATE")
+
+    def _commit(self) -> None:
+        try:
+            # Again: the disk may have filled up meanwhile, and a commit that meets a full disk
+            # is rolled back by SQLite itself and cannot be tried again.
+            self.freed += reserve.relieve(self.home)
+            self._tell()
+            self.db.execute("COMMIT")
+        except BaseException as error:
+            self._undo()
+            if _is(error, sqlite3.SQLITE_FULL):
+                self.freed += reserve.drop(self.home)  # for the next one
+            if _is(error, sqlite3.SQLITE_IOERR):
+                text = f"Input/output error ({error})"
+                raise CommitUnknown(errno.EIO, text, str(self.home.state_db)) from error
             raise
-        self.db.execute("COMMIT")
+
+    def _undo(self) -> None:
+        # Some errors have rolled back by themselves.
+        if self.db.in_transaction:
+            self.db.execute("ROLLBACK")
+
+    def _tell(self) -> None:
+        """The first transaction after the reserve was dropped says so."""
+        if self.freed:
+            from queue_store import journal
+
+            text = f"the disk is full: {self.freed / 1e6:.0f} MB set aside were given back"
+            journal.record(self, "reserve.dropped", text, data={"bytes": self.freed})
+            self.freed = 0
 
     def meta_get(self, key: str, default: Any = None) -> Any:
         """A JSON value kept under `key`."""
@@ -215,15 +337,62 @@ class State:
 
 
 def open_state(home: Home) -> State:
-    """Open (and, in a home that has none, make) state.db. Raises TrainctlError."""
+    """Open (and, in a home that has none, make) state.db.
+
+    Raises TrainctlError; Lost where it is gone, empty or unreadable and the store is not empty.
+    """
     home.create()
-    return State(home, _connect(home.state_db, STATE_SCHEMA))
+    make_room(home)
+    return State(home, _connect(home.state_db, STATE_SCHEMA, home))
+
+
+def make_room(home: Home) -> None:
+    """On a full disk give the reserve back, and say so in the journal. Cheap where it is not."""
+    freed = reserve.relieve(home)
+    if freed and home.state_db.exists():
+        with State(home, _connect(home.state_db, STATE_SCHEMA, home)) as state:
+            state.freed = freed
+            with state.transaction():
+                pass  # its commit tells
+
+
+def read_only(home: Home) -> State:
+    """state.db as it stands, by a connection that cannot write: of a home whose disk fails.
+
+    Raises TrainctlError; Lost where it is gone or unreadable.
+    """
+    return State(home, _read_only(home.state_db))
+
+
+def read_only_metrics(home: Home) -> sqlite3.Connection:
+    """metrics.db by a connection that cannot write. Raises TrainctlError."""
+    return _read_only(home.metrics_db)
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    # Without a log beside it nobody has it open, and the file is all there is.
+    for immutable in (False, True) if path.with_name(path.name + "-wal").exists() else (True,):
+        db = dbbackup.read_only(path, immutable=immutable)
+        try:
+            _version(db)
+            return db
+        except sqlite3.Error as error:
+            db.close()
+            # Where not even the index of the log can be made the file is read as it lies.
+            if immutable:
+                raise _unreadable(path, error) from None
+    raise AssertionError
+
+
+def open_at(home: Home, path: Path) -> State:
+    """A state database of the home that is being made somewhere else; not guarded."""
+    return State(home, _connect(path, STATE_SCHEMA))
 
 
 def open_metrics(home: Home) -> sqlite3.Connection:
     """Open (and, in a home that has none, make) metrics.db. Raises TrainctlError."""
     home.create()
-    return _connect(home.metrics_db, METRICS_SCHEMA)
+    return _connect(home.metrics_db, METRICS_SCHEMA, home)
 
 
 def now() -> float:

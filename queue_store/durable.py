@@ -17,6 +17,7 @@ import stat
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 from queue_store.home import Home
 
@@ -91,12 +92,35 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600, sync: bool = True) 
             file.flush()
             if sync:
                 os.fsync(file.fileno())
+        crash_point("atomic.written")
         Path(name).replace(path)
+        crash_point("atomic.renamed")
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
     if sync:
         fsync_folder(path.parent)
+
+
+def allocate(path: Path, size: int, home: Home) -> None:
+    """A file of `size` bytes that the disk has really set aside, in place of one at `path`.
+
+    Raises OSError where they are not there: then nothing of it is left.
+    """
+    tmp = new_tmp(home, "allocate")
+    try:
+        fd = os.open(tmp / "file", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, size)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        crash_point("allocate.synced")
+        (tmp / "file").replace(path)
+        crash_point("allocate.renamed")
+        fsync_folder(path.parent)
+    finally:
+        discard(tmp, home)
 
 
 def rename_no_replace(source: Path, target: Path) -> None:
@@ -146,17 +170,9 @@ def publish(tmp_folder: Path, final_folder: Path, *, synced: Iterable[str] = ())
 
 
 def take_file(source: Path, target: Path) -> None:
-    """Move a file to `target` (which must not exist) and sync it and both folders.
-
-    Across filesystems: copied, synced, then the source is removed.
-    """
-    try:
-        rename_no_replace(source, target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        copy_file(source, target)
-        source.unlink()
+    """Move a file to `target` (which must not exist, on the same filesystem) and sync it and both
+    folders."""
+    rename_no_replace(source, target)
     crash_point("take.renamed")
     fsync_file(target)
     fsync_folder(target.parent)
@@ -177,6 +193,18 @@ def copy_file(source: Path, target: Path) -> None:
     fsync_folder(target.parent)
 
 
+def open_to_continue(path: Path, size: int, block: int) -> BinaryIO:
+    """A file opened for writing where a killed copy of `size` bytes stopped: after its last whole
+    `block`, or at its end where it is complete. Made where it is missing. Never follows a link."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    file = os.fdopen(fd, "wb")
+    have = os.fstat(fd).st_size
+    file.seek(have if have == size else min(have, size) // block * block)
+    if have != size:
+        file.truncate()
+    return file
+
+
 def link_file(source: Path, target: Path) -> None:
     """A second name for the same bytes (no new disk); copies where links are not possible."""
     try:
@@ -193,6 +221,7 @@ def link_tree(source: Path, target: Path, names: Iterable[str]) -> None:
         place = target / name
         make_folder(place.parent)
         link_file(source / name, place)
+        crash_point("link.linked")
 
 
 def make_read_only(folder: Path) -> None:
@@ -222,19 +251,70 @@ def discard(path: Path, home: Home) -> int:
         raise ValueError(f"{path} is not in {home.store}")
     if not path.exists() and not path.is_symlink():
         return 0
-    freed = 0
+    freed = freed_bytes(path)
     if path.is_dir() and not path.is_symlink():
-        for folder, _, names in os.walk(path):
-            for name in names:
-                info = (Path(folder) / name).lstat()
-                freed += info.st_blocks * 512 if info.st_nlink == 1 else 0
         shutil.rmtree(path)
     else:
-        info = path.lstat()
-        freed = info.st_blocks * 512 if info.st_nlink == 1 else 0
         path.unlink()
     fsync_folder(path.parent)
     return freed
+
+
+def rotate(path: Path, keep: int) -> None:
+    """Rename a log to `path.1`, older ones to `.2` and on, of which `keep` stay. Not synced: a log
+    is no promise."""
+    for n in range(keep, 0, -1):
+        older = path.with_name(f"{path.name}.{n}")
+        newer = path if n == 1 else path.with_name(f"{path.name}.{n - 1}")
+        if newer.exists():
+            newer.replace(older)
+
+
+def move_tree(source: Path, target: Path) -> None:
+    """Rename a folder or file to `target` (which must not exist) and sync both parents."""
+    rename_no_replace(source, target)
+    crash_point("move.renamed")
+    fsync_folder(target.parent)
+    fsync_folder(source.parent)
+
+
+def inodes(path: Path) -> list[tuple[int, int]]:
+    """(device, inode) of every regular file under `path`; [] where it is not there."""
+    found = []
+    for folder, _, names in os.walk(path):
+        for name in names:
+            info = (Path(folder) / name).lstat()
+            if stat.S_ISREG(info.st_mode):
+                found.append((info.st_dev, info.st_ino))
+    return found
+
+
+def freed_bytes(path: Path) -> int:
+    """Bytes that unlinking a file or tree would give back: those that no other name holds."""
+    if path.is_file() and not path.is_symlink():
+        places = [path]
+    else:
+        places = [Path(folder) / name for folder, _, names in os.walk(path) for name in names]
+    links: dict[tuple[int, int], list[int]] = {}
+    for place in places:
+        info = place.lstat()
+        entry = links.setdefault((info.st_dev, info.st_ino), [0, info.st_nlink, info.st_blocks])
+        entry[0] += 1
+    return sum(blocks * 512 for seen, named, blocks in links.values() if seen == named)
+
+
+def discard_beside(path: Path, root: Path) -> None:
+    """Remove a file or tree that lies directly in `root`, a folder outside of any store.
+
+    Raises ValueError for another place, OSError.
+    """
+    if path.parent != root or path.name in ("", ".", ".."):
+        raise ValueError(f"{path} is not in {root}")
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+        fsync_folder(root)
+    else:
+        remove_file(path)
 
 
 def free_bytes(path: Path) -> int:
@@ -252,5 +332,7 @@ def make_private(path: Path) -> None:
     copy = path.with_name(f".{path.name}.{os.getpid()}.part")
     remove_file(copy)
     copy_file(path, copy)
+    crash_point("private.copied")
     copy.replace(path)
+    crash_point("private.renamed")
     fsync_folder(path.parent)

@@ -68,3 +68,23 @@ class DataError(TrainctlError):
     """A file's content cannot train; `where` is file and line."""
 
     code = "data"
+
+
+class ProcessEnd(TrainctlError):
+    """The engine's process cannot go on, though its store is sound: a supervisor starts another.
+
+    `exit_code` tells it which end this was: 74 an I/O error, 75 a broken CUDA context, 70 a defect.
+    """
+
+    code = "process_end"
+
+    def __init__(
+        self, what: str, *, cause: str = "unknown", where: str = "", mend: str = ""
+    ) -> None:
+        super().__init__(what, where=where, mend=mend)
+        self.cause = cause
+        self.exit_code = {"I/O error": EXIT_IO, "CUDA error": EXIT_CUDA}.get(cause, EXIT_DEFECT)
+
+
+EXIT_DEFECT, EXIT_IO, EXIT_CUDA = 70, 74, 75
+"""Exit codes of a training process that wants to be started again."""

@@ -11,7 +11,7 @@ import orjson
 from queue_store import journal, queue, records
 from queue_store.database import State
 from queue_store.items import Item, ItemState, Priority
-from queue_store.transitions import move_state
+from queue_store.transitions import end_attempt, move_state
 
 S = ItemState
 ROLLED_BACK = "rolled back"
@@ -63,6 +63,8 @@ def _reconcile(state: State, progress: records.Progress, *, rolled_back: bool) -
     front: list[Item] = []
     for item in map(Item.of, touched):
         cursor, step = progress.cursors.get(item.id, (0, 0))
+        if item.state in (S.PREPARING, S.TRAINING):  # its engine died, and nobody recovered yet
+            end_attempt(state, item.id, "restart")
         if item.id in progress.finished:
             if item.state is not S.DONE:
                 text = f"{item.name} is part of the model"

@@ -73,6 +73,16 @@ class Home:
         return self.store / "quarantine"
 
     @property
+    def backups(self) -> Path:
+        """Copies of state.db, made while it is in use."""
+        return self.store / "backups"
+
+    @property
+    def reserve(self) -> Path:
+        """Disk set aside, dropped when it is full so that the database can still commit."""
+        return self.store / "reserve"
+
+    @property
     def tmp(self) -> Path:
         return self.store / "tmp"
 
@@ -119,6 +129,7 @@ class Home:
             self.versions,
             self.trash,
             self.quarantine,
+            self.backups,
             self.tmp,
             self.logs,
         ):

@@ -7,13 +7,17 @@ between the two) is adopted at the next start.
 
 from __future__ import annotations
 
+import errno
+import re
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote
 
 import orjson
 
-from queue_store import durable, journal, queue
+from queue_store import durable, journal, queue, trash
 from queue_store.database import State, now
 from queue_store.errors import DataError, NotFound, Refused
 from queue_store.items import Item, ItemState, Priority
@@ -22,14 +26,49 @@ from queue_store.rows import QuickCheck, badge, quick_check
 SIDECAR = ".meta.json"
 """Ending of the lineage sidecar that may come with a file; it is kept beside the file's bytes."""
 
+TRASH_DAYS = 7.0
+"""Days for which a removed item can come back, where no setting says otherwise."""
+
+_PLACE = re.compile(r"(\d{1,24})-([012])(?:\.(\d{1,15}))?-(.*)", re.DOTALL)
+_TAKEN = "inbox.taken"
+"""The last file that was copied in from another filesystem, and the item that it became."""
+
 _last_stamp = 0
 
 
-def _place(state: State, name: str, priority: Priority) -> Path:
-    """A new name in store/items that tells, without a row, what the file was called."""
+@dataclass(frozen=True)
+class Named:
+    """What the name of a file in store/items tells: `stamp` (nanoseconds) orders the files as they
+    came, `id` is None in names of before ids stood in them."""
+
+    stamp: int
+    priority: Priority
+    id: int | None
+    name: str
+
+
+def place_name(stamp: int, priority: Priority, item_id: int, name: str) -> str:
+    """The name in store/items that tells, without a row, which item it is and what it was called:
+    `{stamp}-{priority}.{id}-{quoted name}`. A dot, for older names have none before the dash."""
+    return f"{stamp}-{int(priority)}.{item_id}-{quote(name, safe=' +=@,')[:180]}"
+
+
+def read_name(file: str) -> Named:
+    """The reverse of `place_name`; whatever does not parse is called as its file is."""
+    match = _PLACE.fullmatch(file)
+    if match is None:
+        return Named(0, Priority.NORMAL, None, file)
+    number = int(match[3]) if match[3] else None
+    return Named(int(match[1]), Priority(int(match[2])), number or None, unquote(match[4]) or file)
+
+
+def _place(state: State, name: str, priority: Priority) -> tuple[int, Path]:
+    """The next item's id and its place in store/items. Inside the transaction of its row."""
     global _last_stamp
     _last_stamp = max(_last_stamp + 1, time.time_ns())
-    return state.home.items / f"{_last_stamp}-{int(priority)}-{quote(name, safe=' +=@,')[:180]}"
+    row = state.db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'items'").fetchone()
+    item_id = 1 if row is None else int(row[0]) + 1
+    return item_id, state.home.items / place_name(_last_stamp, priority, item_id, name)
 
 
 def add_file(
@@ -52,19 +91,37 @@ def add_file(
         raise NotFound("no such file", where=str(path))
     if not path.is_file() or (path.is_symlink() and take):
         raise Refused("not a regular file", where=str(path), mend="add .jsonl files")
+    try:
+        return _take_in(state, path, priority, name, source, take=take)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise Refused(
+            f"no room on the disk for {name}: it stays where it is",
+            where=str(state.home.store),
+            mend="free some, then add it again",
+        ) from None
+
+
+def _take_in(
+    state: State, path: Path, priority: Priority, name: str, source: str, *, take: bool
+) -> Item:
     durable.make_folder(state.home.items)
     # The name in store/items appears inside the transaction of its row, so that an engine that
     # starts right now and looks for files without a row cannot adopt it too. What takes long
     # (reading the file, copying it) is done before: nobody can write meanwhile.
     if take and path.lstat().st_dev == state.home.items.stat().st_dev:
-        check = _checked(path)
-        with state.transaction():
-            place = _place(state, name, priority)
-            durable.take_file(path, place)
-            durable.crash_point("intake.taken")
-            if sidecar_of(path).is_file() and not sidecar_of(path).is_symlink():
-                durable.take_file(sidecar_of(path), sidecar_of(place))
-            return _insert(state, place, name, priority, source, check)
+        try:
+            return _move_in(state, path, priority, name, source)
+        except OSError as error:
+            if error.errno != errno.EXDEV:  # a bind mount: the same device, and no renaming
+                raise
+    before = _mark(path) if take else None
+    taken = state.meta_get(_TAKEN)
+    if before is not None and taken is not None and taken["file"] == before:
+        # It is an item already: the process died before the file left the inbox.
+        _leave_inbox(state, path)
+        return queue.get(state, taken["item"])
     staging = durable.new_tmp(state.home, "add")
     try:
         try:
@@ -73,18 +130,45 @@ def add_file(
             raise Refused("not readable by this user", where=str(path), mend="chmod it") from None
         check = _checked(staging / "data")
         with state.transaction():
-            place = _place(state, name, priority)
+            item_id, place = _place(state, name, priority)
             durable.take_file(staging / "data", place)
             durable.crash_point("intake.copied")
             if sidecar_of(path).is_file():
                 durable.copy_file(sidecar_of(path), sidecar_of(place))
-            item = _insert(state, place, name, priority, source, check)
-        if take:  # from another filesystem
-            durable.remove_file(path)
-            durable.remove_file(sidecar_of(path))
+            item = _insert(state, item_id, place, name, priority, source, check)
+            if before is not None:
+                state.meta_set(_TAKEN, {"file": before, "item": item.id})
+        durable.crash_point("intake.across")
+        if take:
+            _leave_inbox(state, path)
         return item
     finally:
         durable.discard(staging, state.home)
+
+
+def _move_in(state: State, path: Path, priority: Priority, name: str, source: str) -> Item:
+    """Take a file of the same filesystem: its name moves. Raises OSError."""
+    check = _checked(path)
+    with state.transaction():
+        item_id, place = _place(state, name, priority)
+        durable.take_file(path, place)
+        durable.crash_point("intake.taken")
+        if sidecar_of(path).is_file() and not sidecar_of(path).is_symlink():
+            durable.take_file(sidecar_of(path), sidecar_of(place))
+        return _insert(state, item_id, place, name, priority, source, check)
+
+
+def _mark(path: Path) -> list[Any]:
+    """What tells a file from another one that is put in its place later."""
+    info = path.lstat()
+    return [as_text(str(path)), info.st_ino, info.st_size, info.st_mtime_ns]
+
+
+def _leave_inbox(state: State, path: Path) -> None:
+    """The bytes of a file of another filesystem are in the store, with their row: it goes."""
+    durable.remove_file(sidecar_of(path))
+    durable.remove_file(path)
+    durable.crash_point("intake.left")
 
 
 def sidecar_of(path: Path) -> Path:
@@ -107,6 +191,7 @@ def _checked(path: Path) -> QuickCheck | DataError:
 
 def _insert(
     state: State,
+    item_id: int,
     place: Path,
     name: str,
     priority: Priority,
@@ -124,11 +209,12 @@ def _insert(
         spec, lines, accepted, digest, error = "", 0, 0, "", str(check)
     with state.transaction() as db:
         to = ItemState.REJECTED if error else ItemState.QUEUED
-        cursor = db.execute(
-            "INSERT INTO items(name, digest, file, source, size, state, priority, position, spec,"
-            " lines, accepted, rejected, badge, reason, error, created, updated)"
-            " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+        db.execute(
+            "INSERT INTO items(id, name, digest, file, source, size, state, priority, position,"
+            " spec, lines, accepted, rejected, badge, reason, error, created, updated)"
+            " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (
+                item_id,
                 name,
                 digest,
                 place.name,
@@ -148,30 +234,49 @@ def _insert(
                 now(),
             ),
         )
-        item_id = int(cursor.lastrowid or 0)
         text = f"{name} rejected: {error}" if error else f"{name} queued: {accepted} rows"
         journal.record(state, f"item.{to.value}", text, item=item_id, data={"source": source})
         return queue.get(state, item_id)
 
 
 def adopt_orphans(state: State) -> list[Item]:
-    """Give a row to every file in store/items that has none. Called at the engine's start."""
+    """Give a row to every file in store/items that has none: the id that its name tells where
+    that is free, else the next one, and then a name that tells it. At the engine's start."""
     durable.make_folder(state.home.items)
     with state.transaction() as db:
         known = {row[0] for row in db.execute("SELECT file FROM items")}
-        adopted = []
-        for path in sorted(state.home.items.iterdir()):
-            if path.name in known or path.name.endswith(SIDECAR) or not path.is_file():
-                continue
-            _, _, rest = path.name.partition("-")
-            number, _, quoted = rest.partition("-")
-            priority = Priority(int(number)) if number in {"0", "1", "2"} else Priority.NORMAL
-            called = unquote(quoted) or path.name
-            adopted.append(_insert(state, path, called, priority, "recovered", _checked(path)))
-        return adopted
+        found = [
+            (read_name(path.name), path)
+            for path in state.home.items.iterdir()
+            if path.name not in known and not path.name.endswith(SIDECAR) and path.is_file()
+        ]
+        return [
+            adopt(state, path, told.id) for told, path in sorted(found, key=lambda f: f[0].stamp)
+        ]
 
 
-def remove(state: State, item_id: int) -> Item:
+def adopt(state: State, path: Path, wanted: int | None) -> Item:
+    """A row for a file of store/items, as item `wanted` where that id is free. Inside a
+    transaction. A file whose name tells another id is renamed, its sidecar with it."""
+    told = read_name(path.name)
+    taken = "SELECT 1 FROM items WHERE id = ?"
+    if wanted is None or state.db.execute(taken, (wanted,)).fetchone():
+        wanted, _ = _place(state, told.name, told.priority)
+    if told.id != wanted:
+        stamp = told.stamp or time.time_ns()
+        place = path.with_name(place_name(stamp, told.priority, wanted, told.name))
+        # The sidecar first: a file that has its new name already is found with it.
+        if sidecar_of(path).is_file():
+            durable.take_file(sidecar_of(path), sidecar_of(place))
+        durable.crash_point("adopt.sidecar")
+        durable.take_file(path, place)
+        durable.crash_point("adopt.renamed")
+        path = place
+    check = _checked(path)
+    return _insert(state, wanted, path, told.name, told.priority, "recovered", check)
+
+
+def remove(state: State, item_id: int, days: float = TRASH_DAYS) -> Item:
     """Take an item that has not trained out of the queue; its file goes to the trash folder.
 
     Raises Refused for one that trains or has trained.
@@ -188,17 +293,82 @@ def remove(state: State, item_id: int) -> Item:
             raise Refused(
                 f"item {item.id} ({item.name}) has trained: its file is part of the model's history"
             )
+        tries = [dict(r) for r in db.execute("SELECT * FROM attempts WHERE item = ?", (item_id,))]
+        row = dict(db.execute("SELECT * FROM items WHERE id = ?", (item_id,)).fetchone())
+        durable.make_folder(state.home.trash)
+        place = trash.free_place(state, item.file)
+        trash.insert(
+            state,
+            "item",
+            item.name,
+            place,
+            {"item": row, "attempts": tries},
+            why="removed from the queue",
+            size_bytes=item.size,
+            days=days,
+        )
         db.execute("DELETE FROM attempts WHERE item = ?", (item_id,))
         db.execute("DELETE FROM items WHERE id = ?", (item_id,))
         text = f"{item.name} removed; its file is in the trash"
         journal.record(state, "item.removed", text, item=item_id, data={"file": item.file})
-        durable.make_folder(state.home.trash)
-        source = state.home.items / item.file
-        if source.exists():
-            durable.take_file(source, state.home.trash / item.file)
-        if sidecar_of(source).exists():
-            durable.take_file(sidecar_of(source), sidecar_of(state.home.trash / item.file))
+        _move(state.home.items / item.file, state.home.trash / place)
+        durable.crash_point("remove.moved")
         return item
+
+
+def untrash(state: State, thrown: trash.Trashed) -> Item:
+    """Bring a removed item back: its file, its row under its own number, its attempts."""
+    with state.transaction() as db:
+        row = thrown.row["item"]
+        item_id = int(row["id"])
+        target = state.home.items / row["file"]
+        db.execute(
+            f"INSERT INTO items({', '.join(row)}) VALUES({', '.join('?' * len(row))})",
+            tuple(row.values()),
+        )
+        for attempt in thrown.row["attempts"]:
+            db.execute("INSERT INTO attempts VALUES(?,?,?,?,?,?)", tuple(attempt.values()))
+        trash.forget(state, thrown)
+        text = f"{thrown.name} is back from the trash"
+        journal.record(state, "item.restored", text, item=item_id)
+        _move(thrown.folder(state), target)
+        durable.crash_point("untrash.item_moved")
+        return queue.get(state, item_id)
+
+
+def recover_files(state: State) -> list[str]:
+    """After a kill between the move of an item's file and its transaction: the file goes where
+    the rows say. Under the home's lock, before `adopt_orphans`. Idempotent."""
+    told = []
+    for row in state.db.execute("SELECT file, name FROM items").fetchall():
+        place, away = state.home.items / row["file"], state.home.trash / row["file"]
+        if place.exists() and sidecar_of(away).exists() and not sidecar_of(place).exists():
+            # Killed between the two moves: the sidecar goes first.
+            durable.move_tree(sidecar_of(away), sidecar_of(place))
+            told.append(f"{row['name']}: its sidecar is back, its removal did not happen")
+        if not place.exists() and away.exists():
+            _move(away, place)
+            told.append(f"{row['name']}: its file is back, its removal did not happen")
+    for thrown in trash.listed(state):
+        if thrown.kind != "item":
+            continue
+        place = state.home.items / thrown.row["item"]["file"]
+        if thrown.folder(state).exists():
+            if sidecar_of(place).exists() and not sidecar_of(thrown.folder(state)).exists():
+                durable.move_tree(sidecar_of(place), sidecar_of(thrown.folder(state)))
+                told.append(f"{thrown.name}: its sidecar is in the trash, as the file is")
+            continue
+        if place.exists():
+            _move(place, thrown.folder(state))
+            told.append(f"{thrown.name}: its file is in the trash, its return did not happen")
+    return told
+
+
+def _move(source: Path, target: Path) -> None:
+    """An item's file and its sidecar, to another folder of the store."""
+    if sidecar_of(source).exists() and not sidecar_of(target).exists():
+        durable.move_tree(sidecar_of(source), sidecar_of(target))
+    durable.take_file(source, target)
 
 
 def _trained(state: State, item: Item) -> bool:

@@ -71,13 +71,16 @@ class EngineLock:
             raise _refusal(home, read_holder(home))
         return cls(home, fd)
 
-    def describe(self, mode: str, pid: int | None = None) -> None:
-        """Write who holds the lock: `pid` (this process), mode, time and host."""
+    def describe(
+        self, mode: str, pid: int | None = None, supervisor_pid: int | None = None
+    ) -> None:
+        """Write who holds the lock: `pid` (this process), mode, time, host, and who supervises."""
         content = {
             "pid": os.getpid() if pid is None else pid,
             "mode": mode,
             "started": now(),
             "host": socket.gethostname(),
+            "supervisor_pid": supervisor_pid,
         }
         data = json.dumps(content).encode() + b"\n"
         # In place, for the lock is on this inode. Written before it is cut to length: a reader
@@ -137,6 +140,7 @@ def read_holder(home: Home) -> dict[str, Any]:
             text = file.read(_CONTENT_LIMIT).decode()
         content, _ = json.JSONDecoder().raw_decode(text)
         answer.update({key: content[key] for key in answer})
+        answer["supervisor_pid"] = content.get("supervisor_pid")
     except (OSError, ValueError, KeyError, TypeError):
         return answer
     return answer

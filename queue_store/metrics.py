@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 
-from queue_store.database import now, open_metrics
+from queue_store.database import disk_error, make_room, now, open_metrics
 from queue_store.home import Home
 
 VAL_LOSS = "val_loss"
@@ -89,6 +90,7 @@ class Metrics:
     """The engine's writer. One thread only."""
 
     def __init__(self, home: Home) -> None:
+        self.home = home
         self.db: sqlite3.Connection = open_metrics(home)
         self._steps: list[tuple[object, ...]] = []
 
@@ -119,18 +121,34 @@ class Metrics:
         return len(self._steps)
 
     def flush(self) -> None:
-        """Write and sync what is pending."""
+        """Write and sync what is pending. Raises OSError: then it stays pending."""
         if not self._steps:
             return
-        rows, self._steps = self._steps, []
-        self.db.execute("BEGIN IMMEDIATE")
-        self.db.executemany(
-            "INSERT INTO steps(run, branch, step, item, cursor_from, cursor_to, loss,"
-            " learning_rate, grad_norm, tokens, seconds, memory, time)"
-            " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?)",
-            rows,
-        )
-        self.db.execute("COMMIT")
+        # Kept until they are written: a disk that is full now may have room at the next flush.
+        with self._transaction():
+            self.db.executemany(
+                "INSERT INTO steps(run, branch, step, item, cursor_from, cursor_to, loss,"
+                " learning_rate, grad_norm, tokens, seconds, memory, time)"
+                " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                self._steps,
+            )
+        self._steps = []
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All or nothing. Raises OSError where the disk is full or fails."""
+        make_room(self.home)
+        try:
+            self.db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self.db.execute("COMMIT")
+            except BaseException:
+                if self.db.in_transaction:
+                    self.db.execute("ROLLBACK")
+                raise
+        except sqlite3.OperationalError as error:
+            raise disk_error(error, self.home.metrics_db) from error
 
     def add_validations(self, run: int, tick: Sequence[Validation]) -> float | None:
         """Write a tick's rows, one a set, and the one figure of the tick beside them, which is
@@ -145,43 +163,40 @@ class Metrics:
         loss = sum(v.loss * v.tokens for v in fixed) / tokens
         first = fixed[0]
         whole = Validation(first.branch, first.step, VAL_LOSS, loss, tokens, 0.0)
-        self.db.execute("BEGIN IMMEDIATE")
-        self.db.executemany(
-            "INSERT INTO validations(run, branch, step, name, loss, tokens, seconds, time)"
-            " VALUES(?,?,?,?,?,?,?,?)",
-            [
-                (run, v.branch, v.step, v.name, _number(v.loss), v.tokens, v.seconds, now())
-                for v in (*tick, whole)
-            ],
-        )
-        self.db.execute("COMMIT")
+        with self._transaction():
+            self.db.executemany(
+                "INSERT INTO validations(run, branch, step, name, loss, tokens, seconds, time)"
+                " VALUES(?,?,?,?,?,?,?,?)",
+                [
+                    (run, v.branch, v.step, v.name, _number(v.loss), v.tokens, v.seconds, now())
+                    for v in (*tick, whole)
+                ],
+            )
         return loss
 
     def set_examples(self, examples: Sequence[Example]) -> None:
         """Make the fixed examples known (those of before stay, for their history)."""
-        self.db.execute("BEGIN IMMEDIATE")
-        self.db.executemany(
-            "INSERT INTO examples VALUES(?,?,?,?,?,?,?) ON CONFLICT(id) DO UPDATE"
-            " SET position = excluded.position, set_name = excluded.set_name",
-            [astuple(e) for e in examples],
-        )
-        self.db.execute("COMMIT")
+        with self._transaction():
+            self.db.executemany(
+                "INSERT INTO examples VALUES(?,?,?,?,?,?,?) ON CONFLICT(id) DO UPDATE"
+                " SET position = excluded.position, set_name = excluded.set_name",
+                [astuple(e) for e in examples],
+            )
 
     def add_samples(self, run: int, samples: Iterable[Sample]) -> None:
         """Write a sample tick's rows in one transaction."""
-        self.db.execute("BEGIN IMMEDIATE")
-        self.db.executemany(
-            "INSERT INTO samples(run, branch, step, example, answer, exact, similarity, tokens,"
-            " seconds, time) VALUES(?,?,?,?,?,?,?,?,?,?)",
-            [
-                (
-                    *(run, s.branch, s.step, s.example, s.answer, int(s.exact), s.similarity),
-                    *(s.tokens, s.seconds, now()),
-                )
-                for s in samples
-            ],
-        )
-        self.db.execute("COMMIT")
+        with self._transaction():
+            self.db.executemany(
+                "INSERT INTO samples(run, branch, step, example, answer, exact, similarity, tokens,"
+                " seconds, time) VALUES(?,?,?,?,?,?,?,?,?,?)",
+                [
+                    (
+                        *(run, s.branch, s.step, s.example, s.answer, int(s.exact), s.similarity),
+                        *(s.tokens, s.seconds, now()),
+                    )
+                    for s in samples
+                ],
+            )
 
     def highest_cursor(self, item: int) -> int:
         """The highest cursor that an item ever reached, on any line; 0 if it never stepped."""

@@ -7,7 +7,7 @@ was saved in a run. Together they form the line of the head: what is not on it w
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import orjson
@@ -171,13 +171,18 @@ def insert_checkpoint(
     learning_rate: float | None = None,
     manifest_digest: str = "",
     weights_digest: str = "",
+    id: int | None = None,
+    deleted: float | None = None,
 ) -> int:
-    """A checkpoint's row; its folder is complete and synced before this is called."""
+    """A checkpoint's row; its folder is complete and synced before this is called. Only a rebuild
+    gives an `id`, and rows of checkpoints that are gone (`deleted`)."""
     row = state.db.execute(
-        "INSERT INTO checkpoints(name, kind, branch, step, run, parent, item, cursor, progress,"
-        " created, size_bytes, loss, val_loss, learning_rate, manifest_digest, weights_digest)"
-        " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+        "INSERT INTO checkpoints(id, deleted, name, kind, branch, step, run, parent, item, cursor,"
+        " progress, created, size_bytes, loss, val_loss, learning_rate, manifest_digest,"
+        " weights_digest) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
         (
+            id,
+            deleted,
             name,
             kind,
             branch,
@@ -242,16 +247,21 @@ def commit_checkpoint(
     manifest_digest: str,
     weights_digest: str,
     seconds: float = 0.0,
+    stall: float | None = None,
+    trained: Collection[int] | None = None,
 ) -> Checkpoint:
     """One transaction: the checkpoint's row, every item's cursor, trained -> done, head, event.
 
-    `cursors` are those of all items with trained rows that are not finished.
+    `cursors` are those of all items with trained rows that are not finished, `trained` the items
+    whose last row is in it (None: all that are trained now), both of the moment at which the
+    state was captured: what trained while it was written is not in it. `seconds` from capture to
+    here, `stall` those of them in which no step was done.
     """
     with state.transaction() as db:
         before = head(state)
-        trained = queue.items(state, S.TRAINED)
+        whole = [i for i in queue.items(state, S.TRAINED) if trained is None or i.id in trained]
         done = {row[0] for row in db.execute("SELECT id FROM items WHERE state = 'done'")}
-        finished = frozenset(done | {i.id for i in trained})
+        finished = frozenset(done | {i.id for i in whole})
         unfinished = {k: v for k, v in cursors.items() if k not in finished and v[0]}
         progress = Progress(unfinished, finished)
         cursor = cursors.get(item, (0, 0))[0] if item is not None else 0
@@ -275,7 +285,7 @@ def commit_checkpoint(
         )
         for item_id, (at, at_step) in cursors.items():
             db.execute("UPDATE items SET cursor = ?, step = ? WHERE id = ?", (at, at_step, item_id))
-        for one in trained:
+        for one in whole:
             move_state(
                 state,
                 one.id,
@@ -288,15 +298,20 @@ def commit_checkpoint(
         journal.record(
             state,
             "checkpoint",
-            f"checkpoint {name}, {size_bytes / 1e6:.1f} MB in {seconds:.2f} s",
+            _told(name, size_bytes, seconds, stall),
             item=item,
             branch=branch,
             step=step,
-            data={"checkpoint": row, "bytes": size_bytes, "seconds": seconds},
+            data={"checkpoint": row, "bytes": size_bytes, "seconds": seconds, "stall": stall},
         )
         durable.crash_point("checkpoint.before_commit")
     durable.crash_point("checkpoint.committed")
     return checkpoint(state, row)
+
+
+def _told(name: str, size_bytes: int, seconds: float, stall: float | None) -> str:
+    text = f"checkpoint {name}, {size_bytes / 1e6:.1f} MB in {seconds:.2f} s"
+    return text if stall is None else f"{text}, training stood for {stall:.2f} s"
 
 
 def mark_deleted(state: State, checkpoint_id: int, why: str) -> None:

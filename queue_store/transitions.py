@@ -13,12 +13,10 @@ import orjson
 from queue_store import journal, queue
 from queue_store.database import State, now
 from queue_store.errors import Refused
+from queue_store.failures import TRANSIENT
 from queue_store.items import ALLOWED, Item, ItemState
 
 S = ItemState
-TRANSIENT_CAUSES = frozenset({"out of memory", "CUDA error", "I/O error", "killed"})
-"""Failures that may not come again: tried `queue.max_attempts` times, with backoff."""
-
 MAX_CRASHES = 3
 """Crashes without a step beyond the item's highest ever, after which the item fails."""
 
@@ -138,8 +136,8 @@ def fail(state: State, item_id: int, cause: str, error: str, max_attempts: int) 
     with state.transaction():
         end_attempt(state, item_id, cause, error)
         item = queue.get(state, item_id)
-        failures = sum(a.cause in TRANSIENT_CAUSES for a in queue.attempts(state, item_id))
-        if cause in TRANSIENT_CAUSES and failures < max_attempts:
+        failures = sum(a.cause in TRANSIENT for a in queue.attempts(state, item_id))
+        if cause in TRANSIENT and failures < max_attempts:
             wait = backoff(failures)
             text = f"{item.name}: {cause}, try {failures} of {max_attempts}, again in {wait:.0f} s"
             return move_state(
@@ -206,17 +204,21 @@ def retry(state: State, item_id: int) -> Item:
         )
 
 
-def crashed(state: State, item_id: int, highest: int) -> Item:
-    """The process died while the item trained (`highest`: the highest cursor it ever reached).
+def crashed(
+    state: State, item_id: int, highest: int, cause: str = "restart", error: str = ""
+) -> Item:
+    """The process died while it had the item (`highest`: the highest cursor it ever reached);
+    `cause` and `error` are what its supervisor found out.
 
     Burns no attempt; three crashes without a row beyond that cursor fail it.
     """
     with state.transaction():
         item = queue.get(state, item_id)
         crashes = item.crashes + 1 if highest <= item.crashed_at else 1
-        end_attempt(state, item_id, "restart")
+        end_attempt(state, item_id, cause, error)
         if crashes >= MAX_CRASHES:
-            error = f"{crashes} crashes without a step beyond row {highest}"
+            last = f"; the last one: {cause}" if cause != "restart" else ""
+            error = f"{crashes} crashes without a step beyond row {highest}{last}"
             return move_state(
                 state,
                 item_id,
@@ -227,7 +229,7 @@ def crashed(state: State, item_id: int, highest: int) -> Item:
                 crashes=crashes,
                 crashed_at=highest,
             )
-        text = f"{item.name} recovered after the engine died"
+        text = f"{item.name} recovered after the engine died ({cause})"
         return move_state(
             state,
             item_id,
