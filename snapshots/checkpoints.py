@@ -18,21 +18,21 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from queue_store import durable, records
-from queue_store.database import State, now
+from queue_store.database import CommitUnknown, State, now
 from queue_store.errors import NotFound, Refused, VerificationFailed
 from queue_store.home import Home
 from queue_store.records import Checkpoint
-from snapshots import manifest
+from snapshots import ledger_line, manifest
 from snapshots.digest import file_digests, weights_digest
 
 LEDGER = ".ledger.json"
-LEDGER_VERSION = 2
+LEDGER_VERSION = 3
 MARGIN = 64 << 20
 """Bytes that stay free beside a checkpoint, for the databases and their logs."""
 
@@ -46,7 +46,8 @@ class Ledger:
     what `upkeep.recover` needs to finish a commit that a kill cut off.
 
     `item_cursor` is the cursor of `item`, `cursors` {item id: [cursor in rows, step]} those of
-    all unfinished items, `rows` how many rows this branch has trained. Other names as in the
+    all unfinished items, `rows` how many rows this branch has trained; `finished`, `frozen` and
+    `line` are those of ledger_line, empty in ledgers of before version 3. Other names as in the
     checkpoint's row and in older ledgers.
     """
 
@@ -71,7 +72,13 @@ class Ledger:
     weights_digest: str
     files: dict[str, dict[str, Any]]
     created_by: str
+    finished: str = ""
+    frozen: dict[str, dict[str, Any]] = field(default_factory=dict)
+    line: list[list[int]] = field(default_factory=list)
     ledger_version: int = LEDGER_VERSION
+    trained: list[int] | None = None
+    """Items whose last row is in this checkpoint and that it makes done; None in ledgers of
+    before: all that were trained."""
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self), indent=1, sort_keys=True).encode() + b"\n"
@@ -121,7 +128,8 @@ def free_name(state: State, step: int, checkpoint_id: int) -> str:
 
 
 class CheckpointWriter:
-    """Writes one checkpoint. The engine's thread only; the home's lock is held.
+    """Writes one checkpoint. Made, drafted and registered on the engine's thread, with the home's
+    lock held; between the two `publish` may run on another thread, beside training.
 
     `needed`: estimate of its size in bytes; by default the size of the newest one.
     Raises Refused where that does not fit on the disk, before anything is written.
@@ -132,6 +140,7 @@ class CheckpointWriter:
         self._home = state.home
         self._needed = needed if needed is not None else _newest_size(state)
         self._started = time.monotonic()
+        self._target: Path | None = None
         self._done = False
         self.folder: Path
 
@@ -141,10 +150,17 @@ class CheckpointWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._done:
-            durable.discard(self.folder, self._home)
+        self.discard()
 
-    def commit(
+    def discard(self) -> None:
+        """Remove what was written, unless it is registered. Idempotent, on any thread."""
+        if self._done:
+            return
+        self._done = True
+        renamed = self._target is not None and not self.folder.exists()
+        durable.discard(self._target if renamed and self._target else self.folder, self._home)
+
+    def draft(
         self,
         *,
         branch: int,
@@ -155,25 +171,22 @@ class CheckpointWriter:
         loss: float | None,
         val_loss: float | None,
         learning_rate: float | None,
+        trained: list[int] | None = None,
         file: str = "",
         rows: int = 0,
-    ) -> Checkpoint:
-        """Make what is in `folder` the head. `cursors` as in records.commit_checkpoint; `file`
-        the current item's name, `rows` trained on this branch so far.
+    ) -> Ledger:
+        """The ledger of the state as it stands at this moment; the files are not known yet.
 
-        Raises OSError, sqlite3.Error, TrainctlError: then the old head stands and nothing of
-        the new one is left.
+        `cursors` and `trained` as in records.commit_checkpoint; `file` the current item's name,
+        `rows` trained on this branch so far. Until it is registered or discarded the head must
+        not move and no other checkpoint may get a row: name, id and parent are taken here.
         """
-        durable.crash_point("checkpoint.written")
-        digests, sizes, weights = sync_and_digest(self.folder)
-        durable.crash_point("checkpoint.hashed")
         before = records.head(self._state)
         checkpoint_id = records.next_checkpoint_id(self._state)
-        name = free_name(self._state, step, checkpoint_id)
-        ledger = Ledger(
+        return Ledger(
             id=checkpoint_id,
             kind="saved",
-            canonical_name=name,
+            canonical_name=free_name(self._state, step, checkpoint_id),
             timestamp=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             branch=branch,
             step=step,
@@ -187,27 +200,67 @@ class CheckpointWriter:
             learning_rate=learning_rate,
             training_file=file,
             total_examples_trained=rows,
+            size_bytes=0,
+            has_optimizer=False,
+            weights_digest="",
+            files={},
+            created_by=made_by(),
+            trained=trained,
+            **ledger_line.of_save(self._state, cursors, run, trained),
+        )
+
+    def publish(self, draft: Ledger) -> tuple[Ledger, manifest.Manifest]:
+        """Digest, sync and seal what is in `folder` and give it its name. Uses no database, so
+        that any thread may do it. Raises OSError: then discard."""
+        durable.crash_point("checkpoint.written")
+        digests, sizes, weights = sync_and_digest(self.folder)
+        durable.crash_point("checkpoint.hashed")
+        ledger = replace(
+            draft,
             size_bytes=sum(sizes.values()),
             has_optimizer=any(name.startswith("optimizer") for name in sizes),
             weights_digest=weights,
             files={n: {"size": sizes[n], "blake3": digests[n]} for n in sizes},
-            created_by=made_by(),
         )
         sealed = seal(self.folder, ledger, digests)
-        target = self._home.checkpoints / name
-        durable.publish(self.folder, target, synced=[*sizes, LEDGER, manifest.MANIFEST])
+        self._target = self._home.checkpoints / ledger.canonical_name
+        durable.publish(self.folder, self._target, synced=[*sizes, LEDGER, manifest.MANIFEST])
+        return ledger, sealed
+
+    def register(
+        self, ledger: Ledger, sealed: manifest.Manifest, *, stall: float | None = None
+    ) -> Checkpoint:
+        """Make what was published the head. Raises sqlite3.Error, TrainctlError: then nothing of
+        it is left; and CommitUnknown, which leaves its files for the next start to judge."""
+        seconds = time.monotonic() - self._started
         try:
-            found = register(self._state, ledger, sealed, seconds=time.monotonic() - self._started)
-        except BaseException:
-            durable.discard(target, self._home)
-            raise
-        finally:
+            found = register(self._state, ledger, sealed, seconds=seconds, stall=stall)
+        except CommitUnknown:
             self._done = True
+            raise
+        except BaseException:
+            self.discard()
+            raise
+        self._done = True
         return found
+
+    def commit(self, **moment: Any) -> Checkpoint:
+        """Make what is in `folder` the head: draft (which takes `moment`), publish, register.
+
+        Raises OSError, sqlite3.Error, TrainctlError: then the old head stands and nothing of
+        the new one is left.
+        """
+        ledger, sealed = self.publish(self.draft(**moment))
+        return self.register(ledger, sealed)
 
 
 def register(
-    state: State, ledger: Ledger, sealed: manifest.Manifest, *, seconds: float = 0.0
+    state: State,
+    ledger: Ledger,
+    sealed: manifest.Manifest,
+    *,
+    seconds: float = 0.0,
+    stall: float | None = None,
 ) -> Checkpoint:
     """The one transaction that makes a published checkpoint the head."""
     return records.commit_checkpoint(
@@ -225,6 +278,8 @@ def register(
         manifest_digest=sealed.digest,
         weights_digest=sealed.weights_digest,
         seconds=seconds,
+        stall=stall,
+        trained=ledger.trained,
     )
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -56,8 +56,10 @@ class Tensor:
     size: int
 
 
-def file_digest(path: Path, *, from_medium: bool = False) -> str:
-    """BLAKE3 of a file's bytes, 64 hex digits.
+def file_digest(
+    path: Path, *, from_medium: bool = False, seen: Callable[[int], None] | None = None
+) -> str:
+    """BLAKE3 of a file's bytes, 64 hex digits. `seen` hears how many bytes each block had.
 
     `from_medium` writes out and drops the file's pages first, so that what is read comes from
     the disk: a byte that rotted there passes a read from the page cache.
@@ -67,7 +69,7 @@ def file_digest(path: Path, *, from_medium: bool = False) -> str:
         if from_medium:
             drop_pages(file)
         hasher = blake3()
-        _feed(hasher, file, None)
+        _feed(hasher, file, None, seen)
     return hasher.hexdigest()
 
 
@@ -192,7 +194,9 @@ def _tensor_digest(tensor: Tensor) -> bytes:
     return hasher.digest()
 
 
-def _feed(hasher: Any, file: BinaryIO, size: int | None) -> None:
+def _feed(
+    hasher: Any, file: BinaryIO, size: int | None, seen: Callable[[int], None] | None = None
+) -> None:
     """Hash `size` bytes from the file's position on, or all there are.
 
     The next block is read while this one is hashed: alone, neither would keep the disk busy.
@@ -204,6 +208,8 @@ def _feed(hasher: Any, file: BinaryIO, size: int | None) -> None:
         count = _fill(file, data, left)
         hasher.update(data[:count])
         left -= count
+        if seen is not None:
+            seen(count)
     else:
         buffers = [memoryview(bytearray(BLOCK)) for _ in range(2)]
         with ThreadPoolExecutor(1, thread_name_prefix="read") as pool:
@@ -214,6 +220,8 @@ def _feed(hasher: Any, file: BinaryIO, size: int | None) -> None:
                 buffers.reverse()
                 coming = pool.submit(_fill, file, buffers[0], left)
                 hasher.update(block)
+                if seen is not None:
+                    seen(count)
     if left:
         raise VerificationFailed(f"the file ends {left} bytes early", where=str(file.name))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -145,14 +145,19 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def check(
-    folder: Path, *, deep: bool = True, from_medium: bool = False, expected: str | None = None
+    folder: Path,
+    *,
+    deep: bool = True,
+    from_medium: bool = False,
+    expected: str | None = None,
+    seen: Callable[[int], None] | None = None,
 ) -> list[Problem]:
     """How the folder differs from its manifest; an empty list means that it is complete.
 
     Shallow compares names and sizes. `deep` reads every byte (which the weights' digest follows
     from, so it is not computed again); `from_medium` reads from the disk and not from the page
-    cache. `expected` is the digest of the manifest that the database recorded. Raises nothing
-    for damage.
+    cache. `expected` is the digest of the manifest that the database recorded; `seen` hears of
+    every block of bytes read. Raises nothing for damage.
     """
     try:
         manifest = read_manifest(folder)
@@ -166,10 +171,28 @@ def check(
         if name not in listed:
             problems.append(Problem("extra", name, f"{name} is not in the manifest"))
     for entry in manifest.files:
-        problem = _check_file(folder / entry.name, entry, deep, from_medium)
+        problem = _check_file(folder / entry.name, entry, deep, from_medium, seen)
         if problem:
             problems.append(problem)
     return problems
+
+
+def seen_now(folder: Path) -> str:
+    """Which files lie in the folder now, as 64 hex digits: of every one its name, inode, size and
+    the time of its last write. The same again later means that none was written or exchanged.
+
+    The inode's change time is left out: it moves with every link that is made or taken away, so
+    with each snapshot and each removed checkpoint, while the bytes stay. Raises nothing: what is
+    not there, or cannot be looked at, gives another value.
+    """
+    found = []
+    try:
+        for name in [*file_names(folder), MANIFEST]:
+            info = (folder / name).lstat()
+            found.append([name, info.st_ino, info.st_size, info.st_mtime_ns])
+    except OSError as error:
+        found.append([str(error), 0, 0, 0])
+    return blake3(json.dumps(found).encode()).hexdigest()
 
 
 def refuse(problems: list[Problem], folder: Path, mend: str) -> None:
@@ -179,13 +202,19 @@ def refuse(problems: list[Problem], folder: Path, mend: str) -> None:
         raise VerificationFailed(problems[0].text + more, where=str(folder), mend=mend)
 
 
-def _check_file(path: Path, entry: FileEntry, deep: bool, from_medium: bool) -> Problem | None:
+def _check_file(
+    path: Path,
+    entry: FileEntry,
+    deep: bool,
+    from_medium: bool,
+    seen: Callable[[int], None] | None,
+) -> Problem | None:
     try:
         size = path.lstat().st_size
         if size != entry.size:
             text = f"{entry.name} has {size:,} bytes, not {entry.size:,}"
             return Problem("size", entry.name, text)
-        if deep and file_digest(path, from_medium=from_medium) != entry.blake3:
+        if deep and file_digest(path, from_medium=from_medium, seen=seen) != entry.blake3:
             return Problem("digest", entry.name, f"{entry.name} differs from what was written")
     except FileNotFoundError:
         return Problem("missing", entry.name, f"{entry.name} is missing")

@@ -1,14 +1,17 @@
 """Rollback and restore: stand on a version again, without losing the state that one leaves.
 
 `plan` says what would be lost; `apply` does it, if nothing that the plan was shown for changed:
-what is current becomes a verified version, the target is verified, its files become a new
-checkpoint by hard links, and one transaction moves the head and starts a branch.
+the target is verified (unless it was within a day, and its files are untouched), what is current
+becomes a version, the target's files become a new checkpoint by hard links, and one transaction
+moves the head and starts a branch. The version of what is left is verified afterwards, by the
+caller: its bytes were digested while they were written.
 Works without an engine; whoever calls holds the home's lock. Must never delete, overwrite or
 load anything: what was is still there, under its own name.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,13 +20,13 @@ from typing import Any
 from blake3 import blake3
 
 from queue_store import durable, journal, queue, records
-from queue_store.database import State, now, open_metrics
+from queue_store.database import CommitUnknown, State, now, open_metrics
 from queue_store.errors import NotFound, Refused
 from queue_store.head import ROLLED_BACK, move_head
 from queue_store.records import Checkpoint, Head, Progress
-from snapshots import manifest, versions
+from snapshots import ledger_line, manifest, versions
 from snapshots.checkpoints import LEDGER, Ledger, free_name, line, made_by, seal
-from snapshots.versions import BASE, INFO, WEIGHTS, Version, version_folder
+from snapshots.versions import BASE, DELETING, INFO, WEIGHTS, Version, version_folder
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class RollbackPlan:
 
 @dataclass(frozen=True)
 class RolledBack:
-    """What a rollback did: the version that holds the state it left, and the new head."""
+    """What a rollback did: the version that holds the state it left (not read back yet), and the
+    new head."""
 
     saved: Version
     head: Head
@@ -70,7 +74,7 @@ def plan(
     head = _head(state)
     step = head.checkpoint.step if live_step is None else live_step
     target = _default(state, head, step) if version is None else versions.get(state, version)
-    _usable(target)
+    _usable(state, target)
     then = records.checkpoint(state, target.checkpoint)
     lost = _lost_steps(state, target, live_step is not None)
     return RollbackPlan(
@@ -101,7 +105,7 @@ def token(state: State, target: Version) -> str:
 def check(state: State, made: RollbackPlan) -> Version:
     """The target of a plan that still holds. Raises Refused for a stale one, NotFound."""
     target = versions.get(state, made.version)
-    _usable(target)
+    _usable(state, target)
     if token(state, target) != made.token:
         raise Refused(
             "the rollback was planned for another state: head or versions changed since",
@@ -112,15 +116,20 @@ def check(state: State, made: RollbackPlan) -> Version:
 
 def apply(state: State, made: RollbackPlan) -> RolledBack:
     """Do what the plan says. The head holds the present state (a running engine saves first).
+    Reads no version that `versions.untouched` vouches for; whoever calls verifies `saved`.
 
-    Raises Refused (stale), VerificationFailed (the target or the present state is damaged: then
-    nothing changed, but a version of the present state may have been made), OSError.
+    Raises Refused (stale), VerificationFailed (the target is damaged, then nothing changed; or
+    files of the present state are missing or cut), OSError.
     """
     target = check(state, made)
     # A damaged target must be known before anything else happens.
-    target = versions.verify(state, target.name)
+    if not versions.untouched(state, target):
+        target = versions.verify(state, target.name)
     saved = versions.create(
-        state, description=f"before rollback to {target.name}", kind="before_rollback"
+        state,
+        description=f"before rollback to {target.name}",
+        kind="before_rollback",
+        verified=False,
     )
     durable.crash_point("rollback.saved")
     then = records.checkpoint(state, target.checkpoint)
@@ -130,6 +139,8 @@ def apply(state: State, made: RollbackPlan) -> RolledBack:
     ledger, sealed = _materialise(state, target, then)
     try:
         head = _move(state, target, then, ledger, sealed)
+    except CommitUnknown:
+        raise  # the head may stand on it: the next start judges
     except BaseException:
         durable.discard(state.home.checkpoints / ledger.canonical_name, state.home)
         raise
@@ -214,6 +225,7 @@ def _materialise(
         weights_digest=target.weights_digest,
         files={entry.name: {"size": entry.size, "blake3": entry.blake3} for entry in entries},
         created_by=made_by(),
+        **ledger_line.of_checkpoint(state, then),
     )
     digests = {entry.name: entry.blake3 for entry in entries}
     tmp = durable.new_tmp(home, "rollback")
@@ -248,17 +260,42 @@ def _default(state: State, head: Head, step: int) -> Version:
     )
 
 
-def _usable(target: Version) -> None:
+def _usable(state: State, target: Version) -> None:
     if target.scope == WEIGHTS:
         raise Refused(
             f"{target.name} holds weights only, without optimizer and cursors: "
             "training cannot go on from it",
             mend="roll back to a whole version, or start a home with its folder as model.base",
         )
+    if target.state == DELETING:
+        raise Refused(
+            f"{target.name} is on its way to the trash", mend="trainctl trash restores it"
+        )
     if target.state == "corrupt":
         raise Refused(
             f"{target.name} is damaged", mend="use another version; see trainctl versions"
         )
+    theirs, ours = _model(state, target), versions.model_of(state)
+    for key, what in (("method", "model.method"), ("base_digest", "the base model")):
+        # Unknown in versions made before this was written down, and before the first step.
+        if theirs.get(key) and ours[key] and theirs[key] != ours[key]:
+            shown = [
+                value[:12] if key == "base_digest" else value for value in (theirs[key], ours[key])
+            ]
+            raise Refused(
+                f"{target.name} was trained with another model: {what} was {shown[0]},"
+                f" here it is {shown[1]}",
+                mend=f"make a home for it with model.base = {theirs.get('base', '')!r}",
+            )
+
+
+def _model(state: State, target: Version) -> dict[str, str]:
+    """What the version's own version.json says of its model; {} where it says nothing."""
+    try:
+        info = json.loads((version_folder(state.home, target) / INFO).read_bytes())
+        return {str(key): str(value) for key, value in info.get("model", {}).items()}
+    except (OSError, ValueError, AttributeError):
+        return {}  # whatever is wrong with its files, the verification says it
 
 
 def _lost_steps(state: State, target: Version, live: bool) -> tuple[int, float]:

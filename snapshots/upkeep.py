@@ -19,7 +19,8 @@ from queue_store.head import move_head
 from queue_store.home import Home
 from queue_store.items import ItemState
 from queue_store.records import Checkpoint
-from snapshots import manifest
+from queue_store.transitions import end_attempt, move_state
+from snapshots import ledger_line, manifest
 from snapshots.checkpoints import (
     Ledger,
     claimed_for_removal,
@@ -38,7 +39,8 @@ def recover(state: State) -> list[str]:
     sweep_tmp(state.home)
     told = []
     known = {c.name: c for c in records.checkpoints(state, deleted=True)}
-    for folder in _folders(state.home.checkpoints):
+    # By id: where several commits are missing, each follows the one before it.
+    for folder in sorted(_folders(state.home.checkpoints), key=_id_of):
         row = known.get(folder.name)
         if row is None:
             told.append(_orphan(state, folder))
@@ -99,32 +101,56 @@ def quarantine(home: Home, folder: Path) -> Path | None:
     return target
 
 
+def kept_checkpoints(
+    state: State, *, keep: int, keep_best: int = 0, protected: Iterable[int] = ()
+) -> dict[int, list[str]]:
+    """For every checkpoint on disk (by id, oldest first) the reasons for which it stays; without
+    one it may go. The rules: the newest `keep`, the `keep_best` of lowest validation loss, the
+    head, those `protected` (ids), and those from which an unfinished item started (undoing it
+    goes back there)."""
+    present = [c for c in records.checkpoints(state) if c.kind != "base"]
+    reasons: dict[int, list[str]] = {c.id: [] for c in present}
+    head = records.head(state)
+    if head is None:
+        return reasons
+
+    def because(ids: Iterable[int], why: str) -> None:
+        for checkpoint_id in ids:
+            if checkpoint_id in reasons:
+                reasons[checkpoint_id].append(why)
+
+    because([head.checkpoint.id], "head")
+    because((c.id for c in present[-max(keep, 1) :]), f"last {max(keep, 1)}")
+    measured = [c for c in present if c.val_loss is not None]
+    best = sorted(measured, key=lambda c: (c.val_loss, c.id))[:keep_best]
+    because((c.id for c in best), f"best {keep_best} by validation loss")
+    because(_starts(state, head.checkpoint), "an unfinished item started there")
+    because(protected, "in use")
+    return reasons
+
+
 def prune_checkpoints(
     state: State, *, keep: int, keep_best: int = 0, protected: Iterable[int] = ()
 ) -> list[Checkpoint]:
-    """Remove checkpoints by rule: all but the newest `keep`, the `keep_best` of lowest validation
-    loss, the head, those `protected` (ids) or in use, and those from which an unfinished item
-    started (undoing it goes back there). Returns the removed ones, oldest first.
+    """Remove checkpoints for which `kept_checkpoints` has no reason and that nobody uses. Returns
+    the removed ones, oldest first.
 
     Nothing is removed while the head itself is damaged.
     """
     head = records.head(state)
-    present = [c for c in records.checkpoints(state) if c.kind != "base"]
-    if head is None or not present:
+    if head is None:
         return []
     if head.checkpoint.kind != "base":
         expected = head.checkpoint.manifest_digest
         folder = folder_of(state.home, head.checkpoint)
         if manifest.check(folder, deep=False, expected=expected):
             return []
-    kept = {head.checkpoint.id, *protected, *_starts(state, head.checkpoint)}
-    kept |= {c.id for c in present[-max(keep, 1) :]}
-    measured = [c for c in present if c.val_loss is not None]
-    kept |= {c.id for c in sorted(measured, key=lambda c: (c.val_loss, c.id))[:keep_best]}
+    reasons = kept_checkpoints(state, keep=keep, keep_best=keep_best, protected=protected)
     removed = []
-    for checkpoint in present:
-        if checkpoint.id in kept:
+    for checkpoint_id, why in reasons.items():
+        if why:
             continue
+        checkpoint = records.checkpoint(state, checkpoint_id)
         with claimed_for_removal(checkpoint) as unused:
             if unused:
                 records.mark_deleted(state, checkpoint.id, f"keep {keep}, best {keep_best}")
@@ -155,6 +181,13 @@ def _starts(state: State, head: Checkpoint) -> set[int]:
     return found
 
 
+def _id_of(folder: Path) -> tuple[int, str]:
+    try:
+        return Ledger.read(folder).id, folder.name
+    except VerificationFailed:
+        return 0, folder.name
+
+
 def _orphan(state: State, folder: Path) -> str:
     """A published folder without a row: finish its commit, or move it out of the way."""
     try:
@@ -174,14 +207,42 @@ def _orphan(state: State, folder: Path) -> str:
         and ledger.branch == head.branch
         and ledger.id == records.next_checkpoint_id(state)
         and ledger.canonical_name == folder.name
+        and _knows_items(state, ledger)
     )
     if not follows:
         return _told(state, f"{folder.name} does not follow the head, set apart", folder)
     text = f"{folder.name} was complete: its commit is finished now"
     with state.transaction():
+        _as_trained(state, ledger)
         register(state, ledger, sealed)
         journal.record(state, "recovered", text, branch=ledger.branch, step=ledger.step)
     return text
+
+
+def _knows_items(state: State, ledger: Ledger) -> bool:
+    """Whether every item that a checkpoint contains has a row."""
+    have = {row[0] for row in state.db.execute("SELECT id FROM items")}
+    return {*ledger.cursors, *records.parse_ranges(ledger.finished)} <= have
+
+
+def _as_trained(state: State, ledger: Ledger) -> None:
+    """Items that the checkpoint finished and whose rows are of before (their commits went with a
+    lost write-ahead log): trained, so that its transaction makes them done."""
+    for number in sorted(records.parse_ranges(ledger.finished)):
+        item = queue.get(state, number)
+        if item.state in (ItemState.DONE, ItemState.TRAINED, ItemState.REJECTED):
+            continue
+        if item.state not in (ItemState.PAUSED, ItemState.TRAINING, ItemState.PREPARING):
+            text = f"{item.name} has trained"
+            move_state(state, number, ItemState.PAUSED, text, reason="recovered")
+        end_attempt(state, number, "restart")
+        ledger_line.count_rows(state, number, ledger_line.ends(ledger.line, ledger.step))
+        move_state(
+            state,
+            number,
+            ItemState.TRAINED,
+            f"{item.name} trained, by the ledger of {ledger.canonical_name}",
+        )
 
 
 def _told(state: State, text: str, folder: Path) -> str:

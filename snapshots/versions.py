@@ -10,28 +10,34 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from queue_store import durable, journal, records
-from queue_store.database import State, now
-from queue_store.errors import NotFound, Refused, UsageError, VerificationFailed
+from queue_store.database import CommitUnknown, State, now
+from queue_store.errors import NotFound, Refused, VerificationFailed
 from queue_store.home import Home
 from queue_store.records import Checkpoint
-from snapshots import manifest
+from snapshots import inuse, manifest
 from snapshots.checkpoints import LEDGER, made_by, open_checkpoint, using
+from snapshots.child import Progress
 from snapshots.upkeep import quarantine
-from snapshots.verify import verify_in_child
+from snapshots.verify import Outcome, read_back
 
 INFO = "version.json"
 WHOLE, WEIGHTS, BASE = "whole", "weights", "base"
 TRAINING_ONLY = re.compile(r"optimizer.*|rng.*\.json|training_state\.json|" + re.escape(LEDGER))
 """Files that a version of the weights alone leaves out."""
 
-_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
-_NAME = re.compile(r"v\d{3,}")
+FRESH_SECONDS = 24 * 3600.0
+"""How long a verification is trusted of files that nothing has written or exchanged since."""
+
+DELETING = "deleting"
+"""The state of a version from the decision that it goes until it is in the trash."""
+
 _NUMBER = "versions.last"
 
 
@@ -60,6 +66,9 @@ class Version:
     scores: dict[str, Any]
     manifest_digest: str
     weights_digest: str
+    deep_verified_at: float | None = None
+    seen: str = ""
+    """Which files the last good verification read (manifest.seen_now)."""
 
 
 def create(
@@ -87,9 +96,10 @@ def create(
             raise Refused("checkpoint 0 is the base model itself", mend="it is in models/ already")
         scope = BASE
     version_id = _reserve(state)
+    name = f"v{version_id:03}"
     info = {
         "id": version_id,
-        "name": f"v{version_id:03}",
+        "name": name,
         "kind": kind,
         "scope": scope,
         "checkpoint": checkpoint.id,
@@ -102,41 +112,103 @@ def create(
         "loss": checkpoint.loss,
         "val_loss": checkpoint.val_loss,
         "weights_digest": checkpoint.weights_digest,
+        "model": model_of(state),
     }
     with using(checkpoint):
         sealed = _write(state, checkpoint, info)
-    _insert(state, info, sealed)
+    try:
+        _insert(state, info, sealed)
+    except CommitUnknown:
+        raise  # its row may be there: the next start judges
+    except BaseException:
+        # A full disk, say: what has no row must not turn up as a version at the next start.
+        durable.discard(state.home.versions / name, state.home)
+        raise
     durable.crash_point("version.committed")
-    name = f"v{version_id:03}"
     return verify(state, name) if verified else get(state, name)
 
 
-def verify(state: State, name: str) -> Version:
+def verify(
+    state: State,
+    name: str,
+    *,
+    stop: threading.Event | None = None,
+    progress: Progress | None = None,
+) -> Version:
     """Read every byte of a version from the disk, in a child process, and record the outcome.
+    `stop` breaks it off; `progress` hears how far it is. One thread at a time reads a version.
 
     Raises NotFound; VerificationFailed, after the version was marked corrupt. A verification
-    that could not finish (the child was killed) changes nothing and raises it too.
+    that could not finish (the child was killed, broken off) changes nothing and raises
+    child.Unfinished.
     """
     version = get(state, name)
     folder = version_folder(state.home, version)
-    problems = verify_in_child(folder, version.manifest_digest)
+    with inuse.reading(version.name, stop, progress) as told:
+        outcome = read_back(folder, version.manifest_digest, stop=stop, progress=told)
+    return record(state, version, outcome)
+
+
+def record(state: State, version: Version, outcome: Outcome, *, deep: bool = False) -> Version:
+    """Write down what a verification found. Raises VerificationFailed where it is damaged, after
+    that was recorded, and NotFound where the version was deleted meanwhile."""
+    problems = outcome.problems
     with state.transaction() as db:
+        # What was read may be gone by now, or on its way: then nothing is known of it. Another
+        # state would hide from the recovery that its folder is in the trash.
+        if get(state, version.name).state == DELETING:
+            raise NotFound(f"{version.name} is being deleted", mend="see trainctl trash")
         if problems:
             db.execute("UPDATE versions SET state = 'corrupt' WHERE id = ?", (version.id,))
             text = f"{version.name} is damaged: {problems[0].text}"
             kind = "version.corrupt"
         else:
+            at = now()
             db.execute(
-                "UPDATE versions SET state = 'verified', verified_at = ? WHERE id = ?",
-                (now(), version.id),
+                "UPDATE versions SET state = 'verified', verified_at = ?, seen = ? WHERE id = ?",
+                (at, outcome.seen, version.id),
             )
             text = f"{version.name} verified: every byte as written"
             kind = "version.verified"
-        data = {"version": version.name, "problems": [vars(p) for p in problems]}
+            if deep:
+                db.execute(
+                    "UPDATE versions SET deep_verified_at = ? WHERE id = ?", (at, version.id)
+                )
+                text = f"{version.name} verified deep: it loads and computes"
+                kind = "version.deep_verified"
+        data: dict[str, Any] = {"version": version.name, "problems": [vars(p) for p in problems]}
+        if outcome.checks:
+            data["checks"] = outcome.checks
         journal.record(state, kind, text, branch=version.branch, step=version.step, data=data)
     durable.crash_point("version.verified")
+    folder = version_folder(state.home, version)
     manifest.refuse(problems, folder, "use another version; see `trainctl versions`")
-    return get(state, name)
+    return get(state, version.name)
+
+
+def adopt(state: State, info: dict[str, Any], sealed: manifest.Manifest) -> None:
+    """A row, unverified, for a complete folder in store/versions; `info` is its version.json."""
+    _insert(state, info, sealed)
+
+
+def untouched(state: State, version: Version) -> bool:
+    """Whether the version was verified within FRESH_SECONDS, and its files are those that were
+    read then: none written, exchanged, taken away or added since. Looks at them, reads none."""
+    at = version.verified_at
+    if version.state != "verified" or at is None or not version.seen:
+        return False
+    if not 0 <= now() - at <= FRESH_SECONDS:  # a clock that went back says nothing
+        return False
+    return manifest.seen_now(version_folder(state.home, version)) == version.seen
+
+
+def model_of(state: State) -> dict[str, str]:
+    """What this home trains: `base` and `method` of config.toml, and `base_digest`, the weights'
+    digest of its checkpoint 0. A version carries it: it goes on only from the same."""
+    locked = state.meta_get("locked") or {}
+    found = {"base": locked.get("model.base", ""), "method": locked.get("model.method", "")}
+    row = state.db.execute("SELECT weights_digest FROM checkpoints WHERE kind = 'base'").fetchone()
+    return {**found, "base_digest": "" if row is None else str(row[0])}
 
 
 def version_folder(home: Home, version: Version) -> Path:
@@ -156,34 +228,6 @@ def get(state: State, name: str) -> Version:
 def versions(state: State) -> list[Version]:
     """All versions, oldest first."""
     return [_version(dict(row)) for row in state.db.execute("SELECT * FROM versions ORDER BY id")]
-
-
-def pin(state: State, name: str, pinned: bool = True) -> Version:
-    """Keep a version for ever, whatever the rules say (or no longer so)."""
-    with state.transaction() as db:
-        version = get(state, name)
-        db.execute("UPDATE versions SET pinned = ? WHERE id = ?", (int(pinned), version.id))
-        text = f"{version.name} {'pinned' if pinned else 'no longer pinned'}"
-        journal.record(state, "version.pinned", text, data={"version": version.name})
-        return get(state, version.name)
-
-
-def tag(state: State, name: str, tag_name: str) -> Version:
-    """Give a version a name of one's own. Raises UsageError, Refused (another one has it)."""
-    if not _TAG.fullmatch(tag_name) or _NAME.fullmatch(tag_name) or tag_name.isdecimal():
-        raise UsageError(
-            f"{tag_name!r} is no tag", mend="letters, digits, dot, dash and underscore, not v001"
-        )
-    with state.transaction() as db:
-        version = get(state, name)
-        for other in versions(state):
-            if tag_name in other.tags and other.id != version.id:
-                raise Refused(f"the tag {tag_name} is on {other.name} already")
-        tags = sorted({*version.tags, tag_name})
-        db.execute("UPDATE versions SET tags = ? WHERE id = ?", (json.dumps(tags), version.id))
-        text = f"{version.name} is tagged {tag_name}"
-        journal.record(state, "version.tagged", text, data={"version": version.name})
-        return get(state, version.name)
 
 
 def recover_versions(state: State) -> list[str]:

@@ -1,0 +1,171 @@
+"""The process that reads a version back: how it is started, listened to and broken off.
+
+What it does, it does read-only and in plain words: JSON lines on its output, the last of which is
+the answer; `{"read": bytes, "of": bytes}` before it tell how far it is. It runs at idle I/O
+priority, and it dies with the thread that waits for it: nothing reads on for a program that has
+gone. Must never end any process but its own child.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from queue_store.errors import VerificationFailed
+
+MISMATCH = 4
+"""Exit status of a child that did its work and found damage."""
+
+TIMEOUT = 6 * 3600.0
+"""Seconds after which a reading counts as failed: a disk that hangs."""
+
+LOOK_SECONDS = 0.2
+TELL_SECONDS = 0.25
+_PR_SET_PDEATHSIG = 1
+
+Progress = Callable[[int, int], None]
+"""Hears how many bytes are read, of how many."""
+
+
+class Unfinished(VerificationFailed):
+    """The reading gave no answer: killed, broken off, or something missing that is not the
+    version's. Nothing is known of its bytes, and nothing is recorded."""
+
+
+def run(
+    module: str,
+    arguments: Sequence[str],
+    *,
+    where: str,
+    stop: threading.Event | None = None,
+    progress: Progress | None = None,
+    seconds: float = TIMEOUT,
+) -> dict[str, Any]:
+    """The answer of `python -m module ARGUMENTS`. Blocks; `stop` breaks it off within moments.
+
+    Raises Unfinished where there is none.
+    """
+    # -P: the folder one stands in must not be able to put its own packages in front of ours.
+    command = [sys.executable, "-P", "-m", module, *arguments]
+    ours = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, [ours, os.environ.get("PYTHONPATH", "")]))
+    environment = {**os.environ, "PYTHONPATH": path, "TRAINCTL_PARENT": str(os.getpid())}
+    try:
+        with (
+            tempfile.TemporaryFile() as errors,
+            subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+            ) as child,
+        ):
+            try:
+                answer = _listen(child, stop, progress, time.monotonic() + seconds)
+                code = child.wait(seconds)
+            finally:
+                if child.poll() is None:
+                    child.kill()
+            if code not in (0, MISMATCH) or answer.get("ok") != (code == 0):
+                raise ValueError(_why(code, answer, errors))
+            return answer
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        raise Unfinished(
+            f"the verification did not finish: {error}", where=where, mend="verify it again"
+        ) from None
+
+
+def _listen(
+    child: subprocess.Popen[bytes],
+    stop: threading.Event | None,
+    progress: Progress | None,
+    deadline: float,
+) -> dict[str, Any]:
+    """The last line of the child's output. Raises ValueError where it is broken off or late."""
+    assert child.stdout is not None
+    fd, rest = child.stdout.fileno(), b""
+    last: dict[str, Any] = {}
+    with selectors.DefaultSelector() as selector:
+        selector.register(fd, selectors.EVENT_READ)
+        while True:
+            if stop is not None and stop.is_set():
+                raise ValueError("broken off")
+            if time.monotonic() > deadline:
+                raise ValueError("it took too long")
+            if not selector.select(LOOK_SECONDS):
+                continue
+            data = os.read(fd, 1 << 16)
+            if not data:
+                return last
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                last = json.loads(line)
+                if not isinstance(last, dict):
+                    raise ValueError("its answer makes no sense")
+                if progress is not None and "read" in last:
+                    progress(int(last["read"]), int(last["of"]))
+
+
+def _why(code: int, answer: dict[str, Any], errors: IO[bytes]) -> str:
+    """Why there is no answer, in a few words."""
+    if answer.get("unfinished"):
+        return str(answer["unfinished"])
+    if code < 0:
+        return f"killed by signal {-code} ({signal.Signals(-code).name})"
+    errors.seek(0)
+    lines = errors.read().decode(errors="replace").strip().splitlines()
+    return f"exit status {code}" + (f": {lines[-1][:300]}" if lines else "")
+
+
+# -- inside the child --------------------------------------------------------------------------
+
+
+def begin() -> None:
+    """First act of a child: die with the one who waits, and give way to training."""
+    parent = int(os.environ.pop("TRAINCTL_PARENT", "0"))
+    if parent and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it died before we asked
+            os.kill(os.getpid(), signal.SIGKILL)
+    _be_idle()
+
+
+def _be_idle() -> None:
+    """Give way on the processor and on the disk, where the system knows how."""
+    import psutil
+
+    process = psutil.Process()
+    process.nice(19)  # at 10 it takes a tenth of a core that trains, at 19 a seventieth
+    if hasattr(psutil, "IOPRIO_CLASS_IDLE"):
+        try:
+            process.ionice(psutil.IOPRIO_CLASS_IDLE)
+        except (psutil.Error, OSError) as error:
+            print(f"reading at normal I/O priority: {error}", file=sys.stderr)
+
+
+class Teller:
+    """Tells the one who waits how many bytes are read, a few times a second."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.read = 0
+        self._told_at = time.monotonic()
+
+    def __call__(self, count: int) -> None:
+        """`count` more bytes are read."""
+        self.read += count
+        if time.monotonic() - self._told_at >= TELL_SECONDS:
+            self._told_at = time.monotonic()
+            print(json.dumps({"read": self.read, "of": self.total}), flush=True)

@@ -1,0 +1,168 @@
+"""What distinguishes two versions, as the store knows it: steps, rows, settings, losses, files.
+
+Reads manifests and small files, never weights: how far tensors moved is a matter of arrays, which
+this floor does not have (engine.tensor_diff).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orjson
+
+from queue_store import queue, records
+from queue_store.database import State
+from queue_store.errors import NotFound, VerificationFailed
+from queue_store.records import Checkpoint
+from snapshots import manifest
+from snapshots.checkpoints import line
+from snapshots.facts import rows_of
+from snapshots.versions import INFO, Version, get, version_folder
+
+TRAINING_STATE = "training_state.json"
+OURS = (INFO, ".ledger.json")
+"""Files that tell of the version itself, and so differ by nature."""
+
+
+def difference(state: State, first: str, second: str) -> dict[str, Any]:
+    """What distinguishes version `first` (a) from `second` (b).
+
+    {a, b: {name, branch, step, created, loss, val_loss, scores, size_bytes, scope, weights_digest},
+    same_weights, fork: {branch, step, checkpoint} (where their lines part; a version that came
+    from the other forks at that one), steps: {a, b} (since the fork), items: [{id, name, fork, a,
+    b}] (rows trained at the fork and in each; those that differ), settings: [{key, a, b}] (of the
+    item that trained last, and of the saved state; those that differ), files: [{name, state, a,
+    b}] (state: equal, differs, only_a, only_b; sizes in bytes)}. Raises NotFound.
+    """
+    a, b = get(state, first), get(state, second)
+    at_a, at_b = records.checkpoint(state, a.checkpoint), records.checkpoint(state, b.checkpoint)
+    fork = _fork(state, at_a, at_b)
+    return {
+        "a": _side(a),
+        "b": _side(b),
+        "same_weights": a.weights_digest == b.weights_digest,
+        "fork": {"branch": fork.branch, "step": fork.step, "checkpoint": fork.name},
+        "steps": {"a": a.step - fork.step, "b": b.step - fork.step},
+        "items": _items(state, fork, at_a, at_b),
+        "settings": _settings(state, (a, at_a), (b, at_b)),
+        "files": _files(state, a, b),
+    }
+
+
+def _side(version: Version) -> dict[str, Any]:
+    def known(value: float | None) -> Any:
+        return {"unknown": "none was measured before it"} if value is None else value
+
+    return {
+        "name": version.name,
+        "branch": version.branch,
+        "step": version.step,
+        "created": version.created,
+        "loss": known(version.loss),
+        "val_loss": known(version.val_loss),
+        "scores": version.scores,
+        "size_bytes": version.size_bytes,
+        "scope": version.scope,
+        "weights_digest": version.weights_digest,
+    }
+
+
+def _fork(state: State, a: Checkpoint, b: Checkpoint) -> Checkpoint:
+    """The newest checkpoint on both lines; all of them begin at the base model."""
+    ours = {checkpoint.id for checkpoint in line(state, a)}
+    for checkpoint in line(state, b):
+        if checkpoint.id in ours:
+            return checkpoint
+    raise NotFound("the two have no checkpoint in common")
+
+
+def _items(state: State, fork: Checkpoint, a: Checkpoint, b: Checkpoint) -> list[dict[str, Any]]:
+    found = []
+    progress = (fork.progress, a.progress, b.progress)
+    for item_id in sorted({i for p in progress for i in (*p.finished, *p.cursors)}):
+        at_fork, in_a, in_b = (rows_of(state, p, item_id) for p in progress)
+        # Equal rows after a fork are not the same rows in the same model: each trained them.
+        if in_a != at_fork or in_b != at_fork:
+            try:
+                name = queue.get(state, item_id).name
+            except NotFound:
+                name = f"item {item_id}"
+            row = {"id": item_id, "name": name, "fork": at_fork, "a": in_a, "b": in_b}
+            found.append(row)
+    return found
+
+
+def _settings(
+    state: State, a: tuple[Version, Checkpoint], b: tuple[Version, Checkpoint]
+) -> list[dict[str, Any]]:
+    ours, theirs = _frozen(state, *a), _frozen(state, *b)
+    return [
+        {"key": key, "a": _said(ours, key), "b": _said(theirs, key)}
+        for key in sorted(ours.keys() | theirs.keys())
+        if ours.get(key) != theirs.get(key)
+    ]
+
+
+def _said(settings: dict[str, Any], key: str) -> Any:
+    return settings.get(key, {"unknown": "nothing is recorded of it"})
+
+
+def _frozen(state: State, version: Version, checkpoint: Checkpoint) -> dict[str, Any]:
+    """The settings under which the version's last steps were trained, by dotted key: those that
+    its item froze, and those of the saved state (optimizer, dtype, threads, libraries)."""
+    found: dict[str, Any] = {}
+    at: Checkpoint | None = checkpoint
+    while at is not None and at.item is None:
+        at = records.checkpoint(state, at.parent) if at.parent is not None else None
+    if at is not None and at.item is not None:
+        row = state.db.execute("SELECT settings FROM items WHERE id = ?", (at.item,)).fetchone()
+        if row is not None and row[0]:
+            found |= _flat(orjson.loads(row[0]), "")
+    try:
+        path = version_folder(state.home, version) / TRAINING_STATE
+        info = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return found  # weights only, or the base model
+    if isinstance(info, dict):
+        kept = ("optimizer", "method", "dtype", "device", "threads", "versions")
+        found |= _flat({key: info[key] for key in kept if key in info}, "state.")
+    return found
+
+
+def _flat(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _files(state: State, a: Version, b: Version) -> Any:
+    try:
+        ours, theirs = (
+            {f.name: f for f in manifest.read_manifest(version_folder(state.home, v)).files}
+            for v in (a, b)
+        )
+    except VerificationFailed as error:
+        return {"unknown": str(error)}
+    found = []
+    for name in sorted(ours.keys() | theirs.keys()):
+        if name in OURS:
+            continue
+        one, other = ours.get(name), theirs.get(name)
+        if one is None or other is None:
+            how = "only_b" if one is None else "only_a"
+        else:
+            how = "equal" if one.blake3 == other.blake3 else "differs"
+        found.append(
+            {
+                "name": name,
+                "state": how,
+                "a": one.size if one else {"unknown": "it has none"},
+                "b": other.size if other else {"unknown": "it has none"},
+            }
+        )
+    return found
