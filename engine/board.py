@@ -40,7 +40,9 @@ class Board:
         model: Mapping[str, str],
         mode: Callable[[], str],
         requests: Callable[[], list[str]],
+        supervisor_pid: int | None = None,
     ) -> None:
+        self.supervisor_pid = supervisor_pid
         self.telemetry = telemetry
         self.store = store
         self.mode = mode
@@ -62,6 +64,8 @@ class Board:
         self.monitoring_share: float | None = None
         self.paused = False
         self.hint = ""
+        self.disk_hint = ""
+        """The keeper's: little room is left. Shown where there is no other hint."""
         self.heartbeat = time.monotonic()
         self._last: StepMetric | None = None
         self._recent: deque[tuple[int, float]] = deque(maxlen=RATE_STEPS)
@@ -70,14 +74,16 @@ class Board:
         self._published_at = 0.0
         self.published: dict[str, Any] = {}
 
-    def stand_on_head(self, state: State, rules: Snapshots) -> None:
-        """The figures of the head, as the live state stands on it."""
+    def stand_on_head(self, state: State, rules: Snapshots, *, ahead: bool = False) -> None:
+        """The figures of the head, as the live state stands on it; `ahead`: training is further
+        than the head, and its own step stays."""
         at = records.head(state)
         if at is None:
             return
         size = at.checkpoint.size_bytes
         self.branch = at.branch
-        self.global_step = at.checkpoint.step
+        if not ahead:
+            self.global_step = at.checkpoint.step
         self.head_checkpoint = at.checkpoint.name
         self.head_version = records.version_name(state, at.checkpoint.id)
         self.checkpoint_bytes = size or None
@@ -148,7 +154,10 @@ class Board:
             cpu=read["cpu"],
             disk=status.disk_status(self.store, self.checkpoint_bytes, self.stop_free),
             engine=status.engine_status(
-                pid=os.getpid(), supervisor_pid=None, mode=self.mode(), started=self.started
+                pid=os.getpid(),
+                supervisor_pid=self.supervisor_pid,
+                mode=self.mode(),
+                started=self.started,
             ),
             item=self.item,
             loss=last.loss if last else None,
@@ -157,7 +166,7 @@ class Board:
             tokens_per_second=idle or (tokens / seconds if seconds else None),
             eta_seconds=idle or (eta if eta is None or math.isfinite(eta) else None),
             why=why,
-            hint=self.hint,
+            hint=self.hint or self.disk_hint,
             phase=self.phase,
             progress=self.progress,
             paused=self.paused,

@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from engine import headmoves
+from engine import headmoves, saving
 from engine.controls import Directive, NonFinite, Place
 from engine.messages import EngineState
 from engine.requests import Request
 from engine.run import Outcome
 from queue_store import durable, journal, queue
 from queue_store import transitions as moves
-from queue_store.errors import Refused, TrainctlError
+from queue_store.errors import ProcessEnd, Refused, TrainctlError
 from queue_store.items import Item
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class Boundary:
         holds us. Returns the reason to leave."""
         worker = self.worker
         while True:
+            saving.tend(worker)
             request = worker.requests.take()
             if request is not None:
                 if in_run and self._must_leave(request):
@@ -91,7 +92,7 @@ class Boundary:
                 return "park"
             worker.board.set(EngineState.PAUSED)
             worker.publish(force=True)
-            worker.metrics.flush()  # who looks while it stands sees its last step
+            worker.flush_metrics()  # who looks while it stands sees its last step
             worker.requests.wait(PAUSE_SECONDS)
             self._look = worker.requests.rung() or self._look
         self._steps_again(in_run)
@@ -147,6 +148,7 @@ class Boundary:
     def calls_off(self) -> bool:
         """Asked while an item is prepared: does what needs no leaving, and says whether preparing
         is to be broken off for what waits."""
+        saving.tend(self.worker)
         requests = self.worker.requests
         while not requests.waits_for(LEAVES):
             request = requests.take()
@@ -229,8 +231,8 @@ class Boundary:
             "pause": self._pause,
             "resume": self._resume,
             "drain": self._drain,
-            "save": self._save,
-            "snapshot_version": self._snapshot,
+            "save": lambda request: saving.save(self.worker),
+            "snapshot_version": lambda request: saving.snapshot(self.worker, request),
         }.get(request.command)
         if handler is None:
             request.refuse(Refused(f"the engine does not know {request.command!r}"))
@@ -257,6 +259,8 @@ class Boundary:
             result = act()
         except TrainctlError as error:
             request.refuse(error)
+            if isinstance(error, ProcessEnd):
+                raise
         except NonFinite as error:
             # Found by a save. It is the failure of the item whose step it was.
             request.refuse(Refused(f"not saved: {error}"))
@@ -343,23 +347,6 @@ class Boundary:
         if worker.item is None:
             self.end("drained")
         return {"scheduled": True, "step": worker.board.global_step}
-
-    def _save(self, request: Request) -> dict[str, Any]:
-        at = self.worker.saved_head()
-        return {"checkpoint": at.name, "step": at.step}
-
-    def _snapshot(self, request: Request) -> dict[str, Any]:
-        worker = self.worker
-        at = worker.saved_head()
-        arguments = request.arguments
-        made = worker.saver.snapshot(
-            at,
-            arguments.get("description", ""),
-            weights_only=bool(arguments.get("weights_only")),
-            pin=bool(arguments.get("pin")),
-        )
-        worker.board.stand_on_head(worker.state, worker.config.snapshots)
-        return made
 
     # -- the end --------------------------------------------------------------------------------
 

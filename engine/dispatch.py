@@ -7,6 +7,7 @@ thread. Used by the socket server and by a console in the engine's process alike
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -15,15 +16,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from engine import backups, upkeep_handlers, verifying
 from engine.controlport import Control
 from engine.faults import Internal, ProtocolMismatch
 from engine.messages import COMMANDS, PROTOCOL, Command, Kind, check, plain
 from engine.views import Views
 from queue_store import intake, queue, transitions
 from queue_store.database import State
-from queue_store.errors import NoEngine, TrainctlError
+from queue_store.errors import NoEngine, Refused, TrainctlError
 from queue_store.items import Priority
-from snapshots import versions
+from snapshots import facts, inuse, labels, versions
 
 log = logging.getLogger("trainctl.session")
 
@@ -34,7 +36,11 @@ class Dispatcher:
     def __init__(self, control: Control, workers: int = 3) -> None:
         self.control = control
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="trainctl-view")
+        # What reads whole versions must not hold up the views.
+        self._upkeep = ThreadPoolExecutor(2, thread_name_prefix="trainctl-upkeep")
         self._own = threading.local()
+        self.closing = threading.Event()
+        """Set at the end; what takes long on a thread of ours looks at it and breaks off."""
 
     def begin(self, command: str, arguments: Mapping[str, Any]) -> Future[Any]:
         """Start answering; the future holds the result or an error of the TrainctlError family.
@@ -44,6 +50,9 @@ class Dispatcher:
         """
         checked = check(command, arguments)
         kind = COMMANDS[command].kind
+        held = getattr(self.control, "hold", "")
+        if held and kind in (Kind.STORE, Kind.UPKEEP):
+            raise Refused(f"held: {held}", mend="mend the disk, then start trainctl again")
         if kind is Kind.ENGINE:
             return self.control.submit(command, plain(checked))
         if kind is Kind.SERVER:
@@ -53,13 +62,17 @@ class Dispatcher:
             )
             return done
         try:
-            return self._pool.submit(self._answer, command, checked)
+            pool = self._upkeep if kind is Kind.UPKEEP else self._pool
+            return pool.submit(self._answer, command, checked)
         except RuntimeError:
             raise NoEngine("the engine is ending") from None
 
     def close(self) -> None:
-        """Take no more requests; those that wait for a thread are dropped."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Take no more requests; those that wait for a thread are dropped, and what reads
+        versions breaks off."""
+        self.closing.set()
+        for pool in (self._pool, self._upkeep):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _hello(self, arguments: Command) -> dict[str, Any]:
         theirs = plain(arguments)["protocol"]
@@ -73,6 +86,7 @@ class Dispatcher:
         return {
             "protocol": PROTOCOL,
             "pid": os.getpid(),
+            "supervisor_pid": engine.get("supervisor_pid"),
             "mode": engine.get("mode", ""),
             "home": str(self.control.home.root),
         }
@@ -82,23 +96,36 @@ class Dispatcher:
         views: Views | None = getattr(self._own, "views", None)
         try:
             if views is None:
-                views = self._own.views = Views(self.control.home)
+                views = self._own.views = Views(
+                    self.control.home,
+                    self.closing,
+                    read_only=bool(getattr(self.control, "hold", "")),
+                )
             handler = _HANDLERS[command]
             result = handler(views, **plain(arguments))
         except TrainctlError:
             raise
-        except Exception:
-            # The connection may be what broke: the next request opens a new one.
-            self._own.views = None
-            if views is not None:
-                views.close()
-            log.exception("%s failed", command)
-            raise Internal(
-                f"{command} failed", mend=f"the reason is in {self.control.home.log}"
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+                raise self._broken(command, views) from None
+            raise Refused(
+                f"{command} was not done: {error.strerror}",
+                where=str(self.control.home.store),
+                mend="free some room on the disk" if error.errno != errno.EIO else "see dmesg",
             ) from None
-        if COMMANDS[command].kind is Kind.STORE:
+        except Exception:
+            raise self._broken(command, views) from None
+        if COMMANDS[command].kind in (Kind.STORE, Kind.UPKEEP):
             self.control.wake()
         return result
+
+    def _broken(self, command: str, views: Views | None) -> Internal:
+        """A defect: logged, and the connection, which may be what broke, is not used again."""
+        self._own.views = None
+        if views is not None:
+            views.close()
+        log.exception("%s failed", command)
+        return Internal(f"{command} failed", mend=f"the reason is in {self.control.home.log}")
 
 
 # -- handlers: one a command, on a thread of the pool ------------------------------------------
@@ -137,9 +164,28 @@ def _remove(views: Views, item: int) -> dict[str, Any]:
     return was
 
 
-def _pin(views: Views, version: str, pinned: bool) -> dict[str, Any]:
-    name = versions.pin(views.state, version, pinned).name
-    return next(row for row in views.versions() if row["name"] == name)
+def _labelled(act: Callable[..., versions.Version]) -> Callable[..., Any]:
+    """A handler that changes what is written on a version and answers how it looks now."""
+
+    def handler(views: Views, version: str, **arguments: Any) -> dict[str, Any]:
+        name = act(views.state, version, **arguments).name
+        return next(row for row in views.versions() if row["name"] == name)
+
+    return handler
+
+
+def _version(views: Views, version: str) -> dict[str, Any]:
+    name = versions.get(views.state, version).name
+    row = next(row for row in views.versions() if row["name"] == name)
+    return facts.facts(views.state, name, row)
+
+
+def _tag(state: State, version: str, name: str, on: bool) -> versions.Version:
+    return labels.tag(state, version, name) if on else labels.untag(state, version, name)
+
+
+def _verify(views: Views, version: str, deep: bool) -> dict[str, Any]:
+    return verifying.outcome(views.state, version, deep=deep, stop=views.closing)
 
 
 _HANDLERS: dict[str, Callable[..., Any]] = {
@@ -156,5 +202,12 @@ _HANDLERS: dict[str, Callable[..., Any]] = {
     "move": _changed(_move),
     "retry": _changed(transitions.retry),
     "remove": _remove,
-    "pin": _pin,
+    "pin": _labelled(labels.pin),
+    "tag": _labelled(_tag),
+    "describe": _labelled(labels.describe),
+    "version": _version,
+    "verifying": lambda views: inuse.under_way(),
+    "verify": _verify,
+    "backup": backups.answer,
+    **upkeep_handlers.HANDLERS,
 }

@@ -1,37 +1,72 @@
-"""What kind of failure an exception in an item is: its cause, in the words of the attempts.
+"""What kind of failure an exception is: its cause, in the words of queue_store.failures.
 
-Causes in queue_store.transitions.TRANSIENT_CAUSES are tried again; all others fail the item.
+Transient causes are tried again; all others fail the item. Two ends concern the whole process:
+a CUDA error leaves its context broken, and a disk with I/O errors must not be trusted further.
 """
 
 from __future__ import annotations
 
 import errno
+import sqlite3
 
 import torch
 
 from engine.controls import NonFinite
-from queue_store.errors import ConfigError, DataError, TrainctlError
+from queue_store.errors import ConfigError, DataError, ProcessEnd, TrainctlError
+from queue_store.failures import Cause
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def classify(error: BaseException) -> tuple[str, str]:
     """(cause, one-line message) of an exception that ended an item."""
     message = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, NonFinite):
-        return "not a number", message
+        return Cause.NOT_A_NUMBER, message
     if isinstance(error, DataError):
-        return "data", message
+        return Cause.DATA, message
     if isinstance(error, ConfigError):
-        return "configuration", message
+        return Cause.CONFIGURATION, message
     if isinstance(error, TrainctlError):
-        return "refused", message
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return "out of memory", message
+        return Cause.REFUSED, message
+    if isinstance(error, torch.OutOfMemoryError):
+        return Cause.CUDA_MEMORY, message
     if isinstance(error, RuntimeError) and "out of memory" in message.lower():
-        return "out of memory", message
-    if isinstance(error, torch.AcceleratorError) or "CUDA error" in message:
-        return "CUDA error", message
+        return (Cause.CUDA_MEMORY if "cuda" in message.lower() else Cause.MEMORY), message
+    if isinstance(error, MemoryError):
+        return Cause.MEMORY, message
+    if _poisons(error):
+        return Cause.CUDA, message
     if isinstance(error, OSError):
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return "disk full", message
-        return "I/O error", message
-    return "unexpected", f"{type(error).__name__}: {message}"
+        return (Cause.DISK_FULL if error.errno in _FULL else Cause.IO), message
+    if isinstance(error, sqlite3.OperationalError):
+        if "is full" in message:
+            return Cause.DISK_FULL, message
+        if "I/O error" in message:
+            return Cause.IO, message
+    if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in message:
+        return Cause.MEMORY, message
+    return Cause.UNKNOWN, f"{type(error).__name__}: {message}"
+
+
+def _poisons(error: BaseException) -> bool:
+    return isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)
+
+
+def ends_process(error: BaseException, log: str) -> ProcessEnd | None:
+    """The end that this exception means for the process, None where it can go on."""
+    cause, message = classify(error)
+    if cause == Cause.CUDA:
+        return ProcessEnd(
+            f"the CUDA context is broken: {message}",
+            cause=cause,
+            mend=f"a new process is needed: start trainctl again (the reason is in {log})",
+        )
+    hard = isinstance(error, OSError) and error.errno == errno.EIO
+    if hard or (cause == Cause.IO and isinstance(error, sqlite3.Error)):
+        return ProcessEnd(
+            f"the disk reports an I/O error: {message}",
+            cause=cause,
+            mend="see dmesg; nothing more is written by this process",
+        )
+    return None

@@ -14,6 +14,7 @@ from queue_store.errors import (
     DataError,
     NoEngine,
     NotFound,
+    ProcessEnd,
     Refused,
     TrainctlError,
     UsageError,
@@ -39,6 +40,7 @@ class ErrorCode(StrEnum):
     BUSY = "busy"
     TIMEOUT = "timeout"
     INTERNAL = "internal"
+    PROCESS_END = "process_end"
 
 
 class Malformed(UsageError):
@@ -86,7 +88,7 @@ _ERRORS: dict[str, type[TrainctlError]] = {
     for kind in (
         *(TrainctlError, UsageError, ConfigError, Refused, NotFound, NoEngine),
         *(VerificationFailed, DataError, Malformed, TooLarge, UnknownCommand),
-        *(ProtocolMismatch, Busy, NoAnswer, Internal),
+        *(ProtocolMismatch, Busy, NoAnswer, Internal, ProcessEnd),
     )
 }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from engine import saving
 from queue_store import head, queue, records
 from queue_store import transitions as moves
 from queue_store.database import State
@@ -30,6 +31,7 @@ def skip(worker: Worker, item: Item, arguments: dict[str, Any]) -> dict[str, Any
     if not cursor:  # no row of it trained: there is nothing to take back
         moves.skip(worker.state, item.id, reason, undone=True)
         return _undone(worker, item)
+    saving.tend(worker, wait=True)
     target = before_item(worker.state, item.id)
     with worker.state.transaction():
         moves.skip(worker.state, item.id, reason, undone=True)
@@ -84,6 +86,7 @@ def rollback(worker: Worker, arguments: dict[str, Any]) -> dict[str, Any]:
         raise Refused("the plan is stale: the versions changed since", mend="look at it anew")
     worker.saved_head()
     done = rolling.apply(worker.state, made)
+    worker.engine.keeper.soon("verify")  # the version of what was left; training goes on meanwhile
     worker.stand_on_head()
     return {
         "target": done.target.name,

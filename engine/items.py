@@ -17,9 +17,10 @@ from engine.prepare.prepare import PrepareSettings, prepare
 from engine.prepare.prepared import Prepared
 from evaluation import sets
 from queue_store.config import Config, Data, Training, default
-from queue_store.errors import DataError
+from queue_store.errors import DataError, VerificationFailed
 from queue_store.home import Home
 from queue_store.items import Item
+from snapshots.upkeep import quarantine
 
 
 @dataclass(frozen=True)
@@ -99,12 +100,11 @@ def make_ready(
 ) -> Ready:
     """The item's packs, found by the key that it was prepared with, else made.
 
-    Raises DataError where the file cannot train, or where its rows changed under a cursor.
+    Raises DataError where the file cannot train, is not the one that was accepted, or where its
+    rows changed under a cursor.
     """
-    folder = home.prepared / item.prepared if item.prepared else None
-    if cursor and folder is not None and (folder / "prepared.json").is_file():
-        prepared = Prepared.open(folder, verify=True)
-    else:
+    prepared = _found(home, item) if cursor else None
+    if prepared is None:
         prepared = prepare(
             home.items / item.file,
             model_folder=model_folder,
@@ -114,6 +114,7 @@ def make_ready(
             progress=progress,
             cancelled=cancelled,
             called=item.name,
+            accepted=item.digest,
         )
         if cursor and item.prepared and prepared.key != item.prepared:
             raise DataError(
@@ -129,6 +130,19 @@ def make_ready(
         effective_batch=settings.training.effective_batch,
     )
     return Ready(settings, prepared, plan)
+
+
+def _found(home: Home, item: Item) -> Prepared | None:
+    """What the item was prepared to, every byte read; None where it is not there or damaged (it
+    is set apart then: the item's own file makes it anew, to the same bytes)."""
+    folder = home.prepared / item.prepared if item.prepared else None
+    if folder is None or not folder.exists():
+        return None
+    try:
+        return Prepared.open(folder, verify=True)
+    except VerificationFailed:
+        quarantine(home, folder)
+        return None
 
 
 def validation_sets(

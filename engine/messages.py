@@ -56,6 +56,7 @@ class Kind(Enum):
     SERVER = "at once, from memory"
     READ = "from the store, on a thread of the server"
     STORE = "a change of the store; the engine is woken after it"
+    UPKEEP = "a change of versions, trash or copies, which may take long; the head stays"
     ENGINE = "on the engine thread, at a step boundary"
 
 
@@ -197,6 +198,49 @@ class Pin(Command, frozen=True):
     pinned: bool = True
 
 
+class Tag(Command, frozen=True):
+    version: Name
+    name: Name
+    on: bool = True
+
+
+class Describe(Command, frozen=True):
+    version: Name
+    text: Text
+
+
+class Verify(Command, frozen=True):
+    version: Name
+    deep: bool = False
+    """Not only the bytes: it loads, and a forward pass is finite."""
+
+
+class OneVersion(Command, frozen=True):
+    version: Name
+
+
+class Delete(Command, frozen=True):
+    version: Name
+    confirm: Name
+    """The version's name, as a person typed it again."""
+
+
+class TrashRestore(Command, frozen=True):
+    name: Name
+
+
+class TrashEmpty(Command, frozen=True):
+    name: Name | None = None
+    """One thing of the trash; None = all of it."""
+
+
+class Backup(Command, frozen=True):
+    target: Name | None = None
+    """One target instead of all."""
+    action: Literal["copy", "verify", "fetch", "list"] = "copy"
+    version: Name | None = None
+
+
 class Spec(msgspec.Struct, frozen=True):
     """A command's arguments and where it is answered."""
 
@@ -221,6 +265,19 @@ COMMANDS: dict[str, Spec] = {
     "retry": Spec(ItemOnly, Kind.STORE),
     "remove": Spec(ItemOnly, Kind.STORE),
     "pin": Spec(Pin, Kind.STORE),
+    "tag": Spec(Tag, Kind.STORE),
+    "describe": Spec(Describe, Kind.STORE),
+    "version": Spec(OneVersion, Kind.READ),
+    "verifying": Spec(Nothing, Kind.READ),
+    "verify": Spec(Verify, Kind.UPKEEP),
+    "removal_plan": Spec(OneVersion, Kind.READ),
+    "delete": Spec(Delete, Kind.UPKEEP),
+    "prune_plan": Spec(Nothing, Kind.READ),
+    "prune": Spec(Nothing, Kind.UPKEEP),
+    "trash": Spec(Nothing, Kind.READ),
+    "trash_restore": Spec(TrashRestore, Kind.UPKEEP),
+    "trash_empty": Spec(TrashEmpty, Kind.UPKEEP),
+    "backup": Spec(Backup, Kind.UPKEEP),
     "pause": Spec(Pause, Kind.ENGINE),
     "resume": Spec(Nothing, Kind.ENGINE),
     "skip": Spec(Skip, Kind.ENGINE),

@@ -7,6 +7,7 @@ them and which bitsandbytes makes a deep copy for (8 GB for a model of 4 B param
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,22 @@ def _names(model: torch.nn.Module) -> dict[int, str]:
     return {id(p): name for name, p in model.named_parameters()}
 
 
-def save_optimizer(
-    folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, rule: str
-) -> None:
-    """Write `optimizer.safetensors` and `optimizer.json` into `folder`.
+@dataclass(frozen=True)
+class OptimizerState:
+    """What the two files will hold: `tensors` by "parameter/key" (still the optimizer's own, until
+    somebody copies them) and the text of `optimizer.json`."""
+
+    tensors: dict[str, torch.Tensor]
+    text: str
+
+
+def capture_optimizer(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, rule: str
+) -> OptimizerState:
+    """The optimizer's state at this moment, by the names of the model's parameters.
 
     Tensors that share memory (bitsandbytes' quantization maps, one for all parameters) are
-    written once and listed as `shared`. `rule` is the optimizer's name in config.toml.
+    named once and listed as `shared`. `rule` is the optimizer's name in config.toml.
     """
     names = _names(model)
     tensors: dict[str, torch.Tensor] = {}
@@ -56,7 +66,6 @@ def save_optimizer(
                 continue
             seen[mark] = full
             tensors[full] = value.detach().contiguous()
-    save_file(tensors, folder / TENSORS)
     groups = [
         {
             "params": [names[id(p)] for p in group["params"]],
@@ -74,7 +83,13 @@ def save_optimizer(
             "on_cpu": on_cpu,
         }
     )
-    (folder / GROUPS).write_text(text, encoding="utf-8")
+    return OptimizerState(tensors, text)
+
+
+def write_optimizer(folder: Path, state: OptimizerState) -> None:
+    """Write `optimizer.safetensors` and `optimizer.json` into `folder`."""
+    save_file(state.tensors, folder / TENSORS)
+    (folder / GROUPS).write_text(state.text, encoding="utf-8")
 
 
 def _like(old: Any, new: Any) -> Any:

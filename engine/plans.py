@@ -27,7 +27,8 @@ def rollback_plan(
 
     {version, branch, step, created, description, loss, val_loss, scores, now{branch, step,
     checkpoint, loss, val_loss}, steps_lost, hours_lost, samples_lost, validations_lost,
-    items[{id, name, state, becomes}], keeps, plan}. Raises NotFound, Refused.
+    items[{id, name, state, becomes}], keeps, reads, plan}; `reads` tells that the version has to
+    be verified first. Raises NotFound, Refused.
     """
     head = records.head(state)
     if head is None:
@@ -68,6 +69,7 @@ def rollback_plan(
             {**item, "state": queue.get(state, item["id"]).state.value} for item in made.items
         ],
         "keeps": made.keeps,
+        "reads": not versions.untouched(state, to),
         "plan": made.token,
     }
 

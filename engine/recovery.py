@@ -8,14 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from queue_store import config as configuration
-from queue_store import head, intake, journal, queue, records
+from queue_store import durable, head, intake, journal, lastend, queue, records
 from queue_store import transitions as moves
 from queue_store.config import LOCKED, Config
 from queue_store.database import State
 from queue_store.errors import ConfigError
 from queue_store.items import ItemState
+from queue_store.lost import MEND, Lost
 from queue_store.metrics import Metrics
-from snapshots import upkeep
+from snapshots import removal, trash, upkeep
 from snapshots.versions import recover_versions
 
 
@@ -25,20 +26,42 @@ def recover(state: State, metrics: Metrics) -> list[str]:
     An item that trained when the process died is `paused` (or, after three crashes without
     progress, failed); what no checkpoint contains trains again. Returns what was done.
     """
-    done = upkeep.recover(state) + recover_versions(state)
+    end = lastend.read(state.home)
+    if end is not None or queue.running(state):
+        sound(state)  # a process that died without a word may have left a disk that failed it
+    # Files first: a checkpoint without a row is only adopted where its items have theirs.
+    done = intake.recover_files(state)
     done += [f"adopted {item.name}" for item in intake.adopt_orphans(state)]
+    done += upkeep.recover(state)
+    done += removal.recover(state) + trash.recover(state) + recover_versions(state)
     with state.transaction():
+        if end is not None:
+            text = f"engine process {end.pid} ended: {end.cause}: {end.error}"
+            data = {"cause": end.cause, "error": end.error, "pid": end.pid, "time": end.time}
+            journal.record(state, "engine.crashed", text, data=data)
         for item in queue.running(state):
-            if item.state is ItemState.TRAINING:
-                moves.crashed(state, item.id, metrics.highest_cursor(item.id))
+            if item.state is ItemState.TRAINING or end is not None:
+                cause, error = (end.cause, end.error) if end else ("restart", "")
+                highest = metrics.highest_cursor(item.id)
+                moves.crashed(state, item.id, highest, cause, error)
             else:
                 moves.suspend(state, item.id, "restart", f"{item.name} was being prepared")
             done.append(f"recovered {item.name}")
+        durable.crash_point("recovery.recorded")
+    if end is not None:
+        lastend.remove(state.home)
     if records.head(state) is not None:
         good = upkeep.resume_point(state)
         if done or queue.items(state, ItemState.TRAINED):
             head.move_head(state, good, why=f"recovered at step {good.step}", new=False)
     return done
+
+
+def sound(state: State) -> None:
+    """Refuse to train on a database with damaged pages. Raises Lost."""
+    told = state.db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if told != "ok":
+        raise Lost(f"the database is damaged: {told}", where=str(state.home.state_db), mend=MEND)
 
 
 def check_locked(state: State, config: Config, path: Path) -> None:

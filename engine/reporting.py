@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from engine import saving
 from engine.controls import Place, SampleResult, ValidationResult
 from engine.examples import judge
 from engine.items import Ready
@@ -62,7 +63,7 @@ class Reports:
         worker.board.step(metric)
         now = time.monotonic()
         if worker.metrics.pending >= FLUSH_STEPS or now - self._flushed > FLUSH_SECONDS:
-            worker.metrics.flush()
+            worker.flush_metrics()
             self._flushed = now
 
     def validation(self, result: ValidationResult) -> None:
@@ -116,12 +117,13 @@ class Reports:
         assert self._item is not None
         self._step += 1
         worker.cursors[self._item.id] = (cursor, self._step)
-        worker.unsaved = True
+        worker.changes += 1
         worker.board.global_step = place.global_step
         worker.board.monitoring_share = worker.watch.monitor.share
         self._show(cursor)
         self._validated()
-        if worker.saver.due(place.global_step, worker.config):
-            worker.save()
+        saving.tend(worker)
+        if not worker.board.paused and worker.saver.due(place.global_step, worker.config):
+            worker.save(aside=True)
         worker.publish()
         durable.crash_point("step")

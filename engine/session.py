@@ -20,11 +20,13 @@ READ_SECONDS = 30.0
 
 def patience(command: str, timeout: float | None) -> float | None:
     """Seconds to wait for an answer: what the caller says, else 30 for what needs no step, and
-    no limit for what happens at a step boundary (a step may take minutes)."""
+    no limit for what happens at a step boundary (a step may take minutes) or reads versions."""
     if timeout is not None:
         return timeout
     spec = COMMANDS.get(command)
-    return None if spec is not None and spec.kind is Kind.ENGINE else READ_SECONDS
+    if spec is not None and spec.kind in (Kind.ENGINE, Kind.UPKEEP):
+        return None
+    return READ_SECONDS
 
 
 def wait(command: str, answer: Future[Any], timeout: float | None) -> Any:

@@ -1,19 +1,20 @@
 """A complete training state in a folder, and back, bit for bit.
 
 Plain files only: the model as Hugging Face's layout (or the adapter), the tokenizer's files, the
-optimizer, the generators, and `training_state.json`. Whoever calls syncs, digests and publishes
-the folder. No pickle is ever written or read.
+optimizer, the generators, and `training_state.json`. Capturing (between two steps) and writing
+(then, or later beside training) are two acts. Whoever calls syncs, digests and publishes the
+folder. No pickle is ever written or read.
 """
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import platform
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from engine.model import LoadedModel
-from engine.optimizer_state import restore_optimizer, save_optimizer
+from engine.optimizer_state import (
+    OptimizerState,
+    capture_optimizer,
+    restore_optimizer,
+    write_optimizer,
+)
 from engine.rng import capture_rng, rng_from_json, rng_to_json, set_rng
 from engine.schedule import GlobalSchedule
 from queue_store.errors import VerificationFailed
@@ -52,29 +58,125 @@ def libraries() -> dict[str, str]:
     }
 
 
-@contextmanager
-def _served_config(model: Any) -> Iterator[None]:
-    """The saved config.json is for serving, so it says use_cache; training keeps it off."""
-    config = model.config
-    before, config.use_cache = config.use_cache, True
-    try:
-        yield
-    finally:
-        config.use_cache = before
+@dataclass(frozen=True)
+class Captured:
+    """A training state at one moment, in the form in which it will be written.
+
+    As `capture_state` gives it the tensors are still those that train: write it before the next
+    step, or have it copied (background.HostBuffers) and write it whenever there is time. Nothing
+    else in it is touched by training.
+    """
+
+    model: Any
+    """For a full state a stand-in of the model with a configuration of its own: who writes may
+    set things in that one. For an adapter None."""
+    adapter: Any
+    """The adapter's configuration, else None."""
+    weights: dict[str, torch.Tensor]
+    optimizer: OptimizerState | None
+    texts: dict[str, str]
+    """Small files, by name."""
+    tokenizer: Path
+
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All tensors, by a name that is the same from one save to the next."""
+        found = {f"weights/{name}": value for name, value in self.weights.items()}
+        if self.optimizer is not None:
+            found |= {f"optimizer/{name}": v for name, v in self.optimizer.tensors.items()}
+        return found
+
+    def with_tensors(self, tensors: dict[str, torch.Tensor]) -> Captured:
+        """The same state with other tensors in the place of its own, by the names of `tensors`."""
+        state = self.optimizer
+        if state is not None:
+            values = {name: tensors[f"optimizer/{name}"] for name in state.tensors}
+            state = OptimizerState(values, state.text)
+        weights = {name: tensors[f"weights/{name}"] for name in self.weights}
+        return replace(self, weights=weights, optimizer=state)
 
 
-def _save_model(folder: Path, loaded: LoadedModel) -> None:
+def _stand_in(model: Any) -> Any:
+    """The same modules under a configuration of its own. The saved config.json is for serving, so
+    it says use_cache; training keeps it off, and must not see it change while a thread writes."""
+    twin = copy.copy(model)
+    twin.config = copy.deepcopy(model.config)
+    twin.config.use_cache = True
+    if getattr(model, "generation_config", None) is not None:
+        twin.generation_config = copy.deepcopy(model.generation_config)
+    return twin
+
+
+def capture_state(
+    loaded: LoadedModel,
+    optimizer: torch.optim.Optimizer,
+    schedule: GlobalSchedule,
+    info: dict[str, Any],
+    *,
+    weights_only: bool = False,
+) -> Captured:
+    """The state as it stands: model, tokenizer, and unless `weights_only` optimizer, generators
+    and `training_state.json`.
+
+    `info` is the caller's (branch, cursors, finished items …); global step, optimizer, threads,
+    device and versions are added.
+    """
     model = loaded.model
+    twin = adapter = None
     if loaded.method == "full":
-        with _served_config(model):
-            model.save_pretrained(folder)
-        return
-    import peft
+        twin, weights = _stand_in(model), dict(model.state_dict())
+    else:
+        import peft
 
-    # peft's own save_pretrained would write a model card and may ask the hub.
-    tensors = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
-    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / ADAPTER)
-    model.peft_config["default"].save_pretrained(folder)
+        # peft's own save_pretrained would write a model card and may ask the hub.
+        weights = dict(peft.get_peft_model_state_dict(model, save_embedding_layers=False))
+        adapter = copy.deepcopy(model.peft_config["default"])
+    if weights_only:
+        return Captured(twin, adapter, weights, None, {}, loaded.folder)
+    full = {
+        **info,
+        "global_step": schedule.global_step,
+        "optimizer": schedule.training.optimizer,
+        "method": loaded.method,
+        "dtype": loaded.dtype,
+        "device": loaded.device,
+        "threads": torch.get_num_threads(),
+        "versions": libraries(),
+    }
+    texts = {
+        RNG: json.dumps(rng_to_json(capture_rng())),
+        INFO: json.dumps(full, indent=1, sort_keys=True) + "\n",
+    }
+    state = capture_optimizer(model, optimizer, schedule.training.optimizer)
+    return Captured(twin, adapter, weights, state, texts, loaded.folder)
+
+
+def write_state(folder: Path, captured: Captured) -> None:
+    """Write a captured state into the existing `folder`. On any thread; the long writes let other
+    threads run. Raises OSError: then discard the folder."""
+    try:
+        _write(folder, captured)
+    except SafetensorError as error:
+        # It says a full disk as text; for callers it is what a plain write would have raised.
+        code = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(code[1]) if code else errno.EIO, str(error), str(folder)) from error
+
+
+def _write(folder: Path, captured: Captured) -> None:
+    if captured.model is not None:
+        captured.model.save_pretrained(folder, state_dict=dict(captured.weights))
+    else:
+        weights = {name: value.contiguous() for name, value in captured.weights.items()}
+        save_file(weights, folder / ADAPTER)
+        captured.adapter.save_pretrained(folder)
+    for name in TOKENIZER_FILES:
+        source = captured.tokenizer / name
+        if source.is_file():
+            shutil.copyfile(source, folder / name)
+    if captured.optimizer is not None:
+        write_optimizer(folder, captured.optimizer)
+    for name, text in captured.texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def save_state(
@@ -86,50 +188,9 @@ def save_state(
     *,
     weights_only: bool = False,
 ) -> None:
-    """Write the state into the existing `folder`: model, tokenizer, and unless `weights_only`
-    optimizer, generators and `training_state.json`.
-
-    `info` is the caller's (branch, cursors, finished items …); global step, optimizer, threads,
-    device and versions are added. Raises OSError: then discard the folder.
-    """
-    try:
-        _save_all(folder, loaded, optimizer, schedule, info, weights_only=weights_only)
-    except SafetensorError as error:
-        # It says a full disk as text; for callers it is what a plain write would have raised.
-        code = re.search(r"os error (\d+)", str(error))
-        raise OSError(int(code[1]) if code else errno.EIO, str(error), str(folder)) from error
-
-
-def _save_all(
-    folder: Path,
-    loaded: LoadedModel,
-    optimizer: torch.optim.Optimizer,
-    schedule: GlobalSchedule,
-    info: dict[str, Any],
-    *,
-    weights_only: bool,
-) -> None:
-    _save_model(folder, loaded)
-    for name in TOKENIZER_FILES:
-        source = loaded.folder / name
-        if source.is_file():
-            shutil.copyfile(source, folder / name)
-    if weights_only:
-        return
-    save_optimizer(folder, loaded.model, optimizer, schedule.training.optimizer)
-    (folder / RNG).write_text(json.dumps(rng_to_json(capture_rng())), encoding="utf-8")
-    full = {
-        **info,
-        "global_step": schedule.global_step,
-        "optimizer": schedule.training.optimizer,
-        "method": loaded.method,
-        "dtype": loaded.dtype,
-        "device": loaded.device,
-        "threads": torch.get_num_threads(),
-        "versions": libraries(),
-    }
-    text = json.dumps(full, indent=1, sort_keys=True) + "\n"
-    (folder / INFO).write_text(text, encoding="utf-8")
+    """Capture and write at once. Raises OSError: then discard the folder."""
+    captured = capture_state(loaded, optimizer, schedule, info, weights_only=weights_only)
+    write_state(folder, captured)
 
 
 def read_info(folder: Path) -> dict[str, Any]:

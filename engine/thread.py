@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from engine.board import Board
+from engine.chores import CHORES
+from engine.keeper import Keeper
 from engine.messages import EngineState, Mode
 from engine.quiet import quiet
 from engine.requests import Request, Requests
 from engine.statusfile import StatusFile
 from engine.telemetry import Telemetry
+from queue_store import config as configuration
 from queue_store.config import Config
-from queue_store.database import open_state
-from queue_store.errors import NoEngine, Refused, TrainctlError
+from queue_store.database import open_state, read_only
+from queue_store.errors import NoEngine, ProcessEnd, Refused, TrainctlError
 from queue_store.home import Home
 from queue_store.inbox import Inbox
 
@@ -32,9 +36,18 @@ log = logging.getLogger("trainctl.engine")
 class Engine:
     """One engine of one home. The caller holds the home's lock for as long as it lives."""
 
-    def __init__(self, home: Home, config: Config, *, mode: str = Mode.DAEMON) -> None:
+    def __init__(
+        self,
+        home: Home,
+        config: Config,
+        *,
+        mode: str = Mode.DAEMON,
+        supervisor_pid: int | None = None,
+        hold: str = "",
+    ) -> None:
         self.home = home
         self.config = config
+        self._newest_config = config
         self.mode = str(mode)
         self.requests = Requests()
         self.telemetry = Telemetry()
@@ -45,8 +58,12 @@ class Engine:
             {"name": config.model.name, "method": config.model.method},
             lambda: self.mode,
             self.requests.commands,
+            supervisor_pid,
         )
+        self.hold = hold
+        """Why nothing is trained or changed: reads are served, all else is refused. "" = train."""
         self.board.published = self.board.build()
+        self.keeper = Keeper(self, CHORES)
         self.error: TrainctlError | None = None
         """Why the thread ended by itself, where it was not asked to."""
         self.worker: Worker | None = None
@@ -63,6 +80,15 @@ class Engine:
         request = Request(command, arguments, self.board.global_step)
         return self.requests.submit(request)
 
+    def config_now(self) -> Config:
+        """config.toml as it stands, for what an edit reaches at once; a broken one changes
+        nothing."""
+        try:
+            self._newest_config = configuration.load(self.home.config)
+        except TrainctlError:
+            log.debug("config.toml is broken; the settings of before hold")
+        return self._newest_config
+
     def wake(self) -> None:
         self.requests.wake()
 
@@ -71,19 +97,25 @@ class Engine:
     def start(self) -> None:
         """Start the thread (and those of the inbox and the telemetry); returns at once."""
         self.board.set(EngineState.STARTING, "loading torch and transformers")
-        with open_state(self.home) as state:
+        # Held, nothing may be written, not even the index beside a database.
+        with read_only(self.home) if self.hold else open_state(self.home) as state:
             self.board.stand_on_head(state, self.config.snapshots)
             self.board.paused = bool(state.meta_get("paused", False))
             self.board.publish(state, force=True)
         self.telemetry.start()
-        self.status_file.start()
-        for name, target in (("engine", self._run), ("inbox", self._watch)):
+        if not self.hold:
+            self.status_file.start()
+        work = [("engine", self._run), ("inbox", self._watch)]
+        for name, target in work[:1] if self.hold else work:
             thread = threading.Thread(target=target, name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
 
     def _run(self) -> None:
         try:
+            if self.hold:
+                self._held()
+                return
             quiet()  # before the libraries are imported: they print while they are
             from engine.worker import Worker
 
@@ -94,11 +126,9 @@ class Engine:
             log.error("the engine ended: %s", error)
         except BaseException as error:
             log.exception("the engine ended by a defect")
-            self.error = TrainctlError(
-                f"the engine ended: {type(error).__name__}: {error}",
-                mend=f"the reason is in {self.home.log}",
-            )
+            self.error = self._end_of(error)
         finally:
+            self.keeper.stop()
             self.board.set(EngineState.FAILED if self.error else EngineState.STOPPED)
             if self.error:
                 self.board.hint = str(self.error)
@@ -108,6 +138,32 @@ class Engine:
             if self.worker is not None:
                 self.worker.boundary.abandon(why)
             self._ended.set()
+
+    def _end_of(self, error: BaseException) -> TrainctlError:
+        """What an exception that nobody expected means for the process."""
+        from engine.failures import ends_process
+
+        end = ends_process(error, str(self.home.log))
+        return end or ProcessEnd(
+            f"the engine ended: {type(error).__name__}: {error}",
+            cause="unknown",
+            mend=f"the reason is in {self.home.log}",
+        )
+
+    def _held(self) -> None:
+        """Serve reads and nothing else until told to stop: the disk must not be written."""
+        why = Refused(f"held: {self.hold}", mend="mend the disk, then start trainctl again")
+        while True:
+            self.board.set(EngineState.FAILED, "held")
+            self.board.hint = f"held: {self.hold}"
+            self.board.heartbeat = time.monotonic()
+            self.board.published = self.board.build()
+            while (request := self.requests.take()) is not None:
+                if request.command == "stop":
+                    request.answer({"scheduled": True, "step": self.board.global_step})
+                    return
+                request.refuse(why)
+            self.requests.wait(1.0)
 
     def _watch(self) -> None:
         try:

@@ -8,6 +8,7 @@ little: `trainctl status` answers in 200 ms, so what only versions need is impor
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
@@ -18,8 +19,15 @@ from engine import lines, shapes
 from engine.messages import EngineState, Mode, known, unknown
 from engine.status import disk_status, engine_status, free_limit, item_status, model_status, status
 from queue_store import config, journal, lock, queue, records
-from queue_store.database import State, open_metrics, open_state
+from queue_store.database import (
+    State,
+    open_metrics,
+    open_state,
+    read_only,
+    read_only_metrics,
+)
 from queue_store.errors import NotFound
+from queue_store.failures import advice
 from queue_store.home import Home
 from queue_store.items import ENDED, RUNNABLE, Item, ItemState
 
@@ -30,17 +38,23 @@ _SILENT = "the engine does not answer yet"
 class Views:
     """Reads one home's store. `close` it, from the same thread."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(
+        self, home: Home, closing: threading.Event | None = None, *, read_only: bool = False
+    ) -> None:
         self.home = home
+        self.read_only = read_only
+        """The disk fails: nothing may be written to it, not even a database's index."""
+        self.closing = closing or threading.Event()
+        """Set when who asks ends: what takes long breaks off."""
 
     @cached_property
     def state(self) -> State:
         """This object's connection to state.db."""
-        return open_state(self.home)
+        return read_only(self.home) if self.read_only else open_state(self.home)
 
     @cached_property
     def metrics(self) -> sqlite3.Connection:
-        return open_metrics(self.home)
+        return read_only_metrics(self.home) if self.read_only else open_metrics(self.home)
 
     def close(self) -> None:
         """Close what was opened. Idempotent."""
@@ -101,14 +115,21 @@ class Views:
             engine=who
             and engine_status(
                 pid=who["pid"],
-                supervisor_pid=unknown(why),
+                supervisor_pid=who.get("supervisor_pid"),
                 mode=who["mode"],
                 started=who["started"],
             ),
             events_seq=journal.last_seq(self.state),
             samples_step=self._newest_sample_step(self.line()),
             paused=bool(self.state.meta_get("paused", False)),
+            hint=self._hint(settings) if settings.backups else "",
         )
+
+    def _hint(self, settings: config.Config) -> str:
+        """What the last engine could not do and a person can mend."""
+        from snapshots import backup
+
+        return next(iter(backup.hints(self.state, settings)), "")
 
     def _unfinished(self) -> dict[str, Any] | None:
         """The item that goes on when an engine starts, if one was begun."""
@@ -183,7 +204,11 @@ class Views:
         ):
             entry = dict(row)
             attempts[entry.pop("item")].append(
-                {**entry, "ended": known(entry["ended"], "still under way")}
+                {
+                    **entry,
+                    "ended": known(entry["ended"], "still under way"),
+                    "advice": advice(entry["cause"]),
+                }
             )
         return [shapes.item(item, attempts[item.id]) for item in items]
 
@@ -199,10 +224,11 @@ class Views:
     def versions(self) -> list[dict[str, Any]]:
         """The versions, oldest first, each with why it is kept."""
         from snapshots import listing
+        from snapshots.retention import Rules
 
-        rules = config.load(self.home.config).snapshots
-        keep = listing.KeepRules(rules.keep_last, rules.keep_daily, rules.keep_weekly)
-        return listing.versions_json(self.state, keep)
+        settings = config.load(self.home.config)
+        rules = Rules.of(settings.snapshots)
+        return listing.versions_json(self.state, rules, settings.backups)
 
     def rollback_plan(self, version: str | None = None) -> dict[str, Any]:
         """What a rollback would lose and keep; see plans. Raises NotFound, Refused."""

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from engine import recovery
+from engine import noroom, recovery, saving
 from engine.boundary import Boundary
 from engine.controls import RunItem
-from engine.failures import classify
+from engine.failures import classify, ends_process
 from engine.items import Ready, make_ready, settings_of
 from engine.live import Live, base_folder, load_live
 from engine.messages import EngineState
@@ -25,13 +25,14 @@ from engine.monitoring import Watch
 from engine.prepare.prepare import Cancelled
 from engine.reporting import Reports
 from engine.run import TrainingRun
-from engine.saving import Saver, journal_failed_save, room
+from engine.saving import Saver
 from engine.status import item_status, model_status
 from queue_store import config as configuration
 from queue_store import head, journal, queue, records
 from queue_store import transitions as moves
 from queue_store.database import open_state
-from queue_store.errors import ConfigError, Refused
+from queue_store.errors import ConfigError, ProcessEnd, Refused
+from queue_store.failures import Cause
 from queue_store.items import Item, ItemState
 from queue_store.metrics import Metrics
 from snapshots.digest import weights_digest
@@ -54,7 +55,7 @@ class Worker:
         self.requests = engine.requests
         self.state = open_state(self.home)
         self.metrics = Metrics(self.home)
-        self.saver = Saver(self.home, self.state, self.metrics)
+        self.saver = Saver(self.home, self.state, self.metrics, self.requests.wake)
         self.reports = Reports(self)
         self.watch = Watch(self)
         self.boundary = Boundary(self)
@@ -64,8 +65,8 @@ class Worker:
         self.run_now: TrainingRun | None = None
         self.cursors: dict[int, tuple[int, int]] = {}
         self._warned: set[str] = set()
-        self.unsaved = False
-        """Whether the live state is ahead of the head's checkpoint."""
+        self.changes = self.saved = 0
+        """Changes of the live state so far, and those of them that the head's checkpoint has."""
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -79,7 +80,12 @@ class Worker:
                     self._one_item()
             self._end()
         finally:
-            self.metrics.close()
+            self.saver.close()
+            try:
+                self.metrics.close()
+            except OSError as error:
+                # No checkpoint has these steps: they train again.
+                log.error("%d steps are not on record: %s", self.metrics.pending, error)
             self.state.close()
 
     def _begin(self) -> None:
@@ -90,6 +96,7 @@ class Worker:
         self.board.stand_on_head(self.state, self.config.snapshots)
         self.boundary.restore()
         self.publish(force=True)
+        self.engine.keeper.start()  # not before recovery is over
         if not self.board.paused:
             self.load()
 
@@ -112,7 +119,7 @@ class Worker:
         self.live = load_live(self.home, self.config, at.checkpoint)
         self.line = records.start_run(self.state)
         self.cursors = dict(at.checkpoint.progress.cursors)
-        self.unsaved = False
+        self.saved = self.changes
         self.saver.stands_on(at.checkpoint.step)
         self.board.forget_steps()
         loaded = self.live.loaded
@@ -130,7 +137,7 @@ class Worker:
         if self.live is not None:
             self.load()
             return
-        self.unsaved = False
+        self.saved = self.changes
         self.cursors = {}
         self.board.forget_steps()
         self.board.stand_on_head(self.state, self.config.snapshots)
@@ -139,6 +146,7 @@ class Worker:
         """Let go of the live state and of the memory that it holds on the device."""
         self.live = None
         self.run_now = None
+        self.saver.buffers.drop()
         release_device_memory()
 
     def warn(self, text: str) -> None:
@@ -189,6 +197,8 @@ class Worker:
         except Cancelled:
             self.boundary.called_off(item)
             return
+        except ProcessEnd:
+            raise
         except Exception as error:
             self._failed(item, error, touched=False)
             return
@@ -196,6 +206,8 @@ class Worker:
             return
         try:
             self._step(item, ready)
+        except ProcessEnd:
+            raise  # no failure of the item: the next process finds it as after a kill
         except Exception as error:
             self._failed(item, error, touched=True)
 
@@ -277,16 +289,16 @@ class Worker:
         self.publish(force=True)
         outcome = run.train()
         self.saver.flush = None
-        self.metrics.flush()
+        self.flush_metrics()
         self.cursors[item.id] = (outcome.cursor, outcome.step)
         if outcome.kind == "done":
             moves.trained(self.state, item.id, outcome.global_step)
             del self.cursors[item.id]
-            self.unsaved = True
+            self.changes += 1
             self.board.hint = ""  # what was wrong before did not keep this item from training
         self.boundary.left(item, outcome)
         if self.unsaved and self.saver.due(self.board.global_step, self.config):
-            self.save()
+            self.save(aside=True)
 
     def _failed(self, item: Item, error: Exception, *, touched: bool) -> None:
         """The item failed; where the model may have been touched, go back to the last good state:
@@ -295,6 +307,11 @@ class Worker:
         log.warning("item %d (%s): %s: %s", item.id, item.name, cause, message, exc_info=error)
         with contextlib.suppress(Exception):
             self.metrics.flush()
+        if touched:
+            noroom.tend(self)  # what is being written aside was good when it was captured
+        if cause == Cause.DISK_FULL:
+            noroom.wait_with(self, item, message, touched=touched)
+            return
         with self.state.transaction():
             after = moves.fail(self.state, item.id, cause, message, self.config.queue.max_attempts)
             if touched:
@@ -305,39 +322,28 @@ class Worker:
                     self.state, at.checkpoint, why=why, new=after.state is ItemState.FAILED
                 )
         self.board.hint = f"{item.name}: {cause}: {message}"
+        end = ends_process(error, str(self.home.log))
+        if end is not None:
+            raise end
         if touched:
             self.load()
         self.boundary.failed(item, f"{cause}: {message}")
 
+    def flush_metrics(self) -> None:
+        """Write the steps that are pending; on a full disk they stay so."""
+        noroom.flush_metrics(self)
+
     # -- saving ---------------------------------------------------------------------------------
 
-    def save(self) -> records.Checkpoint | None:
-        """Save the live state; None where it did not work: then training is paused and says why."""
-        assert self.live is not None
-        before = (self.board.state, self.board.phase)
-        self.board.set(EngineState.SAVING)
-        self.publish(force=True)
-        try:
-            saved = self.saver.save(
-                self.live,
-                self.config,
-                self.line,
-                step=self.board.global_step,
-                item=self.item,
-                cursors=dict(self.cursors),
-                figures=self.board.figures(),
-            )
-        except (Refused, OSError) as error:
-            journal_failed_save(self.state, self.board.global_step, error)
-            self.board.hint = room(error)
-            self.boundary.pause_for(str(error))
-            return None
-        finally:
-            self.board.set(*before)
-        self.unsaved = False
-        self.board.stand_on_head(self.state, self.config.snapshots)
-        self.board.hint = self.saver.low_disk(saved.size_bytes, self.config) or self.board.hint
-        return saved
+    @property
+    def unsaved(self) -> bool:
+        """Whether the live state is ahead of the head's checkpoint (one that is still being written
+        is not the head's yet)."""
+        return self.saved != self.changes
+
+    def save(self, *, aside: bool = False) -> records.Checkpoint | None:
+        """See saving.save_live: `aside` where nobody waits for it."""
+        return saving.save_live(self, aside=aside)
 
     def saved_head(self) -> records.Checkpoint:
         """The head's checkpoint, with the live state in it. Raises Refused where it cannot be

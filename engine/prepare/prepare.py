@@ -23,9 +23,10 @@ from engine.prepare.encode import Batch, EncodedRow, Encoder
 from engine.prepare.prepared import ARRAYS, FORMAT, META, Prepared, digest_of, file_of
 from engine.prepare.template import ModelText
 from queue_store import durable
-from queue_store.errors import ConfigError, DataError
+from queue_store.errors import ConfigError, DataError, VerificationFailed
 from queue_store.home import Home
 from queue_store.rows import BadRow, Row, prompt_digest, read_rows
+from snapshots.upkeep import quarantine
 
 VALIDATION_FROM = 2000
 """Rows that a file must have before any of them is kept for validation."""
@@ -73,15 +74,16 @@ def prepare(
     progress: Callable[[int, int], None],
     cancelled: Callable[[], bool],
     called: str = "",
+    accepted: str = "",
 ) -> Prepared:
     """The prepared data of `source` for the model in `model_folder`, under `root` (a home's
     store/prepared), made or found there.
 
     `called`: the file's name as a person knows it, for what is wrong with it (by default that
     of `source`). `held_out`: prompt digests that never train. `progress(done, total)` counts
-    bytes of the file. Raises DataError where the file cannot train, ConfigError for an unknown
-    profile, VerificationFailed where the folder found is damaged, Cancelled when `cancelled()` is
-    true.
+    bytes of the file. `accepted`: the digest that the file must have (BLAKE3, "" for any).
+    A damaged folder that is found is set apart and made anew. Raises DataError where the file
+    cannot train, ConfigError for an unknown profile, Cancelled when `cancelled()` is true.
     """
     if settings.profile not in PROFILES:
         raise ConfigError(
@@ -89,15 +91,24 @@ def prepare(
         )
     model = ModelText(model_folder)
     source_digest, size = _digest(source)
+    if accepted and source_digest != accepted:
+        raise DataError(
+            "its bytes are not those that were accepted",
+            where=called or source.name,
+            mend="add the file anew; the damaged one stays where it is",
+        )
     key = _key(source_digest, model, settings, held_out)
     folder = root / key
-    if (folder / META).is_file():
-        prepared = Prepared.open(folder, verify=True)
-        progress(size, size)
-        return prepared
     home = Home(root.parent.parent)
     if home.prepared != root:
         raise ValueError(f"{root} is not the store/prepared folder of a home")
+    if folder.exists():
+        try:
+            prepared = Prepared.open(folder, verify=True)
+            progress(size, size)
+            return prepared
+        except VerificationFailed:
+            quarantine(home, folder)
     durable.make_folder(root)
     tmp = durable.new_tmp(home, "prepared")
     try:
