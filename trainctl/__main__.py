@@ -86,12 +86,13 @@ def _log_defect(context: Context) -> Path | None:
     """Append the current traceback to the log; where that is, or None if nothing can be written."""
     import traceback
 
-    from trainctl.logs import defect_logs
+    from trainctl.logs import defect_logs, rotate_defects
 
     text = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {sys.argv!r}\n{traceback.format_exc()}\n"
     for path in defect_logs(context.found_home()):
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            rotate_defects(path)
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             with os.fdopen(fd, "a", encoding="utf-8", errors="backslashreplace") as log:
                 log.write(text)

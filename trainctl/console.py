@@ -103,7 +103,8 @@ def _own_engine(host: Host) -> int:
     """The console with the engine in this process, until that is handed over or has ended."""
     from engine.views import Views
     from trainctl import logs
-    from trainctl.daemon import Signals, serve
+    from trainctl.signals import Signals
+    from trainctl.training import serve
     from tui import app
 
     logs.log_to_file(host.home)

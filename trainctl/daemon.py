@@ -1,32 +1,29 @@
 """`trainctl --daemon`: the engine without a console, in the foreground or in the background.
 
-For systemd, tmux and nohup. SIGTERM, SIGINT and `.stop` in the home save and end it with exit
-code 0; a second signal ends it at once. SIGHUP is ignored: no terminal is needed.
+For systemd, tmux and nohup. A supervisor owns the process that trains (see `supervisor`).
+SIGTERM, SIGINT and `.stop` in the home save and end both with exit code 0; a second signal ends
+them at once. SIGHUP is ignored: no terminal is needed.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import FrameType
 
 from queue_store import config as configuration
 from queue_store.errors import Refused, TrainctlError
 from queue_store.home import Home
-from queue_store.lock import EngineLock, holder
-from queue_store.safe import safe_line
+from queue_store.lock import holder
 from trainctl import logs
-from trainctl.context import Context, print_json
-from trainctl.host import Host, refuse_stop_file
+from trainctl.context import Context
+from trainctl.host import refuse_stop_file
 
 ANSWER_SECONDS = 60.0
 POLL_SECONDS = 0.05
-KILLED = 1
 
 
 def command(context: Context, arguments: argparse.Namespace) -> int:
@@ -35,6 +32,8 @@ def command(context: Context, arguments: argparse.Namespace) -> int:
     configuration.load(home.config)  # what is wrong there is said before anything starts
     refuse_stop_file(home)
     if not arguments.detach:
+        from trainctl.supervisor import run
+
         return run(home, lock_fd=arguments.lock_fd, json=context.json)
     if (who := holder(home)) is not None:
         raise Refused(
@@ -42,64 +41,20 @@ def command(context: Context, arguments: argparse.Namespace) -> int:
             where=str(home.root),
             mend="attach with trainctl",
         )
-    pid = spawn(home)
-    data = {"pid": pid, "socket": str(home.socket), "log": str(home.log)}
+    pid, supervisor_pid = spawn(home)
+    data = {
+        "pid": pid,
+        "supervisor_pid": supervisor_pid,
+        "socket": str(home.socket),
+        "log": str(home.log),
+    }
     context.show(data, lambda: f"the engine runs in the background, pid {pid}; log {home.log}")
     return 0
 
 
-def run(home: Home, *, lock_fd: int | None = None, json: bool = False) -> int:
-    """Hold the lock and train until told to stop; the exit code."""
-    config = configuration.load(home.config)
-    lock = (
-        EngineLock.acquire(home, "daemon") if lock_fd is None else EngineLock.adopt(lock_fd, home)
-    )
-    lock.describe("daemon")
-    logs.log_to_file(home)
-    signals = Signals()
-    host = Host(home, config, lock, "daemon")
-    host.start()
-    data = {"pid": os.getpid(), "socket": str(home.socket), "log": str(home.log)}
-    if json:
-        print_json(data, line=True)
-    else:
-        print(f"trainctl: pid {data['pid']} listens on {home.socket}; log {home.log}", flush=True)
-    return serve(host, signals)
-
-
-def serve(host: Host, signals: Signals) -> int:
-    """Wait for the engine's end, or for a signal that asks for it; the exit code."""
-    asked = False
-    while not host.wait(0.1):
-        if signals.count and not asked:
-            asked = True
-            host.stop()
-    if host.failure:
-        print(f"trainctl: {safe_line(host.failure)}", file=sys.stderr, flush=True)
-    return host.exit_code
-
-
-class Signals:
-    """Counts SIGTERM and SIGINT; the second one ends the process at once."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.listen()
-
-    def listen(self) -> None:
-        """Take the signals (again, after somebody else had them)."""
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._come)
-
-    def _come(self, number: int, frame: FrameType | None) -> None:
-        self.count += 1
-        if self.count > 1:
-            os._exit(KILLED)
-
-
-def spawn(home: Home, *, lock_fd: int | None = None) -> int:
-    """Start a daemon in the background, in a session of its own; its process id once it answers.
+def spawn(home: Home, *, lock_fd: int | None = None) -> tuple[int, int]:
+    """Start a daemon in the background, in a session of its own; the process ids of its engine
+    and of its supervisor, once the engine answers.
 
     `lock_fd` is a held lock to hand on. Raises TrainctlError with the last line of its log.
     """
@@ -127,9 +82,10 @@ def spawn(home: Home, *, lock_fd: int | None = None) -> int:
                 f"the daemon did not start: {why or f'exit code {child.returncode}'}",
                 mend=f"its log is {home.log}",
             )
-        if _answers(home, child.pid):
+        pid = _answers(home, child.pid)
+        if pid:
             child.returncode = 0  # it outlives us: nobody here waits for it
-            return child.pid
+            return pid, child.pid
         time.sleep(POLL_SECONDS)
     child.terminate()
     try:
@@ -142,16 +98,17 @@ def spawn(home: Home, *, lock_fd: int | None = None) -> int:
     )
 
 
-def _answers(home: Home, pid: int) -> bool:
-    """Whether the process `pid` says hello on the home's socket."""
+def _answers(home: Home, supervisor_pid: int) -> int:
+    """The process id of the engine that this supervisor owns, once it says hello; else 0."""
     from engine.client import connect
 
     try:
         session = connect(home, timeout=1.0)
     except TrainctlError:
-        return False
+        return 0
     try:
-        return bool(session.hello.get("pid") == pid)
+        hello = session.hello
+        return int(hello["pid"]) if hello.get("supervisor_pid") == supervisor_pid else 0
     finally:
         session.close()
 

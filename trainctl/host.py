@@ -34,8 +34,19 @@ def refuse_stop_file(home: Home) -> None:
 class Host:
     """Owns the engine of one home from its start to its end."""
 
-    def __init__(self, home: Home, config: Config, lock: EngineLock, mode: str) -> None:
+    def __init__(
+        self,
+        home: Home,
+        config: Config,
+        lock: EngineLock,
+        mode: str,
+        *,
+        supervisor_pid: int | None = None,
+        hold: str = "",
+    ) -> None:
         self.home = home
+        self.supervisor_pid = supervisor_pid
+        self.hold = hold
         self.config = config
         self.lock = lock
         self.mode = mode
@@ -64,7 +75,13 @@ class Host:
         from engine.thread import Engine
 
         self.ended.clear()
-        self.engine = Engine(self.home, self.config, mode=self.mode)
+        self.engine = Engine(
+            self.home,
+            self.config,
+            mode=self.mode,
+            supervisor_pid=self.supervisor_pid,
+            hold=self.hold,
+        )
         self._dispatcher = Dispatcher(self.engine)
         self.session: Session = LocalSession(self._dispatcher)
         server = Server(self.home, self._dispatcher)
@@ -133,7 +150,7 @@ class Host:
             if self.running:
                 self.session.request("handover")
                 self.ended.wait()
-            pid = spawn(self.home, lock_fd=self.lock.fd)
+            pid, _ = spawn(self.home, lock_fd=self.lock.fd)
         except TrainctlError:
             self._handing_on = False
             if (self.ended.is_set() or not self.running) and self.lock.fd >= 0:

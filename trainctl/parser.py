@@ -63,6 +63,10 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         )
     if arguments.verb is None:
         arguments.run = "daemon:command" if arguments.daemon else "console:command"
+        if arguments.engine:
+            if None in (arguments.lock_fd, arguments.beat_fd, arguments.supervisor_pid):
+                raise UsageError("--engine is what a supervisor says", mend="trainctl --daemon")
+            arguments.run = "training:command"
     return arguments
 
 
@@ -112,11 +116,18 @@ def _build() -> argparse.ArgumentParser:
     parser.add_argument("--detach", action="store_true", help="with --daemon: in the background")
     # The console hands its lock to the daemon that takes over: an open file descriptor.
     parser.add_argument("--lock-fd", type=int, default=None, help=argparse.SUPPRESS)
+    # What the supervisor says to the process that trains.
+    parser.add_argument("--engine", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--beat-fd", type=int, default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--supervisor-pid", type=int, default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--hold", default="", help=argparse.SUPPRESS)
     verbs = _Verbs(parser, "verb")
     _home_verbs(verbs)
     _control_verbs(verbs)
     _queue_verbs(verbs)
     _model_verbs(verbs)
+    _removal_verbs(verbs)
+    _backup_verb(verbs)
     _reading_verbs(verbs)
     return parser
 
@@ -134,7 +145,19 @@ def _home_verbs(verbs: _Verbs) -> None:
     unlock = config.add("unlock", f"{home}:config_unlock", "accept a locked key's new value")
     unlock.add_argument("key", metavar="KEY")
     unlock.add_argument("--yes", action="store_true", help="do not ask")
-    verbs.add("doctor", "commands.doctor:doctor", "check packages, GPU, disk, permissions, store")
+    doctor = verbs.add("doctor", "commands.doctor:doctor", "what is wrong here, and what to do")
+    doctor.add_argument("--quick", action="store_true", help="read no weights, no whole database")
+    rebuild = verbs.add("rebuild", "commands.rebuild:rebuild", "a lost database, made anew")
+    rebuild.add_argument("--from", dest="source", choices=("backup", "manifests"))
+    rebuild.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    rebuild.add_argument("--yes", action="store_true", help="do not ask")
+    service = _Verbs(
+        verbs.add("service", None, "a systemd user unit of the daemon"), "service_verb"
+    )
+    unit = service.add("install", "commands.service:install", "write the unit")
+    unit.add_argument("--dry-run", action="store_true", help="print it, write nothing")
+    unit.add_argument("--yes", action="store_true", help="replace a unit of other origin")
+    service.add("uninstall", "commands.service:uninstall", "remove the unit")
     data = _Verbs(verbs.add("data", None, "make training files"), "data_verb")
     make = data.add("make", "commands.data:make", "a file of a skill's rows, from a seed")
     make.add_argument("skill", metavar="SKILL", help="binary or syllo")
@@ -189,25 +212,81 @@ def _queue_verbs(verbs: _Verbs) -> None:
 
 def _model_verbs(verbs: _Verbs) -> None:
     versions = "commands.versions"
+    verbs.add("models", "commands.models:models", "every model on this host, with its digest")
     verbs.add("checkpoints", f"{versions}:checkpoints", "the checkpoints on disk")
-    verbs.add("versions", f"{versions}:versions", "the numbered, verified snapshots")
+    listing = verbs.add("versions", f"{versions}:versions", "the numbered, verified snapshots")
+    listing.add_argument(
+        "version", nargs="?", metavar="VERSION", help="all there is to know of one"
+    )
+    listing.add_argument("--tree", action="store_true", help="which came from which")
     snapshot = verbs.add("snapshot", f"{versions}:snapshot", "keep the present state as a version")
     snapshot.add_argument("-m", "--message", default="", metavar="TEXT")
     snapshot.add_argument("--weights-only", action="store_true", help="without optimizer state")
     snapshot.add_argument("--pin", action="store_true", help="keep it for ever")
-    verify = verbs.add("verify", f"{versions}:verify", "read a version's bytes and compare digests")
+    verify = verbs.add(
+        "verify", "commands.verify:verify", "read a version back and compare digests"
+    )
     verify.add_argument("version", nargs="?", metavar="VERSION", help="default: all")
-    restore = verbs.add("restore", f"{versions}:restore", "train on from a version")
+    verify.add_argument("--deep", action="store_true", help="and see that it loads and computes")
+    restore = verbs.add("restore", "commands.back:restore", "train on from a version")
     restore.add_argument("version", metavar="VERSION")
     restore.add_argument("--yes", metavar="VERSION", help="do not ask; names the version again")
-    rollback = verbs.add("rollback", f"{versions}:rollback", "back to an earlier version")
+    restore.add_argument("--from", dest="source", metavar="NAME", help="a backup target's copy")
+    rollback = verbs.add("rollback", "commands.back:rollback", "back to an earlier version")
     rollback.add_argument(
         "version", nargs="?", metavar="VERSION", help="default: the newest earlier"
     )
     rollback.add_argument("--yes", metavar="VERSION", help="do not ask; names the version again")
-    pin = verbs.add("pin", f"{versions}:pin", "keep a version for ever")
+    pin = verbs.add("pin", "commands.labels:pin", "keep a version for ever")
     pin.add_argument("version", metavar="VERSION")
     pin.add_argument("--off", action="store_true", help="let the retention rules decide again")
+    tag = verbs.add("tag", "commands.labels:tag", "give a version a name of your own")
+    tag.add_argument("version", metavar="VERSION")
+    tag.add_argument("name", metavar="NAME")
+    tag.add_argument("--off", action="store_true", help="take the name away")
+    describe = verbs.add("describe", "commands.labels:describe", "say anew what a version is")
+    describe.add_argument("version", metavar="VERSION")
+    describe.add_argument("text", metavar="TEXT", help='"" for nothing')
+    diff = verbs.add("diff", "commands.diff:diff", "what distinguishes two versions")
+    diff.add_argument("first", metavar="A")
+    diff.add_argument("second", metavar="B")
+    diff.add_argument("--no-tensors", action="store_true", help="do not compare the weights")
+
+
+def _removal_verbs(verbs: _Verbs) -> None:
+    removal = "commands.removal"
+    delete = verbs.add("delete", f"{removal}:delete", "a version to the trash; its name is typed")
+    delete.add_argument("version", metavar="VERSION")
+    delete.add_argument("--yes", metavar="VERSION", help="do not ask; names the version again")
+    prune = verbs.add("prune", f"{removal}:prune", "to the trash with what no rule keeps")
+    prune.add_argument("--dry-run", action="store_true", help="say what goes and what stays, why")
+    prune.add_argument("--yes", action="store_true", help="do not ask")
+    about = verbs.add("trash", f"{removal}:trash_list", "what was removed and can come back")
+    trash = _Verbs(about, "trash_verb")
+    trash.add("list", f"{removal}:trash_list", "what is in it")
+    restore = trash.add("restore", f"{removal}:trash_restore", "bring something back")
+    restore.add_argument("name", metavar="NAME")
+    empty = trash.add("empty", f"{removal}:trash_empty", "unlink it for good")
+    empty.add_argument("name", nargs="?", metavar="NAME", help="only this")
+    empty.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _backup_verb(verbs: _Verbs) -> None:
+    backup = verbs.add(
+        "backup", "commands.backup:backup", "second copies of versions on another disk or host"
+    )
+    backup.add_argument("target", nargs="?", metavar="NAME", help="one target; default: all")
+    does = backup.add_mutually_exclusive_group()
+    does.add_argument("--list", action="store_true", help="the copies, and why each one stays")
+    does.add_argument("--verify", action="store_true", help="read every copy back again")
+    does.add_argument(
+        *("--fetch",),
+        nargs="?",
+        const="",
+        metavar="VERSION",
+        help="bring a version back; without one, all that are there",
+    )
+    backup.add_argument("--version", dest="only", metavar="VERSION", help="this version only")
 
 
 def _reading_verbs(verbs: _Verbs) -> None:

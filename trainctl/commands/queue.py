@@ -162,7 +162,7 @@ def _item(item: Json) -> str:
         ]
     )
     attempts = table(
-        (">attempt", "started", "took", "ended by", "error"),
+        (">attempt", "started", "took", "ended by", "error", "what to do"),
         [
             (
                 attempt["n"],
@@ -170,6 +170,7 @@ def _item(item: Json) -> str:
                 _took(attempt),
                 attempt["cause"],
                 attempt["error"],
+                attempt.get("advice", ""),
             )
             for attempt in item["attempts"]
         ],

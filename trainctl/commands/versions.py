@@ -1,24 +1,23 @@
-"""checkpoints, versions, snapshot, verify, restore, rollback, pin.
+"""checkpoints, versions (as a list, as a tree, or all of one), snapshot.
 
-A running engine does what changes its head, at a step boundary; without one these verbs do it
-here, under the home's lock. Restore and rollback tell what is lost, want the version's name
-typed, and keep the state that they leave as a version. Nothing here deletes anything.
+A running engine makes the snapshot, at a step boundary; without one it is made here, under the
+home's lock. Nothing here changes or deletes a version.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from queue_store.errors import VerificationFailed
+from queue_store.errors import UsageError
 from queue_store.lock import EngineLock
-from trainctl.confirm import confirm_name
 from trainctl.context import Context
-from trainctl.output import ago, count, duration, known, size, table, text
+from trainctl.output import ago, clock, count, known, pairs, size, table, text
 
 Json = dict[str, Any]
+EMPTY = "no version yet: trainctl snapshot makes one"
+SCOPES = {"whole": "the whole state", "weights": "weights only", "base": "the base model"}
 
 
 def checkpoints(context: Context, arguments: argparse.Namespace) -> int:
@@ -47,28 +46,149 @@ def checkpoints(context: Context, arguments: argparse.Namespace) -> int:
 
 
 def versions(context: Context, arguments: argparse.Namespace) -> int:
-    """The versions, oldest first."""
+    """The versions, oldest first; with --tree as they came from each other; or one, with all there
+    is to know of it."""
+    if arguments.version is not None:
+        if arguments.tree:
+            raise UsageError("--tree shows all versions", mend="leave the name out")
+        return _one(context, arguments.version)
     rows = context.views.versions()
+    if arguments.tree:
+        context.show(rows, lambda: "\n".join(_tree(rows)))
+        return 0
     context.show(
         rows,
-        lambda: table(
-            (
-                *("name", ">branch", ">step", "made", ">size", "verified", ">loss", ">val loss"),
-                *("kept because", "description"),
-            ),
-            [
+        lambda: (
+            table(
                 (
-                    *(row["name"], row["branch"], row["step"], ago(row["created"])),
-                    *(size(row["size_bytes"]), _verified(row)),
-                    *(_or_blank(row["loss"]), _or_blank(row["val_loss"])),
-                    *(", ".join(row["kept_because"]), row["description"]),
-                )
-                for row in rows
-            ],
-            empty="no version yet: trainctl snapshot makes one",
+                    *(
+                        "name",
+                        ">branch",
+                        ">step",
+                        "made",
+                        ">size",
+                        "verified",
+                        ">loss",
+                        ">val loss",
+                    ),
+                    *("copies", "kept because", "description"),
+                ),
+                [
+                    (
+                        *(row["name"], row["branch"], row["step"], ago(row["created"])),
+                        *(size(row["size_bytes"]), _verified(row)),
+                        *(_or_blank(row["loss"]), _or_blank(row["val_loss"])),
+                        *(_copies(row), ", ".join(row["kept_because"]), _about(row)),
+                    )
+                    for row in rows
+                ],
+                empty=EMPTY,
+            )
+            + _no_copy(rows)
         ),
     )
     return 0
+
+
+def _no_copy(rows: list[Json]) -> str:
+    """Which versions lie nowhere else, and that a hard link is no second copy."""
+    lacking = [row for row in rows if row["second_copy"]]
+    if not lacking:
+        return ""
+    which = "" if len(lacking) == len(rows) else f"{', '.join(r['name'] for r in lacking)}: "
+    return f"\n{which}{lacking[0]['second_copy']}"
+
+
+def _tree(rows: list[Json]) -> Iterator[str]:
+    """A line a version, under the one that it came from."""
+    from snapshots.tree import drawn
+
+    if not rows:
+        yield EMPTY
+        return
+    yield "base model"
+    on_line = [row for row in rows if not row["rolled_back"]]
+    newest = max(on_line, key=lambda row: row["step"], default={})
+    for before, row in drawn(rows):
+        notes = [
+            f"step {count(row['step'])}, branch {row['branch']}",
+            f"loss {text(row['loss'])}" if known(row["loss"]) else "",
+            "DAMAGED" if row["state"] == "corrupt" else "",
+            "pinned" if row["pinned"] else "",
+            "rolled back" if row["rolled_back"] else "",
+            "<- training stands here or after" if row is newest else "",
+            text(_about(row)),
+        ]
+        yield f"{before}{row['name']}  " + "  ".join(note for note in notes if note)
+
+
+def _one(context: Context, name: str) -> int:
+    """Everything about one version. JSON: as in `versions`, and what snapshots.facts adds."""
+    from snapshots import facts as store
+
+    row = version_row(context, name)
+    found = store.facts(context.state, row["name"], row)
+    context.show(found, lambda: "\n".join(_facts(found)))
+    return 0
+
+
+def _facts(found: Json) -> Iterator[str]:
+    yield pairs(
+        [
+            ("version", f"{found['name']}  {text(_about(found))}".strip()),
+            ("made", f"{clock(found['created'])}, {found['kind']}, {SCOPES[found['scope']]}"),
+            (
+                "of",
+                f"{found['checkpoint_name']}, step {count(found['step'])}, branch"
+                f" {found['branch']}" + (", rolled back" if found["rolled_back"] else ""),
+            ),
+            ("line", " > ".join(found["line"])),
+            ("loss", f"{text(found['loss'])}, validation {text(found['val_loss'])}"),
+            ("scores", ", ".join(f"{k} {text(v)}" for k, v in found["scores"].items())),
+            ("verified", _verified(found)),
+            ("loads", ago(found["deep_verified_at"])),
+            ("kept because", ", ".join(found["kept_because"]) or "no rule keeps it"),
+            ("copies", _copies(found)),
+            (
+                "on disk",
+                f"{size(found['own_bytes'])} its own, {size(found['shared_bytes'])} under"
+                " other names too",
+            ),
+            ("weights", found["weights_digest"]),
+        ]
+    )
+    files = found["files"]
+    yield ""
+    if not known(files):
+        yield f"files: {text(files)}"
+    else:
+        yield table(
+            ("file", ">size", "blake3", "also in"),
+            [
+                (f["name"], size(f["size_bytes"]), f["blake3"][:16], ", ".join(f["shared_with"]))
+                for f in files
+            ],
+            empty="no files: the base model is in models/",
+        )
+        if any(f["shared_with"] for f in files):
+            yield f"({found['hard_links']})"
+    yield ""
+    yield table(
+        (">item", "name", ">rows", "whole"),
+        [(i["id"], i["name"], count(i["rows"]), i["whole"]) for i in found["items"]],
+        empty="contains no item: this is the base model's state",
+    )
+
+
+def _about(row: Mapping[str, Any]) -> str:
+    tags = "".join(f"[{tag}] " for tag in row["tags"])
+    return f"{tags}{row['description']}".strip()
+
+
+def _copies(row: Json) -> str:
+    """Where else it lies, verified. A hard link here is no second copy."""
+    good = [c["target"] for c in row.get("copies") or () if c.get("state") == "verified"]
+    return ", ".join(good) or "only here"
 
 
 def _or_blank(value: Any) -> Any:
@@ -102,161 +222,14 @@ def snapshot(context: Context, arguments: argparse.Namespace) -> int:
                 scope=store.WEIGHTS if arguments.weights_only else store.WHOLE,
                 pinned=arguments.pin,
             ).name
-    row = _row(context, name)
+    row = version_row(context, name)
     context.show(row, lambda: f"{name} at step {count(row['step'])}, verified")
     return 0
 
 
-def verify(context: Context, arguments: argparse.Namespace) -> int:
-    """Read a version's (or every version's) bytes from the disk; exit 4 if one is damaged."""
+def version_row(context: Context, name: str) -> Json:
+    """The version's JSON by name (v012, also 12) or tag. Raises NotFound."""
     from snapshots import versions as store
 
-    if arguments.version is not None:
-        names = [store.get(context.state, arguments.version).name]
-    else:
-        names = [version.name for version in store.versions(context.state)]
-    results: list[Json] = []
-    for name in names:
-        try:
-            found = store.verify(context.state, name)
-            results.append(
-                {"name": name, "ok": True, "verified_at": found.verified_at, "problem": ""}
-            )
-        except VerificationFailed as error:
-            unknown = {"unknown": "the verification failed"}
-            results.append(
-                {"name": name, "ok": False, "verified_at": unknown, "problem": str(error)}
-            )
-    context.show(results, lambda: "\n".join(_outcomes(results)) or "no version to verify")
-    damaged = [result["name"] for result in results if not result["ok"]]
-    if damaged:
-        raise VerificationFailed(
-            f"{', '.join(damaged)}: not every byte is as it was written",
-            mend="train on from another version; trainctl versions lists them",
-        )
-    return 0
-
-
-def _outcomes(results: Iterable[Json]) -> Iterable[str]:
-    for result in results:
-        if result["ok"]:
-            yield f"{result['name']}  every byte as written"
-        else:
-            yield f"{result['name']}  DAMAGED  {text(result['problem'])}"
-
-
-def pin(context: Context, arguments: argparse.Namespace) -> int:
-    """Keep a version for ever, or with --off no longer so."""
-    session = context.engine_if_any()
-    if session is not None:
-        session.request("pin", version=arguments.version, pinned=not arguments.off)
-        name = arguments.version
-    else:
-        from snapshots import versions as store
-
-        name = store.pin(context.state, arguments.version, not arguments.off).name
-    row = _row(context, name)
-    state = "pinned: it stays" if row["pinned"] else "no longer pinned"
-    context.show(row, lambda: f"{row['name']}  {state}")
-    return 0
-
-
-def _row(context: Context, name: str) -> Json:
-    """The version's JSON by name or tag."""
-    rows = context.views.versions()
-    return next(row for row in rows if row["name"] == name or name in row["tags"])
-
-
-def restore(context: Context, arguments: argparse.Namespace) -> int:
-    """Train on from a version. JSON: version (what was saved first), target, branch, step."""
-    return _go_back(context, arguments.version, arguments.yes)
-
-
-def rollback(context: Context, arguments: argparse.Namespace) -> int:
-    """Back to a version, by default the newest verified earlier one of this line."""
-    return _go_back(context, arguments.version, arguments.yes)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What going back to `version` means, by an engine's word or the store's."""
-
-    version: str
-    to_step: int
-    from_step: int
-    steps_lost: int
-    hours_lost: float
-    items: list[Json]
-    keeps: str
-
-
-def _go_back(context: Context, name: str | None, yes: str | None) -> int:
-    session = context.engine_if_any()
-    if session is not None:
-        told = session.request("rollback_plan", version=name)
-        plan = _Plan(
-            version=told["version"],
-            to_step=told["step"],
-            from_step=told["now"]["step"],
-            steps_lost=told["steps_lost"],
-            hours_lost=told["hours_lost"],
-            items=told["items"],
-            keeps=told["keeps"],
-        )
-        _agree(plan, name, yes)
-        done = session.request("rollback", version=plan.version, plan=told["plan"])
-        saved, branch = done["version"], done["branch"]
-        result = {
-            "version": saved["name"] if isinstance(saved, dict) else saved,
-            "target": plan.version,
-            "branch": branch,
-            "step": done["step"],
-        }
-    else:
-        result = _go_back_here(context, name, yes)
-    context.show(
-        result,
-        lambda: (
-            f"training stands on {result['target']}, step {count(result['step'])}, branch"
-            f" {result['branch']}; what was current is {result['version']}"
-        ),
-    )
-    return 0
-
-
-def _go_back_here(context: Context, name: str | None, yes: str | None) -> Json:
-    from snapshots import rollback as store
-
-    with EngineLock.acquire(context.home, "rollback"):
-        made = store.plan(context.state, name)
-        plan = _Plan(
-            version=made.version,
-            to_step=made.target_step,
-            from_step=made.step,
-            steps_lost=made.steps_lost,
-            hours_lost=made.hours_lost,
-            items=list(made.items),
-            keeps=made.keeps,
-        )
-        _agree(plan, name, yes)
-        done = store.apply(context.state, made)
-        return {
-            "version": done.saved.name,
-            "target": done.target.name,
-            "branch": done.head.branch,
-            "step": done.head.checkpoint.step,
-        }
-
-
-def _agree(plan: _Plan, name: str | None, yes: str | None) -> None:
-    """Show what goes and have the version's name typed. Raises Refused, UsageError."""
-    lines = [
-        f"back to {plan.version}: from step {count(plan.from_step)} to {count(plan.to_step)}",
-        f"  lost    {count(plan.steps_lost)} steps, {duration(3600 * plan.hours_lost)} of training",
-        *(f"  item    {item['id']} {text(item['name'])}: {item['becomes']}" for item in plan.items),
-        f"  kept    {plan.keeps}",
-    ]
-    # A tag or a bare number that named the version also agrees to it.
-    if yes is not None and yes == name:
-        yes = plan.version
-    confirm_name("\n".join(lines), plan.version, yes=yes)
+    found = store.get(context.state, name).name
+    return next(row for row in context.views.versions() if row["name"] == found)
