@@ -7,7 +7,7 @@ of the console. A key that is not in this table does nothing.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from queue_store.errors import ConfigError
@@ -113,6 +113,20 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action("pin", ("*",), "pin", "Pin a version, or take the pin off", ("versions",), 6, True),
     Action("verify", ("V",), "verify", "Read a version back and compare", ("versions",), 7, True),
+    Action("facts", ("i",), "facts", "All about a version: files, copies", ("versions",), 8, True),
+    Action("delete", ("ctrl+d",), "delete", "Delete a version (asks)", ("versions",), 8, True),
+    Action("tree", ("T",), "tree", "As they came from each other, or by age", ("versions",), 13),
+    Action("tag", ("t",), "tag", "Give a version a name of your own", ("versions",), 13, True),
+    Action("describe", ("D",), "describe", "Say what a version is", ("versions",), 13, True),
+    Action(
+        "verify_deep",
+        ("L",),
+        "loads?",
+        "Read a version back, load it, and compute with it",
+        ("versions",),
+        13,
+        True,
+    ),
     # events
     Action("event", ("enter",), "read", "The whole text of an event", ("events",), 5),
 )
@@ -155,8 +169,8 @@ def remapped(keys: Mapping[str, str]) -> tuple[Action, ...]:
 class Keymap:
     """Which action a key means in a pane."""
 
-    def __init__(self, keys: Mapping[str, str], without: Collection[str] = ()) -> None:
-        self.actions = tuple(action for action in remapped(keys) if action.id not in without)
+    def __init__(self, keys: Mapping[str, str]) -> None:
+        self.actions = remapped(keys)
         self.by_id = {action.id: action for action in self.actions}
         self._map = {
             (place, key): action

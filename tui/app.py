@@ -9,27 +9,14 @@ import asyncio
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 from queue_store.config import Config
-from queue_store.database import open_state
 from queue_store.home import Home
 from tui.console import Console
 from tui.poller import Reader, Session
 from tui.terminal import Signals, Terminal
 
 DETACH, HANDOVER, STOP, HANGUP, TERMINATE = "detach", "handover", "stop", "hangup", "terminate"
-
-
-def _verify(home: Home, name: str) -> None:
-    """Read a version back in a child process. Raises VerificationFailed, NotFound."""
-    from snapshots import versions
-
-    state = open_state(home)
-    try:
-        versions.verify(state, name)
-    finally:
-        state.close()
 
 
 def run_console(
@@ -40,7 +27,6 @@ def run_console(
     *,
     on_leave: Callable[[str], None],
     reconnect: Callable[[], Session] | None = None,
-    verify: Callable[[str], Any] | None = None,
 ) -> int:
     """Show the console until it is left; returns the exit code.
 
@@ -49,8 +35,7 @@ def run_console(
     is shown and the console stays. After the terminal is back: "detach" (attached, or the engine
     has stopped), "hangup" (the terminal has gone, fds 0 to 2 are on the log: train on headless)
     and "terminate" (SIGTERM: save and end). `reconnect` makes a session anew after the engine was
-    lost and raises NoEngine until there is one. `verify` reads the named version back and raises
-    VerificationFailed; without one the store's own is used. Must be called in the main thread.
+    lost and raises NoEngine until there is one. Must be called in the main thread.
     """
     log = home.store / "logs" / "console.log"
     log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -59,7 +44,6 @@ def run_console(
         session,
         views,
         leave=on_leave,
-        verify=verify or (lambda name: _verify(home, name)),
         reconnect=reconnect,
     )
 

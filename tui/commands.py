@@ -1,111 +1,36 @@
 """What the actions ask of the engine: the dialogs before, the request, the answer after.
 
-Requests run in threads of their own, since an answer may take as long as a step; the event loop
-never waits. Every answer, good or bad, ends as one line on the screen.
+Those on versions have a room of their own (tui.version_commands).
 """
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from queue_store.errors import Refused, TrainctlError
+from queue_store.errors import TrainctlError
 from tui.dialogs.add import AddDialog
-from tui.dialogs.base import Dialog, Fact
+from tui.dialogs.base import Fact
 from tui.dialogs.confirm import ConfirmDialog, TextDialog
 from tui.dialogs.details import event_facts, item_facts
 from tui.dialogs.priority import PriorityDialog, raised
-from tui.dialogs.rollback import RollbackDialog
 from tui.dialogs.skip import SkipDialog
 from tui.dialogs.snapshot import SnapshotDialog
 from tui.figures import count
 from tui.frame import Frame, Record
+from tui.version_commands import VersionCommands
 
 if TYPE_CHECKING:
     from tui.console import Console
     from tui.poller import Reader
 
-log = logging.getLogger(__name__)
 
-
-class Commands:
+class Commands(VersionCommands):
     """The `do_…` methods of the actions that talk to the engine or open a dialog."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
+        super().__init__(console)
         self._answered: tuple[Frame | None, bool] = (None, False)
-
-    # -- asking
-
-    def ask(
-        self,
-        command: str,
-        then: Callable[[Any], str],
-        *,
-        refused: Callable[[TrainctlError], None] | None = None,
-        doing: str = "",
-        **arguments: Any,
-    ) -> None:
-        """Send `command`; `then` says what came of it. `doing` stands on the screen meanwhile."""
-        session = self._console.poller.session
-
-        def request() -> Any:
-            return session.request(command, **arguments)
-
-        self.work(request, then, refused=refused, doing=doing or f"{command} asked for")
-
-    def work(
-        self,
-        job: Callable[[], Any],
-        then: Callable[[Any], str],
-        *,
-        refused: Callable[[TrainctlError], None] | None = None,
-        doing: str = "",
-    ) -> None:
-        """Run `job` in a thread and `then` with its result in the event loop."""
-        console = self._console
-        if doing:
-            console.say(f"{doing}…", "dim")
-
-        def answer(result: Any) -> None:
-            text = then(result)
-            console.say(text, "good")
-            console.poller.hurry()
-
-        def fail(error: TrainctlError) -> None:
-            console.poller.hurry()
-            if refused is not None:
-                refused(error)
-            else:
-                console.say(str(error), "bad")
-
-        def run() -> None:
-            try:
-                result = job()
-            except TrainctlError as error:
-                failure = error
-                console.later(lambda: fail(failure))
-            except Exception:
-                log.exception("a request failed")
-                console.later(lambda: console.say("this failed, see the log", "bad"))
-            else:
-                console.later(lambda: answer(result))
-
-        threading.Thread(target=run, name="console-request", daemon=True).start()
-
-    def dialog(self, dialog: Dialog, then: Callable[[Any], None]) -> None:
-        """Open `dialog`; `then` gets its result unless it was cancelled."""
-
-        def answered(result: Any) -> None:
-            if result is not None:
-                then(result)
-
-        self._console.push_screen(dialog, answered)
-
-    def _no(self, text: str) -> None:
-        self._console.say(text, "warn")
 
     # -- training
 
@@ -160,67 +85,6 @@ class Commands:
             )
 
         self.dialog(dialog, skip)
-
-    # -- versions
-
-    def do_rollback(self) -> None:
-        chosen = self._console.versions_pane.selected()
-        here = self._console.pane_name == "versions"
-        self._plan(chosen.get("name") if here and chosen else None, "Roll back to")
-
-    def do_restore(self) -> None:
-        chosen = self._console.versions_pane.selected()
-        if chosen is None:
-            self._no("there is no version yet: s takes one")
-            return
-        self._plan(chosen.get("name"), "Restore")
-
-    def _plan(self, version: Any, verb: str, notice: str = "") -> None:
-        """Ask for a plan, show it, do it; a plan that is stale by then is shown anew."""
-
-        def show(plan: Any) -> str:
-            self.dialog(RollbackDialog(plan, verb=verb, notice=notice), carry_out)
-            return ""
-
-        def carry_out(choice: dict[str, Any]) -> None:
-            name = choice["version"]
-
-            def refused(error: TrainctlError) -> None:
-                if isinstance(error, Refused) and "stale" in error.what:
-                    self._plan(name, verb, f"Nothing was done: {error.what}. This is the plan now.")
-                else:
-                    self._console.say(str(error), "bad")
-
-            self.ask("rollback", done, refused=refused, doing=f"going back to {name}", **choice)
-
-        def done(answer: Any) -> str:
-            kept = answer.get("version")
-            return f"at step {count(answer.get('step'))}; the state before is {kept}"
-
-        self.ask("rollback_plan", show, doing="looking what would be lost", version=version)
-
-    def do_pin(self) -> None:
-        version = self._version()
-        if version is not None:
-            name, pinned = version.get("name"), not version.get("pinned")
-            word = "pinned" if pinned else "no longer pinned"
-            self.ask("pin", lambda _: f"{name} is {word}", version=name, pinned=pinned)
-
-    def do_verify(self) -> None:
-        version, verify = self._version(), self._console.verify
-        if version is not None and verify is not None:
-            name = str(version.get("name"))
-            self.work(
-                lambda: verify(name),
-                lambda _: f"{name}: every file is as it was recorded",
-                doing=f"reading {name} back",
-            )
-
-    def _version(self) -> Record | None:
-        version = self._console.versions_pane.selected()
-        if version is None:
-            self._no("there is no version yet: s takes one")
-        return version
 
     # -- queue
 

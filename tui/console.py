@@ -81,8 +81,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
 
 class Console(App[int], inherit_bindings=False):
     """`leave` is called in a thread with "handover" or "stop" before the console closes, where the
-    engine is in this process; when it raises, the console stays and shows why. `verify` reads a
-    version back and raises where it is not as recorded; without it there is no such key."""
+    engine is in this process; when it raises, the console stays and shows why."""
 
     CSS_PATH = "style.tcss"
     TITLE = "trainctl"
@@ -97,16 +96,14 @@ class Console(App[int], inherit_bindings=False):
         views: Reader,
         *,
         leave: Callable[[str], None],
-        verify: Callable[[str], Any] | None = None,
         reconnect: Callable[[], Session] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__()
-        self.keymap = Keymap(config.console.keys, () if verify else ("verify",))
+        self.keymap = Keymap(config.console.keys)
         self.frame = Frame()
         self.preempt = config.queue.preempt
         self.left = ""
-        self.verify = verify
         self._leave = leave
         self._local = session.local
         self._theme_wanted = config.console.theme

@@ -14,7 +14,7 @@ from textual.screen import ModalScreen
 from textual.widget import Widget
 from textual.widgets import Button, Checkbox, Input, RadioButton, RadioSet, Static
 
-from tui.safe import content, wrap
+from tui.safe import content, line_text, plain, wrap
 
 TIGHT = 24
 WIDTH = 72
@@ -41,17 +41,22 @@ class Tick(Checkbox):
         return Content("[x]" if self.value else "[ ]")
 
 
-def facts_text(facts: Iterable[Fact], width: int) -> Content:
-    """Facts under each other in `width` columns, the values in a column of their own."""
+def facts_text(facts: Iterable[Fact], width: int, *, ascii: bool = False) -> Content:
+    """Facts under each other in `width` columns, the values in a column of their own; `ascii`:
+    with the console's own signs in ASCII."""
+
+    def drawn(text: str, tone: str = "") -> Content:
+        return content(line_text(plain(((text, tone),))) if ascii else text, tone)
+
     rows = list(facts)
     left = max((len(row[0]) for row in rows if isinstance(row, tuple)), default=0) + 2
     lines = []
     for row in rows:
         if isinstance(row, str):
-            lines.append(content(row))
+            lines.append(drawn(row))
             continue
         for number, part in enumerate(wrap(row[1], width - left)):
-            lines.append(content(f"{'' if number else row[0]:{left}}", "dim") + content(part))
+            lines.append(drawn(f"{'' if number else row[0]:{left}}", "dim") + drawn(part))
     return Content("\n").join(lines)
 
 
@@ -93,6 +98,7 @@ class Dialog(ModalScreen[Any]):
         return True
 
     def compose(self) -> ComposeResult:
+        self.set_class(self._ascii(), "-ascii")
         with Vertical(id="dialog"):
             yield Static(content(self.title_text), id="title")
             if self._notice:
@@ -100,11 +106,16 @@ class Dialog(ModalScreen[Any]):
             facts = self.facts()
             if facts:
                 with VerticalScroll(id="facts", can_focus=self._tight()):
-                    yield Static(facts_text(facts, min(WIDTH, self.app.size.width - 4) - 6))
+                    width = min(WIDTH, self.app.size.width - 4) - 6
+                    yield Static(facts_text(facts, width, ascii=self._ascii()))
             yield from self.fields()
             with Horizontal(id="buttons"):
                 yield Button(content(self.cancel_text), id="cancel", compact=True)
                 yield from self.buttons()
+
+    def _ascii(self) -> bool:
+        """Whether the screen below draws in ASCII."""
+        return self.app.screen_stack[0].has_class("-ascii")
 
     def _tight(self) -> bool:
         """Whether there is little room: then blank lines go, and the facts can be scrolled."""

@@ -37,6 +37,8 @@ def item_facts(item: Record) -> list[Fact]:
     facts.extend(_report(item.get("report")))
     for attempt in item.get("attempts") or ():
         facts.append((f"try {attempt.get('n')}", _attempt(attempt)))
+        if attempt.get("advice"):
+            facts.append(("", f"what to do: {attempt.get('advice')}"))
     rejected = item.get("rejected") or ()
     for row in list(rejected)[:REJECTED_SHOWN]:
         facts.append((f"line {row.get('line')}", str(row.get("reason"))))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from textual import on
-from textual.widget import Widget
-from textual.widgets import Button, Input
-
-from tui.dialogs.base import Dialog, Fact, field, label
+from tui.dialogs.base import Fact
+from tui.dialogs.typed import TypedDialog
 from tui.figures import count, counted, duration, loss, real
 from tui.frame import Record
 
@@ -46,33 +43,17 @@ def _moment(state: Record) -> str:
     return f"{text}, val {loss(state.get('val_loss'))}"
 
 
-class RollbackDialog(Dialog):
+class RollbackDialog(TypedDialog):
     """Result: {"version", "plan"} once the version's name is typed."""
 
     def __init__(self, plan: Record, *, verb: str = "Roll back to", notice: str = "") -> None:
         super().__init__(notice)
         self._plan = plan
-        self.version = str(plan.get("version"))
-        self.title_text = f"{verb} {self.version}"
-        self.button = f"{verb} {self.version}"
+        self.word = str(plan.get("version"))
+        self.title_text = self.button = f"{verb} {self.word}"
 
     def facts(self) -> Sequence[Fact]:
         return plan_facts(self._plan)
 
-    def fields(self) -> Iterable[Widget]:
-        yield label(f"Type {self.version} to go on")
-        yield field("name", self.version)
-
-    def buttons(self) -> Iterable[Button]:
-        for button in super().buttons():
-            button.disabled = True
-            yield button
-
-    @on(Input.Changed, "#name")
-    def _typed(self, event: Input.Changed) -> None:
-        self.query_one("#accept", Button).disabled = event.value.strip() != self.version
-
-    def result(self, button: str) -> Any:
-        if self.value("#name") != self.version:
-            return None
-        return {"version": self.version, "plan": self._plan.get("plan")}
+    def agreed(self) -> Any:
+        return {"version": self.word, "plan": self._plan.get("plan")}

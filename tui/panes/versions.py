@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tui.figures import age, count, loss, percent, real, size
 from tui.frame import Frame, Record
 from tui.panes.base import READING, ListPane, words
 from tui.safe import Line, pad, wrap
+
+NARROW, ROOMY = 60, 100
+"""Columns below which a row says the least, and from which on it says all."""
 
 
 def score(version: Record) -> str:
@@ -21,10 +24,26 @@ def score(version: Record) -> str:
 
 
 def checked(version: Record) -> str:
-    """Whether it was read back and compared: ok, DAMAGED, or not yet."""
+    """Whether it was read back and compared (ok), and loads and computes; DAMAGED, or not yet."""
     if version.get("state") == "corrupt":
         return "DAMAGED"
-    return "ok" if real(version.get("verified_at")) is not None else "unverified"
+    if real(version.get("verified_at")) is None:
+        return "unverified"
+    return "ok, loads" if real(version.get("deep_verified_at")) is not None else "ok"
+
+
+def copies(version: Record) -> list[str]:
+    """The targets that hold a verified copy. What lies here under two names is none."""
+    found = [one for one in version.get("copies") or () if isinstance(one, Mapping)]
+    return [str(one.get("target")) for one in found if one.get("state") == "verified"]
+
+
+def elsewhere(version: Record) -> str:
+    """The copies in a column: the one target, or how many; "here" where there is none."""
+    targets = copies(version)
+    if len(targets) > 1:
+        return f"{len(targets)} more"
+    return targets[0] if targets else "here"
 
 
 class VersionsPane(ListPane):
@@ -33,16 +52,35 @@ class VersionsPane(ListPane):
 
     def __init__(self) -> None:
         super().__init__()
+        self.as_tree = False
+        """Whether they stand as they came from each other, instead of the newest first."""
         self._versions: dict[object, Record] = {}
+        self._before: dict[object, str] = {}
 
     def title(self) -> str:
-        return f"{len(self._versions)}" + (f" /{self.filter}" if self.filter else "")
+        kind = " · tree" if self.as_tree else ""
+        return f"{len(self._versions)}{kind}" + (f" /{self.filter}" if self.filter else "")
 
     def show(self, frame: Frame) -> None:
         if frame.versions is not self.frame.versions:
-            newest_first = reversed(list(frame.versions))
-            self._versions = {version.get("name"): version for version in newest_first}
+            self._arrange(frame)
         super().show(frame)
+
+    def _arrange(self, frame: Frame) -> None:
+        if self.as_tree:
+            from snapshots.tree import drawn
+
+            pairs = drawn(list(frame.versions))
+        else:
+            pairs = [("", version) for version in reversed(list(frame.versions))]
+        self._versions = {version.get("name"): version for _, version in pairs}
+        self._before = {version.get("name"): before for before, version in pairs}
+
+    def do_tree(self) -> None:
+        self.as_tree = not self.as_tree
+        self._arrange(self.frame)
+        self.set_title()
+        self.redraw()
 
     def keys(self) -> Sequence[object]:
         return list(self._versions)
@@ -52,41 +90,72 @@ class VersionsPane(ListPane):
         keys = self.shown()
         return self._versions[keys[self.position(keys)]] if keys else None
 
+    def _name_width(self, least: int) -> int:
+        """Room for the longest name with its branches, of those that are not very deep."""
+        longest = max((len(b) + len(str(k)) for k, b in self._before.items()), default=0)
+        return max(least, min(longest, least + 9))
+
     def heading(self, width: int) -> Line:
-        if width < 60:
-            return ((f"{'name':5}  {'step':>8} {'val':>6} {'exact':>5} age", "dim"),)
-        text = f"{'name':6}  {'branch':>6} {'step':>9} {'loss':>7} {'val':>7} {'exact':>5}"
-        return ((f"{text} {'size':>7} {'check':10} {'age':>4} kind       about", "dim"),)
+        if width < NARROW:
+            name = self._name_width(5)
+            return ((f"{'name':{name}}  {'step':>8} {'val':>6} {'exact':>5} age", "dim"),)
+        name = self._name_width(6)
+        branch = f" {'branch':>6}" if width >= ROOMY else ""
+        text = f"{'name':{name}} {branch} {'step':>9} {'loss':>7} {'val':>7} {'exact':>5}"
+        kind = f"{'kind':15} " if width >= ROOMY else ""
+        return ((f"{text} {'size':>7} {'check':10} {'age':>4} {'copies':8} {kind}about", "dim"),)
 
     def row(self, key: object, width: int) -> Line:
         version = self._versions[key]
-        pin = "*" if version.get("pinned") else " "
+        line = self._short(key, version) if width < NARROW else self._long(key, version, width)
+        if not version.get("rolled_back"):
+            return line
+        # Left behind by a rollback: still there, and not what trains. Damage keeps its colour.
+        return tuple((text, tone if tone == "bad" else "dim") for text, tone in line)
+
+    def _label(self, key: object, version: Record, width: int) -> str:
+        text = f"{self._before.get(key, '')}{key!s}"
+        # Of a deep fork the name counts, not where it hangs.
+        return f"{text[-width:]:{width}}{'*' if version.get('pinned') else ' '}"
+
+    def _short(self, key: object, version: Record) -> Line:
+        check = checked(version)
+        sign = "" if check.startswith("ok") else "!"
+        step, val = count(version.get("step")), loss(version.get("val_loss"))
+        old = age(self.frame.now, version.get("created"))
+        return (
+            (self._label(key, version, self._name_width(5)), "bold"),
+            (f" {step:>8} {val:>6} {score(version):>5} {old:>3}", ""),
+            (sign, _tone(check)),
+            ("+" if copies(version) else "", ""),
+        )
+
+    def _long(self, key: object, version: Record, width: int) -> Line:
+        check = checked(version)
+        roomy = width >= ROOMY
         # Ages are counted from the engine's clock, so that an idle screen stays as it is.
         old = age(self.frame.now, version.get("created"))
-        check = checked(version)
-        tone = "" if check == "ok" else "bad" if check == "DAMAGED" else "warn"
-        val = loss(version.get("val_loss"))
-        train = loss(version.get("loss"))
-        if width < 60:
-            name = f"{key!s:5}{pin}"
-            mark = "" if check == "ok" else "!"
-            step = count(version.get("step"))
-            return (
-                (name, "bold"),
-                (f" {step:>8} {val:>6} {score(version):>5} {old:>3}", ""),
-                (mark, tone),
-            )
+        val, train = loss(version.get("val_loss")), loss(version.get("loss"))
+        branch = f" {version.get('branch')!s:>6}" if roomy else ""
+        kind = f"{pad(str(version.get('kind', '')), 15)} " if roomy else ""
+        tags = "".join(f"[{tag}] " for tag in version.get("tags") or ())
+        name = self._label(key, version, self._name_width(6))
+        used = len(name) + len(branch) + 66 + len(kind)
         return (
-            (f"{key!s:6}{pin}", "bold"),
-            (f" {version.get('branch')!s:>6} {count(version.get('step')):>9}", ""),
+            (name, "bold"),
+            (f"{branch} {count(version.get('step')):>9}", ""),
             (f" {train:>7} {val:>7} {score(version):>5}", ""),
             (f" {size(version.get('size_bytes')):>7} ", ""),
-            (f"{check:10}", tone),
-            (f" {old:>4} {version.get('kind', '')!s:10} ", "dim"),
-            (pad(version.get("description", ""), max(0, width - 78)), ""),
+            (f"{check:10}", _tone(check)),
+            (f" {old:>4} {pad(elsewhere(version), 8)} {kind}", "dim"),
+            (pad(f"{tags}{version.get('description', '')}", max(0, width - used)), ""),
         )
 
     def empty(self, width: int) -> list[Line]:
         if not self.frame.status:
             return READING
         return words(wrap("No versions yet: s keeps the present state as one.", width))
+
+
+def _tone(check: str) -> str:
+    return "" if check.startswith("ok") else "bad" if check == "DAMAGED" else "warn"

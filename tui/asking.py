@@ -1,0 +1,95 @@
+"""How an action asks the engine: in a thread, with one line on the screen for the answer.
+
+Requests run in threads of their own, since an answer may take as long as a step; the event loop
+never waits. Every answer, good or bad, ends as one line on the screen.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from queue_store.errors import TrainctlError
+from tui.dialogs.base import Dialog
+
+if TYPE_CHECKING:
+    from tui.console import Console
+
+log = logging.getLogger(__name__)
+
+
+class Asking:
+    """What the classes of actions share."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def ask(
+        self,
+        command: str,
+        then: Callable[[Any], str],
+        *,
+        refused: Callable[[TrainctlError], None] | None = None,
+        doing: str = "",
+        **arguments: Any,
+    ) -> None:
+        """Send `command`; `then` says what came of it. `doing` stands on the screen meanwhile."""
+        session = self._console.poller.session
+
+        def request() -> Any:
+            return session.request(command, **arguments)
+
+        self.work(request, then, refused=refused, doing=doing or f"{command} asked for")
+
+    def work(
+        self,
+        job: Callable[[], Any],
+        then: Callable[[Any], str],
+        *,
+        refused: Callable[[TrainctlError], None] | None = None,
+        doing: str = "",
+    ) -> None:
+        """Run `job` in a thread and `then` with its result in the event loop."""
+        console = self._console
+        if doing:
+            console.say(f"{doing}…", "dim")
+
+        def answer(result: Any) -> None:
+            text = then(result)
+            console.say(text, "good")
+            console.poller.hurry()
+
+        def fail(error: TrainctlError) -> None:
+            console.poller.hurry()
+            if refused is not None:
+                refused(error)
+            else:
+                console.say(str(error), "bad")
+
+        def run() -> None:
+            try:
+                result = job()
+            except TrainctlError as error:
+                failure = error
+                console.later(lambda: fail(failure))
+            except Exception:
+                log.exception("a request failed")
+                console.later(lambda: console.say("this failed, see the log", "bad"))
+            else:
+                console.later(lambda: answer(result))
+
+        threading.Thread(target=run, name="console-request", daemon=True).start()
+
+    def dialog(self, dialog: Dialog, then: Callable[[Any], None]) -> None:
+        """Open `dialog`; `then` gets its result unless it was cancelled."""
+
+        def answered(result: Any) -> None:
+            if result is not None:
+                then(result)
+
+        self._console.push_screen(dialog, answered)
+
+    def _no(self, text: str) -> None:
+        self._console.say(text, "warn")
