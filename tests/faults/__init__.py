@@ -1,0 +1,1 @@
+"""The fault suite: no fault that can be produced on one machine loses acknowledged work."""
