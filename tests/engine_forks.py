@@ -1,10 +1,11 @@
 """Engines in forks of one process that has imported torch once, killed at a named point.
 
-    python -m tests.engine_forks FOLDER POINT…
+    python -m tests.engine_forks FOLDER auto|off POINT…
 
-For each point a home of its own: an engine carries out a story (steps, a version, a file in the
-inbox, a pre-emption, a rollback, an undo) until the kill; recovery runs, twice; an engine trains
-what is left. Prints one JSON object a point: what was wrong when, and what the items became.
+Checkpoints are written beside training (auto) or in line (off). For each point a home of its own:
+an engine carries out a story (steps, a version, a file in the inbox, a pre-emption, a rollback, an
+undo) until the kill; recovery runs, twice; an engine trains what is left. Prints one JSON object a
+point: what was wrong when, and what the items became.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from queue_store.home import Home
 from queue_store.items import Priority
 from queue_store.metrics import Metrics
 from tests import engine_kit as kit
-from tests.audit import audit
+from tests.faults.checker import check
 from tests.waiting import wait_until
 
 LIMIT_SECONDS = 120.0
@@ -95,13 +96,25 @@ def forked(act: Callable[[Home], None], home: Home, point: str = "") -> int:
     return ended[0]
 
 
+def audit(home: Home, *, recovered: bool = True) -> list[str]:
+    """What the independent checker finds, a line each."""
+    return [str(violation) for violation in check(home.root, recovered=recovered)]
+
+
+def story_home(folder: Path, background: str) -> Home:
+    """A home that saves often and keeps few checkpoints."""
+    return kit.make_home(
+        folder,
+        training={"save_steps": 2},
+        snapshots={"keep_checkpoints": 1, "background": background},
+    )
+
+
 def killed_at(home: Home, point: str) -> dict[str, Any]:
     kit.add(home, "a.jsonl", 24)
     kit.add(home, "b.jsonl", 16, 2)
     told: dict[str, Any] = {"point": point, "ended": forked(story, home, point)}
-    # A file without a row is what recovery adopts; everything else holds at any moment.
-    found = audit(home, recovered=False)
-    told["killed"] = [w for w in found if not w.startswith("no row for")]
+    told["killed"] = audit(home, recovered=False)
     told["recovers"], told["recovered"] = forked(recovers, home), audit(home)
     told["trains"], told["trained"] = forked(trains, home), audit(home)
     told["states"] = kit.states(home)
@@ -111,13 +124,9 @@ def killed_at(home: Home, point: str) -> dict[str, Any]:
 def main() -> None:
     import engine.worker  # noqa: F401 - once, for all forks
 
-    folder = Path(sys.argv[1])
-    for point in sys.argv[2:]:
-        home = kit.make_home(
-            folder / point.replace(":", "-"),
-            training={"save_steps": 2},
-            snapshots={"keep_checkpoints": 1},
-        )
+    folder, background = Path(sys.argv[1]), sys.argv[2]
+    for point in sys.argv[3:]:
+        home = story_home(folder / point.replace(":", "-"), background)
         print(json.dumps(killed_at(home, point)), flush=True)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from queue_store import durable, journal, queue, records
+from queue_store import durable, journal, queue, records, transitions
 from queue_store.errors import NotFound, Refused, VerificationFailed
 from queue_store.items import ItemState
 from snapshots import checkpoints, manifest, upkeep
@@ -279,3 +279,43 @@ def test_a_removal_is_an_event_first_and_is_finished_after_a_kill(world: World) 
     assert len(folders(world)) == 3 and steps(world) == [2, 3]
     upkeep.recover(world.state)
     assert len(folders(world)) == 2 and newest_verified(world.state)[0].step == 3
+
+
+def test_an_adopted_checkpoint_ends_only_what_was_trained_when_it_was_captured(
+    world: World,
+) -> None:
+    first, second = world.add(), world.add("b.jsonl")
+    for item in (first, second):
+        transitions.move_state(world.state, item.id, ItemState.PREPARING, "prepares")
+        transitions.training(world.state, item.id, "trains")
+    transitions.trained(world.state, first.id, ROWS)
+    writer = CheckpointWriter(world.state).__enter__()
+    write_state(writer.folder, ROWS + 4)
+    draft = writer.draft(
+        branch=world.branch,
+        step=ROWS + 4,
+        run=world.run,
+        item=second.id,
+        cursors={second.id: (4, 4)},
+        trained=[first.id],
+        loss=0.1,
+        val_loss=None,
+        learning_rate=1e-4,
+    )
+    transitions.trained(world.state, second.id, 2 * ROWS)  # while the thread writes
+    writer.publish(draft)  # and here the process dies
+    assert len(upkeep.recover(world.state)) == 1
+    head = records.head(world.state)
+    assert head and head.checkpoint.progress.finished == {first.id}
+    assert head.checkpoint.progress.cursors == {second.id: (4, 4)}
+    assert queue.get(world.state, first.id).state is ItemState.DONE
+    assert queue.get(world.state, second.id).state is ItemState.TRAINED
+
+
+def test_a_ledger_of_before_ends_all_that_was_trained(world: World) -> None:
+    saved = world.train(world.add())
+    path = folder_of(world.home, saved) / ".ledger.json"
+    raw = json.loads(path.read_text())
+    del raw["trained"]
+    path.write_text(json.dumps(raw))
+    assert checkpoints.Ledger.read(path.parent).trained is None

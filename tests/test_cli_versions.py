@@ -120,11 +120,11 @@ def test_rollback_without_a_name_takes_the_newest_earlier_version(world, trainct
 def test_a_home_that_is_in_use_is_not_moved(world, trainctl) -> None:
     name = go_back(world, trainctl)
     with EngineLock.acquire(world.home, "console"):
-        for words in (["rollback", name, "--yes", name], ["snapshot"]):
+        for words in (["rollback", name, "--yes", name], ["snapshot"], ["verify"]):
             done = trainctl(*words, home=world.home)
             assert done.code == 1 and "runs an engine" in done.err
         assert trainctl("pin", name, home=world.home).code == 0
-        assert trainctl("verify", name, home=world.home).code == 0
+        assert trainctl("versions", name, home=world.home).code == 0
 
 
 def test_nothing_trained_means_nothing_to_keep(home, trainctl) -> None:

@@ -16,6 +16,10 @@ from tests.waiting import wait_until
 FILES = (("a.jsonl", 40, 1), ("b.jsonl", 30, 2), ("c.jsonl", 50, 3))
 
 
+# The small model always fits, so that "auto" writes beside training; "off" writes in line.
+WAYS = pytest.mark.parametrize("background", ["auto", "off"])
+
+
 def three_files(folder: Path, **changes: dict[str, object]) -> Home:
     home = kit.make_home(folder, **changes)
     for name, rows, seed in FILES:
@@ -65,10 +69,11 @@ def test_a_pause_costs_at_most_one_step_and_changes_nothing(
     assert kit.head(home).weights_digest == undisturbed[1]
 
 
+@WAYS
 def test_stop_and_restart_at_any_step_give_the_same_weights(
-    undisturbed: tuple[Home, str], tmp_path: Path
+    undisturbed: tuple[Home, str], tmp_path: Path, background: str
 ) -> None:
-    home = three_files(tmp_path)
+    home = three_files(tmp_path, snapshots={"background": background})
     for step in (2, 7, 8, 12):
         with kit.Running(home) as running:
             running.pause_at(step)
@@ -89,20 +94,32 @@ def test_sigterm_saves_and_ends(undisturbed: tuple[Home, str], tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "at", ["step:3", "step:8", "checkpoint.before_commit:2", "publish.renamed:2"]
+    ("at", "background"),
+    [
+        ("step:3", "auto"),
+        ("step:8", "auto"),
+        ("step:8", "off"),
+        ("checkpoint.captured:2", "auto"),
+        ("checkpoint.before_commit:2", "auto"),
+        ("publish.renamed:2", "auto"),
+        ("publish.renamed:2", "off"),
+    ],
 )
 def test_sigkill_loses_at_most_the_steps_since_the_last_checkpoint(
-    undisturbed: tuple[Home, str], tmp_path: Path, at: str
+    undisturbed: tuple[Home, str], tmp_path: Path, at: str, background: str
 ) -> None:
-    home = three_files(tmp_path)
+    home = three_files(tmp_path, snapshots={"background": background})
     assert kit.process(home, TRAINCTL_CRASH_AT=at).wait(120) == -signal.SIGKILL
     assert kit.train_all(home) == undisturbed[1]
     for item in (1, 2, 3):
         kit.assert_each_row_once(home, item)
 
 
-def test_a_handover_gives_the_same_weights(undisturbed: tuple[Home, str], tmp_path: Path) -> None:
-    home = three_files(tmp_path)
+@WAYS
+def test_a_handover_gives_the_same_weights(
+    undisturbed: tuple[Home, str], tmp_path: Path, background: str
+) -> None:
+    home = three_files(tmp_path, snapshots={"background": background})
     with kit.Running(home) as running:
         running.pause_at(6)
         running.ask("handover")

@@ -17,6 +17,7 @@ from tests.engine_kit import ROOT
 FEW = ("take.renamed", "checkpoint.committed:2", "rollback.published")
 ALL = (
     *("intake.taken", "intake.copied", "publish.synced:2", "publish.renamed:4", "publish.done:5"),
+    *("checkpoint.captured", "checkpoint.captured:2", "checkpoint.captured:3"),
     *("checkpoint.written", "checkpoint.hashed:2", "checkpoint.sealed:3"),
     *("checkpoint.before_commit:2", "checkpoint.committed", "version.sealed:2"),
     *("version.committed", "version.verified:2", "rollback.saved", "rollback.before_commit"),
@@ -24,9 +25,9 @@ ALL = (
 )
 
 
-def kill_at(points: tuple[str, ...], folder: Path) -> None:
+def kill_at(points: tuple[str, ...], folder: Path, background: str = "auto") -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.engine_forks", str(folder), *points],
+        [sys.executable, "-m", "tests.engine_forks", str(folder), background, *points],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -49,3 +50,9 @@ def test_a_kill_at_any_point_loses_nothing_and_trains_nothing_twice(tmp_path: Pa
 @pytest.mark.slow
 def test_a_kill_at_every_point_loses_nothing_and_trains_nothing_twice(tmp_path: Path) -> None:
     kill_at(ALL, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_kill_at_every_point_of_a_checkpoint_in_line(tmp_path: Path) -> None:
+    points = tuple(p for p in ALL if p.startswith(("publish", "checkpoint")))
+    kill_at(tuple(p for p in points if "captured" not in p), tmp_path, "off")

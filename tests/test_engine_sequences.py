@@ -19,7 +19,7 @@ from queue_store.errors import NoEngine, Refused
 from queue_store.home import Home
 from queue_store.items import Priority
 from tests import engine_kit as kit
-from tests.audit import audit
+from tests.faults.checker import check
 from tests.waiting import wait_until
 
 
@@ -28,7 +28,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
     """A home that is looked through from outside when the test is over."""
     made = kit.make_home(tmp_path)
     yield made
-    assert audit(made) == []
+    assert check(made.root) == []
 
 
 def retry(running: kit.Running, item: int) -> None:
@@ -204,14 +204,14 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written_pauses(
     from safetensors import SafetensorError
 
     full = [True]
-    original = engine_state.save_optimizer
+    original = engine_state.write_optimizer
 
     def writes(*arguments: Any) -> None:
         if full[0]:
             raise SafetensorError("I/O error: No space left on device (os error 28)")
         original(*arguments)
 
-    monkeypatch.setattr(engine_state, "save_optimizer", writes)
+    monkeypatch.setattr(engine_state, "write_optimizer", writes)
     kit.add(home, "a.jsonl", 60)
     with kit.Running(home) as running:
         wait_until(lambda: running.status["state"] == "paused", timeout=60)

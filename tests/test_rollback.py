@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,7 +93,8 @@ def test_rollback_gives_the_versions_files_step_items_and_cursors(world: World) 
 def test_the_state_that_was_left_is_a_verified_version_and_can_be_restored(world: World) -> None:
     left = head(world)
     done = rollback.apply(world.state, rollback.plan(world.state))
-    assert (done.saved.name, done.saved.state) == ("v002", "verified")
+    assert (done.saved.name, done.saved.state) == ("v002", "unverified")
+    assert versions.verify(world.state, "v002").state == "verified"
     assert done.saved.description == "before rollback to v001"
     assert done.saved.checkpoint == left.checkpoint.id
     rollback.apply(world.state, rollback.plan(world.state, "v002"))
@@ -198,12 +202,105 @@ def test_a_damaged_target_changes_nothing(world: World) -> None:
         rollback.plan(world.state, "v001")
 
 
-def test_a_damaged_present_state_is_not_left_behind_in_silence(world: World) -> None:
+def test_a_damaged_present_state_is_found_by_the_verification_that_follows(world: World) -> None:
+    flip(folder_of(world.home, head(world).checkpoint) / "model.safetensors")
+    done = rollback.apply(world.state, rollback.plan(world.state))
+    with pytest.raises(VerificationFailed, match=r"model\.safetensors"):
+        versions.verify(world.state, done.saved.name)
+    with pytest.raises(Refused, match="damaged"):
+        rollback.plan(world.state, done.saved.name)
+
+
+def test_a_present_state_with_a_missing_file_moves_nothing(world: World) -> None:
     before = head(world)
-    flip(folder_of(world.home, before.checkpoint) / "model.safetensors")
+    (folder_of(world.home, before.checkpoint) / "model.safetensors").unlink()
     with pytest.raises(VerificationFailed):
         rollback.apply(world.state, rollback.plan(world.state))
     assert head(world) == before
+
+
+def readings(world: World, name: str = "v001") -> int:
+    """How often a version was read back."""
+    found = journal.latest(world.state, 1000)
+    return sum(e.kind == "version.verified" and e.data["version"] == name for e in found)
+
+
+def test_a_target_verified_today_and_untouched_is_not_read_again(world: World) -> None:
+    versions.create(world.state, records.checkpoints(world.state)[2], description="links change")
+    upkeep.prune_checkpoints(world.state, keep=1)
+    before = readings(world)
+    rollback.apply(world.state, rollback.plan(world.state, "v001"))
+    assert readings(world) == before
+    rollback.apply(world.state, rollback.plan(world.state, "v001"))
+    assert readings(world) == before, "its own links must not count as a touch"
+
+
+def written(world: World, path: Path) -> None:
+    with path.open("r+b") as file:
+        data = file.read()
+        file.seek(0)
+        file.write(data)
+
+
+def exchanged(world: World, path: Path) -> None:
+    """The same bytes and times under another inode."""
+    shutil.copy2(path, path.with_suffix(".new"))
+    path.with_suffix(".new").rename(path)
+
+
+def aged(world: World, path: Path) -> None:
+    world.state.db.execute("UPDATE versions SET verified_at = verified_at - 90000")
+
+
+def of_the_future(world: World, path: Path) -> None:
+    world.state.db.execute("UPDATE versions SET verified_at = verified_at + 90000")
+
+
+def of_before(world: World, path: Path) -> None:
+    """Verified by a trainctl that did not write down what it read."""
+    world.state.db.execute("UPDATE versions SET seen = ''")
+
+
+@pytest.mark.parametrize("touch", [written, exchanged, aged, of_the_future, of_before])
+def test_a_target_that_may_have_changed_is_read_again(touch: Any, world: World) -> None:
+    path = world.home.versions / "v001" / "model.safetensors"
+    path.chmod(0o600)
+    before = readings(world)
+    touch(world, path)
+    rollback.apply(world.state, rollback.plan(world.state, "v001"))
+    assert readings(world) == before + 1
+    assert versions.untouched(world.state, versions.get(world.state, "v001"))
+
+
+def test_an_edit_through_the_checkpoints_name_is_found_and_never_trained_from(
+    world: World,
+) -> None:
+    made_of = records.checkpoint(world.state, versions.get(world.state, "v001").checkpoint)
+    file = folder_of(world.home, made_of) / "model.safetensors"
+    assert file.stat().st_ino == (world.home.versions / "v001" / file.name).stat().st_ino
+    times = file.stat().st_atime_ns, file.stat().st_mtime_ns
+    flip(file)
+    before = head(world)
+    with pytest.raises(VerificationFailed, match=r"model\.safetensors"):
+        rollback.apply(world.state, rollback.plan(world.state, "v001"))
+    assert head(world) == before and versions.get(world.state, "v001").state == "corrupt"
+    os.utime(file, ns=times)  # also where somebody puts the time back
+    with pytest.raises(VerificationFailed):
+        versions.verify(world.state, "v001")
+    heads.move_head(world.state, made_of, why="as if it had been the head")
+    assert upkeep.resume_point(world.state).id != made_of.id
+
+
+def test_a_version_of_another_model_is_refused_with_what_it_was(world: World) -> None:
+    world.state.meta_set("locked", {"model.base": "builtin:tiny", "model.method": "lora"})
+    versions.create(world.state, description="under lora")
+    world.state.meta_set("locked", {"model.base": "builtin:tiny", "model.method": "full"})
+    with pytest.raises(Refused, match=r"model\.method was lora, here it is full") as refused:
+        rollback.plan(world.state, "v002")
+    assert refused.value.mend and "\n" not in str(refused.value)
+    world.state.db.execute("UPDATE checkpoints SET weights_digest = ? WHERE id = 0", ("c" * 64,))
+    with pytest.raises(Refused, match="the base model was bbbbbbbbbbbb, here it is cccccccccccc"):
+        rollback.plan(world.state, "v001")
 
 
 def test_one_can_go_back_to_the_base_model(tmp_path: Path) -> None:
@@ -243,6 +340,8 @@ POINTS = {
 
 @pytest.mark.parametrize("point", POINTS)
 def test_a_kill_leaves_the_old_head_or_the_new_one(point: str, world: World) -> None:
+    if point == "version.verified":  # passed only where the target has to be read again
+        os.utime(world.home.versions / "v001" / "rng.json")
     code = "from snapshots import rollback\nrollback.apply(world.state, rollback.plan(world.state))"
     run_killed(code, world.home.root, point)
     upkeep.recover(world.state)

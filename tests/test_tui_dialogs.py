@@ -266,7 +266,7 @@ async def test_pin_and_verify_act_on_the_chosen_version() -> None:
         await until(pilot, lambda: "every file is as it was recorded" in screen(pilot))
     assert [c for c in commands(world)] == [
         ("pin", {"version": "v001", "pinned": True}),
-        ("verify", {"version": "v001"}),
+        ("verify", {"version": "v001", "deep": False}),
     ]
 
 

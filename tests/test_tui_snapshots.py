@@ -10,6 +10,7 @@ import pytest
 
 from queue_store.config import Config
 from tests.test_tui_screen import trained
+from tests.test_tui_versions import branched
 from tests.tui_pilot import NARROW, WIDE, configured, console_on, loaded, until
 from tests.tui_world import World
 
@@ -77,6 +78,21 @@ def test_each_pane_when_folded(snap_compare: Compare, pane: str) -> None:
 @pytest.mark.parametrize("key", ["s", "R", "k", "question_mark"])
 def test_dialogs(snap_compare: Compare, size: tuple[int, int], key: str) -> None:
     assert shot(snap_compare, full(), size, key)
+
+
+def forked() -> World:
+    """As `branched`, with a copy elsewhere, a tag, and a damaged one."""
+    world = branched()
+    copy = {"target": "nas", "state": "verified", "verified_at": world.now, "error": ""}
+    world.versions_[0] |= {"copies": [copy], "tags": ["good"], "pinned": True}
+    world.versions_[1]["state"] = "corrupt"
+    return world
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize("keys", [["T"], ["i"], ["ctrl+d"]], ids=["tree", "facts", "delete"])
+def test_versions(snap_compare: Compare, size: tuple[int, int], keys: list[str]) -> None:
+    assert shot(snap_compare, forked(), size, "5", *keys)
 
 
 def test_ascii(snap_compare: Compare) -> None:

@@ -72,7 +72,10 @@ class Screen:
         return path.read_text()
 
     def step(self) -> int:
-        return int((self.home / "step").read_text() or 0)
+        try:
+            return int((self.home / "step").read_text() or 0)
+        except FileNotFoundError:
+            return 0  # no step yet
 
     def close(self) -> None:
         if self.process.poll() is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,9 +14,10 @@ import pytest
 
 from queue_store import journal, records
 from queue_store.errors import NotFound, Refused, UsageError, VerificationFailed
-from snapshots import upkeep, versions
+from snapshots import labels, upkeep, versions
 from snapshots.checkpoints import folder_of
-from snapshots.listing import KeepRules, checkpoints_json, kept_because, versions_json
+from snapshots.listing import checkpoints_json, versions_json
+from snapshots.retention import Rules, kept_because
 from tests.store_world import ROOT, World, flip, run_killed
 
 
@@ -188,18 +190,18 @@ def test_half_a_version_folder_is_set_apart(world: World) -> None:
 def test_versions_are_found_by_name_number_and_tag(world: World) -> None:
     versions.create(world.state, verified=False)
     versions.create(world.state, verified=False)
-    versions.tag(world.state, "v002", "good-one")
-    versions.tag(world.state, "2", "other")
+    labels.tag(world.state, "v002", "good-one")
+    labels.tag(world.state, "2", "other")
     for name in ("v002", "2", "good-one", "other"):
         assert versions.get(world.state, name).name == "v002"
     assert versions.get(world.state, "v002").tags == ("good-one", "other")
     with pytest.raises(NotFound, match="no version v009"):
         versions.get(world.state, "v009")
     with pytest.raises(Refused, match="v002"):
-        versions.tag(world.state, "v001", "good-one")
+        labels.tag(world.state, "v001", "good-one")
     for wrong in ("v003", "17", "a b", "", "../x"):
         with pytest.raises(UsageError):
-            versions.tag(world.state, "v001", wrong)
+            labels.tag(world.state, "v001", wrong)
 
 
 def test_the_list_has_the_promised_fields_and_says_why_each_is_kept(world: World) -> None:
@@ -207,7 +209,7 @@ def test_the_list_has_the_promised_fields_and_says_why_each_is_kept(world: World
     world.step = 9
     world.save()
     versions.create(world.state, verified=False)
-    versions.pin(world.state, "v001")
+    labels.pin(world.state, "v001")
     first, second = versions_json(world.state)
     promised = (
         "name branch step created description size_bytes verified_at kind pinned tags "
@@ -218,8 +220,10 @@ def test_the_list_has_the_promised_fields_and_says_why_each_is_kept(world: World
     assert "latest 2 verified" in first["kept_because"]
     assert first["size_bytes"] > 4000 and len(first["weights_digest"]) == 64
     assert second["verified_at"] == {"unknown": "it is unverified"}
-    assert second["kept_because"] == ["head"] and "unknown" in second["val_loss"]
-    versions.pin(world.state, "v001", pinned=False)
+    assert (
+        second["kept_because"] == ["head", "not verified yet"] and "unknown" in second["val_loss"]
+    )
+    labels.pin(world.state, "v001", pinned=False)
     assert not versions.get(world.state, "v001").pinned
     json.dumps(versions_json(world.state))
 
@@ -230,12 +234,11 @@ def test_rules_count_verified_versions_in_the_order_of_their_ids(world: World) -
     world.state.db.execute("UPDATE versions SET state = 'verified' WHERE id <> 4")
     world.state.db.execute("UPDATE versions SET created = created - 86400 * 40 WHERE id = 3")
     world.state.db.execute("UPDATE versions SET created = created + 86400 * 40 WHERE id = 2")
-    found = versions.versions(world.state)
-    reasons = kept_because(found, None, frozenset(), KeepRules(last=1, daily=2, weekly=0))
+    reasons = kept_because(world.state, Rules(last=1, daily=2, weekly=0))
     assert "last 1" in reasons["v003"] and "latest 2 verified" in reasons["v002"]
     assert "daily, 2 days" in reasons["v001"] and "daily, 2 days" in reasons["v003"]
     assert "daily, 2 days" not in reasons["v002"]  # from the future
-    assert reasons["v004"] == []
+    assert reasons["v004"] == ["head", "not verified yet"]
 
 
 def test_checkpoints_are_listed_with_the_promised_fields(world: World) -> None:
@@ -244,3 +247,16 @@ def test_checkpoints_are_listed_with_the_promised_fields(world: World) -> None:
     assert set(promised.split()) <= saved.keys()
     assert base["kind"] == "base" and saved["complete"] and saved["val_loss"] == 0.4
     json.dumps([base, saved])
+
+
+def test_a_version_whose_row_cannot_be_written_leaves_no_folder(world: World) -> None:
+    world.state.db.execute(
+        "CREATE TRIGGER full BEFORE INSERT ON versions"
+        " BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
+    )
+    with pytest.raises(sqlite3.Error, match="full"):
+        versions.create(world.state)
+    world.state.db.execute("DROP TRIGGER full")
+    assert not list(world.home.versions.iterdir()) and not list(world.home.tmp.iterdir())
+    assert versions.recover_versions(world.state) == []
+    assert versions.create(world.state).name == "v002", "the number is used up"

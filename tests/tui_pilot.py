@@ -39,7 +39,6 @@ def console_on(world: World, config: Config | None = None, **more: Any) -> Conso
         world,
         reconnect=reconnect,
         clock=lambda: world.now,
-        verify=lambda name: world.log.append(("verify", {"version": name})),
         **more,
     )
 

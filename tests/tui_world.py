@@ -7,13 +7,14 @@ moves it. `log` keeps every command that changed something.
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any
 
 from queue_store.errors import NoEngine, NotFound, Refused
 from tui.frame import PRIORITIES
 
 T0 = 1_780_000_000.0  # 2026-05-28 20:26:40 UTC
-READING = ("snapshot", "rollback_plan")
+READING = ("snapshot", "rollback_plan", "verifying", "version", "removal_plan")
 
 
 def unknown(why: str) -> dict[str, str]:
@@ -42,6 +43,11 @@ class World:
         self.items: list[dict[str, Any]] = []
         self.gpus: Any = []
         self.refuse: dict[str, str] = {}
+        self.plans: dict[str, dict[str, Any]] = {}
+        """What `removal_plan` says of a version beside the usual."""
+        self.reading: list[dict[str, Any]] = []
+        self.hold: threading.Event | None = None
+        """While it is not set, a verification goes on."""
         for name, priority, state in (
             ("train_syllo_level1_2000.jsonl", "normal", "training"),
             ("train_binary_level2_500.jsonl", "high", "queued"),
@@ -134,7 +140,10 @@ class World:
             "verified_at": self.now,
             "state": "verified",
             "kind": "manual",
-            "scope": "state",
+            "scope": "whole",
+            "parent": self.versions_[-1]["name"] if self.versions_ else unknown("the first"),
+            "rolled_back": False,
+            "deep_verified_at": unknown("never verified deep"),
             "pinned": pinned,
             "tags": [],
             "kept_because": ["latest 2 verified"],
@@ -274,6 +283,85 @@ class World:
         next(v for v in self.versions_ if v["name"] == version)["pinned"] = pinned
         self.event("pin", f"{version} pinned {pinned}")
         return {}
+
+    def do_tag(self, version: str, name: str, on: bool) -> dict[str, Any]:
+        tags = self._version(version)["tags"]
+        if on:
+            tags.append(name)
+        else:
+            tags.remove(name)
+        self.event("tag", f"{version} {name} {on}")
+        return {}
+
+    def do_describe(self, version: str, text: str) -> dict[str, Any]:
+        self._version(version)["description"] = text
+        self.event("describe", f"{version} {text}")
+        return {}
+
+    def do_verify(self, version: str, deep: bool = False) -> dict[str, Any]:
+        found = self._version(version)
+        if self.hold is not None:
+            self.reading = [{"version": version, "read_bytes": 3_100_000, "size_bytes": 12_400_000}]
+            self.hold.wait(20)
+            self.reading = []
+        ok = found["state"] != "corrupt"
+        return {"name": version, "ok": ok, "problem": "" if ok else f"{version} is damaged"}
+
+    def do_verifying(self) -> list[dict[str, Any]]:
+        return list(self.reading)
+
+    def do_version(self, version: str) -> dict[str, Any]:
+        found = self._version(version)
+        names = [v["name"] for v in self.versions_]
+        return {
+            **found,
+            "checkpoint_name": "checkpoint-120-20260528-2029",
+            "line": names[: names.index(version) + 1],
+            "files": [
+                {
+                    "name": "model.safetensors",
+                    "size_bytes": 12_000_000,
+                    "blake3": "ab" * 32,
+                    "links": 2,
+                    "shared_with": ["checkpoint-120-20260528-2029"],
+                },
+                {
+                    "name": "version.json",
+                    "size_bytes": 500,
+                    "blake3": "cd" * 32,
+                    "links": 1,
+                    "shared_with": [],
+                },
+            ],
+            "own_bytes": 4096,
+            "shared_bytes": 12_000_000,
+            "items": [{"id": 1, "name": self.items[0]["name"], "rows": 960, "whole": False}],
+        }
+
+    def do_removal_plan(self, version: str) -> dict[str, Any]:
+        return {
+            "version": version,
+            "size_bytes": 12_400_000,
+            "freed_bytes": 4096,
+            "shares": ["checkpoint-120-20260528-2029"],
+            "copies": [],
+            "goes": [f"{version}: step {self._version(version)['step']}"],
+            "refused": "",
+            **self.plans.get(version, {}),
+        }
+
+    def do_delete(self, version: str, confirm: str) -> dict[str, Any]:
+        if confirm != version:
+            raise Refused(f"{confirm} is not {version}")
+        self.versions_.remove(self._version(version))
+        self.event("delete", f"{version} deleted")
+        return {"version": version, "freed_bytes": 4096}
+
+    def _version(self, name: str) -> dict[str, Any]:
+        for version in self.versions_:
+            if version["name"] == name:
+                return version
+        raise NotFound(f"no version {name}")
 
     def _get(self, id: int) -> dict[str, Any]:
         for item in self.items:
