@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run install dev test test-all lint bench clean
+.PHONY: run install dev test test-all test-faults lint bench clean
 
 # The demo's home is ./demo; a second `make run` opens it again, where it was.
 run: install
@@ -34,11 +34,16 @@ lint: dev
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -m "not gpu and not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu and not slow and not faults"
 
 # Also those that take minutes (a kill at every point), and those for a GPU where there is one.
 test-all: lint
 	$(BIN)/python -m pytest
+
+# Faults put in everywhere: kills, power cuts, full and broken disks, planted mutants. Some of it
+# needs root, strace or loop devices, and says so where it is skipped.
+test-faults: dev
+	$(BIN)/python -m pytest tests/faults tests/test_engine_kills.py
 
 bench: dev
 	$(BIN)/python -m benchmarks
