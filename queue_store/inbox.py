@@ -307,11 +307,12 @@ class Inbox:
             self._orphans = not entry.path.exists()
             raise
         after = (self._home.items / item.file).stat()
+        moved = os.path.samestat(after, place_before)  # else copied, from another filesystem
         stayed = (after.st_size, after.st_mtime_ns) == (
             place_before.st_size,
             place_before.st_mtime_ns,
         )
-        if not stayed and item.state is ItemState.QUEUED:
+        if moved and not stayed and item.state is ItemState.QUEUED:
             # Possible only where no lease could be had: its digest is of other bytes by now.
             error = "it was written to while it was taken; drop it again"
             text = f"{item.name} failed: {error}"

@@ -8,6 +8,7 @@ between the two) is adopted at the next start.
 from __future__ import annotations
 
 import errno
+import os
 import re
 import time
 from dataclasses import dataclass
@@ -116,6 +117,9 @@ def _take_in(
         except OSError as error:
             if error.errno != errno.EXDEV:  # a bind mount: the same device, and no renaming
                 raise
+    if take and not os.access(path.parent, os.W_OK):
+        # Copied in, it could not leave: it would come in again at every look.
+        raise Refused("its folder cannot be written, so it could not leave", where=str(path.parent))
     before = _mark(path) if take else None
     taken = state.meta_get(_TAKEN)
     if before is not None and taken is not None and taken["file"] == before:
@@ -128,6 +132,8 @@ def _take_in(
             durable.copy_file(path, staging / "data")
         except PermissionError:
             raise Refused("not readable by this user", where=str(path), mend="chmod it") from None
+        if before is not None and _mark(path) != before:
+            raise Refused("it was written to while it was copied", where=str(path))
         check = _checked(staging / "data")
         with state.transaction():
             item_id, place = _place(state, name, priority)

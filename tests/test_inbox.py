@@ -19,6 +19,7 @@ from queue_store.database import State, open_state
 from queue_store.home import Home
 from queue_store.inbox import Inbox, ScanResult
 from queue_store.items import ItemState
+from tests.small_disk import small_disk
 from tests.waiting import wait_until
 
 ROW = {"messages": [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "2"}]}
@@ -324,3 +325,31 @@ def test_looking_at_a_file_leaves_it_readable_for_others(home: Home) -> None:
     path.write_text(LINE)
     with held(path), path.open() as reader:
         assert reader.read() == LINE
+
+
+def test_an_inbox_on_another_filesystem_is_emptied_into_the_store(
+    home: Home, state: State, inbox: Inbox, clock: Clock, tmp_path: Path
+) -> None:
+    home.inbox.rename(tmp_path / "inbox-before")
+    with small_disk(home.inbox, 4):
+        for name in ("a", "b"):
+            (home.inbox / f"{name}.jsonl").write_text(LINE)
+        (home.inbox / "a.jsonl.meta.json").write_text("{}")
+        inbox.scan()
+        clock.now += 3
+        taken = inbox.scan().taken
+        assert [(item.name, item.state) for item in taken] == [
+            ("a.jsonl", ItemState.QUEUED),
+            ("b.jsonl", ItemState.QUEUED),
+        ]
+        assert [(home.items / item.file).read_text() for item in taken] == [LINE, LINE]
+        assert intake.sidecar_of(home.items / taken[0].file).read_text() == "{}"
+        assert not [path for path in home.inbox.iterdir() if path.is_file()]
+
+        (home.inbox / "c.jsonl").write_text(LINE)
+        subprocess.run(["mount", "-o", "remount,ro", str(home.inbox)], check=True)
+        inbox.scan()
+        clock.now += 3
+        result = inbox.scan()
+        assert (result.taken, len(queue.items(state))) == ((), 2)
+        assert "could not leave" in result.waiting[0].reason

@@ -70,10 +70,10 @@ MUTANTS = (
             ),
             (
                 "queue_store/intake.py",
-                "        if take:  # from another filesystem\n",
+                '        durable.crash_point("intake.across")\n',
                 '        durable.crash_point("intake.copied")\n'
                 '        durable.take_file(staging / "data", place)\n'
-                "        if take:  # from another filesystem\n",
+                '        durable.crash_point("intake.across")\n',
             ),
             (
                 "queue_store/intake.py",
