@@ -33,6 +33,8 @@ def classify(error: BaseException) -> tuple[str, str]:
         return Cause.CUDA_MEMORY, message
     if isinstance(error, RuntimeError) and "out of memory" in message.lower():
         return (Cause.CUDA_MEMORY if "cuda" in message.lower() else Cause.MEMORY), message
+    if "_STATUS_ALLOC_FAILED" in message:  # cuBLAS and cuDNN have words of their own for it
+        return Cause.CUDA_MEMORY, message
     if isinstance(error, MemoryError):
         return Cause.MEMORY, message
     if _poisons(error):
@@ -49,8 +51,16 @@ def classify(error: BaseException) -> tuple[str, str]:
     return Cause.UNKNOWN, f"{type(error).__name__}: {message}"
 
 
+def of_the_machine(error: BaseException) -> bool:
+    """Whether memory, device or disk failed: not the fault of what was being loaded."""
+    if isinstance(error, OSError):
+        return error.errno in (*_FULL, errno.EIO, errno.ENOMEM)
+    return classify(error)[0] in (Cause.CUDA_MEMORY, Cause.MEMORY, Cause.CUDA)
+
+
 def _poisons(error: BaseException) -> bool:
-    return isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)
+    words = ("CUDA error", "cuDNN error")
+    return isinstance(error, torch.AcceleratorError) or any(word in str(error) for word in words)
 
 
 def ends_process(error: BaseException, log: str) -> ProcessEnd | None:

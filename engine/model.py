@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import transformers
 
+from engine.failures import of_the_machine
 from engine.quiet import quiet
 from engine.rng import preserve_rng
 from engine.tiny import make_tiny
@@ -220,6 +221,8 @@ def load_model(
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        if of_the_machine(error):
+            raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise TrainctlError(
             f"is no causal language model that loads here: {reason}",

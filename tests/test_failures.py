@@ -25,6 +25,8 @@ FULL = sqlite3.OperationalError("database or disk is full")
         (MemoryError(), Cause.MEMORY),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate"), Cause.MEMORY),
         (RuntimeError("CUDA error: device-side assert triggered"), Cause.CUDA),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), Cause.CUDA_MEMORY),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), Cause.CUDA),
         (OSError(errno.ENOSPC, "No space left on device"), Cause.DISK_FULL),
         (OSError(errno.EIO, "Input/output error"), Cause.IO),
         (FULL, Cause.DISK_FULL),
@@ -64,6 +66,7 @@ def test_every_cause_says_what_to_do() -> None:
         (74, False, "fsync: Input/output error", Cause.IO),
         (75, False, "CUDA", Cause.CUDA),
         (70, False, "the engine ended", Cause.UNKNOWN),
+        (70, False, "OutOfMemoryError: CUDA out of memory. Tried 2 GiB", Cause.CUDA_MEMORY),
     ],
 )
 def test_an_end_is_classed_from_outside(code, oom, line, cause) -> None:

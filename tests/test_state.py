@@ -148,6 +148,19 @@ def test_damage_and_strange_states_are_refused_by_name(
     refused("muon")
 
 
+def test_memory_that_runs_out_while_loading_is_not_blamed_on_the_model(
+    place: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    def no_room(*_: object, **__: object) -> None:
+        raise full
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", no_room)
+    with pytest.raises(torch.OutOfMemoryError):
+        load_model(place["model"], config.default().model, training(), device="cpu")
+
+
 def test_wrong_models_and_impossible_settings_are_one_clear_line(
     place: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ from tests import engine_kit as kit
 from tests.conftest import ROOT
 from tests.daemon_kit import SECONDS, daemon, stacks, status
 from tests.waiting import wait_until
+from trainctl.__main__ import main
 
 
 @pytest.fixture
@@ -255,7 +256,7 @@ def test_sigterm_before_the_engine_listens_ends_both_with_0(small) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["SIGTERM", ".stop"])
+@pytest.mark.parametrize("how", ["SIGTERM", ".stop", "trainctl stop"])
 def test_it_can_be_stopped_while_it_waits_before_the_next_start(small, how) -> None:
     kit.add(small, "a.jsonl", 24)
     with daemon(small, TRAINCTL_CRASH_AT="step:1") as running:
@@ -264,6 +265,9 @@ def test_it_can_be_stopped_while_it_waits_before_the_next_start(small, how) -> N
         wait_until(lambda: log.exists() and "another one in 0.8 s" in log.read_text(), SECONDS)
         if how == ".stop":
             small.stop_file.touch()
+        elif how == "trainctl stop":
+            assert (holder(small) or {})["pid"] == running.process.pid  # not the dead child's
+            assert main(["stop", "--home", str(small.root)]) == 0
         else:
             running.process.send_signal(signal.SIGTERM)
         code, err = running.wait()

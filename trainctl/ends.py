@@ -85,6 +85,8 @@ def classify(code: int, *, hung: str, oom: bool, last_line: str) -> tuple[Cause,
             return Cause.KILLED, f"the training process was killed ({name})"
         return Cause.UNKNOWN, f"the training process crashed ({name}); {last_line}".rstrip("; ")
     known = {EXIT_IO: Cause.IO, EXIT_CUDA: Cause.CUDA}.get(code, Cause.UNKNOWN)
+    if known == Cause.UNKNOWN and "CUDA out of memory" in last_line:
+        known = Cause.CUDA_MEMORY
     return known, last_line or f"exit code {code}"
 
 

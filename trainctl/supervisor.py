@@ -292,6 +292,7 @@ class Supervisor:
     def _clear(self) -> None:
         """After the child's end: nothing that it started may go on working in the store."""
         self._kill()
+        self.lock.describe("daemon")
         if self._pipe is not None:
             self._pipe.close()
             self._pipe = None

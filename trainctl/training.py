@@ -69,11 +69,12 @@ def serve(host: Host, signals: Signals) -> int:
 
 def _write_stacks_on_signal(home: Home) -> None:
     """SIGUSR2 appends the stack of every thread to store/logs/stacks.log, in C, so that it works
-    while the interpreter hangs."""
+    while the interpreter hangs; a crash in native code (SIGSEGV and its like) does so too."""
     file = (home.logs / "stacks.log").open("a", encoding="utf-8")
     os.fchmod(file.fileno(), 0o600)
     file.write(f"process {os.getpid()} started {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
     file.flush()
+    faulthandler.enable(file=file, all_threads=True)
     faulthandler.register(signal.SIGUSR2, file=file, all_threads=True)
 
 

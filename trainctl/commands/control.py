@@ -54,17 +54,31 @@ def drain(context: Context, arguments: argparse.Namespace) -> int:
 
 
 def _end(context: Context, command: str) -> int:
-    session = context.engine()
+    from queue_store import durable
+    from queue_store.lock import holder, wait_free
+
     result: Any = {}
+    asked_by_file = False
+    stop_file = context.home.stop_file
     try:
-        result = session.request(command)
+        session = context.engine()
     except NoEngine:
-        # It ended before its answer was read: the lock tells whether it is gone.
-        context.forget_engine()
-    from queue_store.lock import wait_free
+        # Its supervisor alone may be there: it waits before a restart, or the engine loads.
+        if command != "stop" or (holder(context.home) or {}).get("mode") != "daemon":
+            raise
+        durable.write_atomic(stop_file, b"")
+        asked_by_file = True
+    else:
+        try:
+            result = session.request(command)
+        except NoEngine:
+            # It ended before its answer was read: the lock tells whether it is gone.
+            context.forget_engine()
 
     while not wait_free(context.home, LOOK_SECONDS):
         # A save of 20 GB or the rest of a long item takes its time; ctrl+c ends only the waiting.
         continue
+    if asked_by_file:
+        durable.remove_file(stop_file)  # had it ended before it read that
     context.show({**(result or {}), "stopped": True}, lambda: "stopped, everything is saved")
     return 0
