@@ -9,6 +9,12 @@ from queue_store import config, journal
 from snapshots import backup, versions
 from tests.store_world import World
 
+RUN = """
+from queue_store import config
+from snapshots import backup
+backup.run(world.state, config.load(world.home.config))
+"""
+
 
 def configure(world: World, text: str) -> None:
     """Write config.toml and remember what it says."""
