@@ -21,7 +21,8 @@ from queue_store import queue
 from queue_store.database import open_state
 from queue_store.home import Home
 from tests.faults import outside
-from tests.faults.checker import Ack, check
+from tests.faults.checker import check
+from tests.faults.looked import Ack
 from tests.faults.scenarios import Scenario, perform, prepare
 from tests.faults.world import EARS, Ears, FaultWorld, ears, expected_model, recover, traced
 

@@ -13,74 +13,16 @@ import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tests.faults import outside
+from tests.faults.acks import ACKS
+from tests.faults.looked import Ack, Looked, Violation
 
 CLAIMED = ("preparing", "training")
 MAX_ATTEMPTS = 3
 TRANSIENT = ("out of memory", "CUDA error", "I/O error", "killed")
 SIDECAR = ".meta.json"
-Ack = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Violation:
-    """An invariant that does not hold, by its number in the storage contract."""
-
-    invariant: int
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.invariant}: {self.text}"
-
-
-@dataclass
-class Looked:
-    """What is read once: rows by id or name, and the violations found so far."""
-
-    store: Path
-    recovered: bool
-    damaged: frozenset[str]
-    db: sqlite3.Connection
-    metrics: sqlite3.Connection | None
-    found: list[Violation] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.items = {r["id"]: r for r in self.db.execute("SELECT * FROM items")}
-        self.checkpoints = {r["id"]: r for r in self.db.execute("SELECT * FROM checkpoints")}
-        self.versions = {r["name"]: r for r in self.db.execute("SELECT * FROM versions")}
-        self.runs = {r["id"]: r for r in self.db.execute("SELECT * FROM runs")}
-        self.events = list(self.db.execute("SELECT * FROM events ORDER BY seq"))
-        self.head = self.db.execute("SELECT * FROM head").fetchone()
-
-    def wrong(self, invariant: int, text: str) -> None:
-        self.found.append(Violation(invariant, text))
-
-    def event(self, kind: str, **columns: Any) -> bool:
-        """Whether the journal has an event of that kind with these columns."""
-        return any(
-            e["kind"] == kind and all(e[name] == value for name, value in columns.items())
-            for e in self.events
-        )
-
-    def said_of(self, version: str, kind: str) -> bool:
-        """Whether the journal has an event of a kind that begins so about a version."""
-        return any(
-            e["kind"].startswith(kind) and json.loads(e["data"]).get("version") == version
-            for e in self.events
-        )
-
-    def gone(self, name: str) -> bool:
-        """Whether the journal says that a version or checkpoint of that name was removed."""
-        words = ("removed", "delet", "trash")
-        return any(
-            any(w in e["kind"] for w in words)
-            and (name in e["text"] or json.loads(e["data"]).get("version") == name)
-            for e in self.events
-        )
 
 
 def check(
@@ -159,97 +101,6 @@ def _acknowledged(
 
 def _corrupt(looked: Looked, version: str) -> bool:
     return version in looked.damaged or looked.versions[version]["state"] == "corrupt"
-
-
-def _ack_item(looked: Looked, ack: Ack) -> str:
-    row = looked.items.get(ack["id"])
-    if row is None:
-        return "" if looked.event("item.removed", item=ack["id"]) else "no such row"
-    if (row["name"], row["digest"]) != (ack["name"], ack["digest"]):
-        return f"it is {row['name']} {row['digest']}"
-    return ""
-
-
-def _ack_removed(looked: Looked, ack: Ack) -> str:
-    back = looked.event("item.restored", item=ack["id"])
-    return "its row is there" if ack["id"] in looked.items and not back else ""
-
-
-def _ack_done(looked: Looked, ack: Ack) -> str:
-    row = looked.items.get(ack["id"])
-    if row is None:
-        return "no such row"
-    moves = [e["seq"] for e in looked.events if e["kind"] in ("rollback", "head")]
-    at = [e["seq"] for e in looked.events if e["kind"] == "item.done" and e["item"] == ack["id"]]
-    if not at:
-        return "no event says so"
-    # Only a move of the head that somebody asked for can take it back (or a damaged checkpoint).
-    if row["state"] != "done" and not any(seq > at[-1] for seq in moves):
-        return f"it is {row['state']}"
-    return ""
-
-
-def _ack_checkpoint(looked: Looked, ack: Ack) -> str:
-    for row in looked.checkpoints.values():
-        if row["name"] == ack["name"]:
-            if row["weights_digest"] != ack["weights_digest"] or row["step"] != ack["step"]:
-                return "the row says otherwise"
-            if row["deleted"] is not None and not looked.gone(ack["name"]):
-                return "removed without an event"
-            return ""
-    return "no such row"
-
-
-def _ack_version(looked: Looked, ack: Ack) -> str:
-    row = looked.versions.get(ack["name"])
-    if row is None:
-        return "" if looked.gone(ack["name"]) else "no such row"
-    if row["weights_digest"] != ack["weights_digest"]:
-        return "other weights"
-    # A deletion that was cut off leaves a version to be verified anew.
-    cut_off = looked.said_of(ack["name"], "version.deleting")
-    excused = cut_off or ack["name"] in looked.damaged
-    if ack.get("verified") and row["state"] != "verified" and not excused:
-        return f"it is {row['state']}"
-    return ""
-
-
-def _ack_deleted(looked: Looked, ack: Ack) -> str:
-    if not looked.gone(ack["name"]):
-        return "no event says so"
-    back = looked.said_of(ack["name"], "version.restor")
-    return "its row is there" if ack["name"] in looked.versions and not back else ""
-
-
-def _ack_rollback(looked: Looked, ack: Ack) -> str:
-    row = looked.db.execute("SELECT * FROM branches WHERE id = ?", (ack["branch"],)).fetchone()
-    if row is None or row["step"] != ack["step"]:
-        return "no such branch"
-    return "" if looked.event("rollback", branch=ack["branch"]) else "no event says so"
-
-
-def _ack_paused(looked: Looked, ack: Ack) -> str:
-    row = looked.db.execute("SELECT value FROM meta WHERE key = 'paused'").fetchone()
-    return "" if bool(row and json.loads(row[0])) == ack["value"] else "it is otherwise"
-
-
-def _ack_event(looked: Looked, ack: Ack) -> str:
-    columns = {k: v for k, v in ack.items() if k not in ("kind", "event")}
-    return "" if looked.event(ack["event"], **columns) else "not in the journal"
-
-
-ACKS = {
-    "item": _ack_item,
-    "removed": _ack_removed,
-    "done": _ack_done,
-    "checkpoint": _ack_checkpoint,
-    "version": _ack_version,
-    "deleted": _ack_deleted,
-    "rollback": _ack_rollback,
-    "paused": _ack_paused,
-    "event": _ack_event,
-}
-"""What can be acknowledged, and what must then hold. `paused` is the latest word, if repeated."""
 
 
 def _files(looked: Looked) -> None:

@@ -26,7 +26,7 @@ from typing import Any
 
 from tests.faults import strace
 from tests.faults.bench import Bench, aftermath, forked, points_of, scratch
-from tests.faults.checker import Ack
+from tests.faults.looked import Ack
 from tests.faults.scenarios import NAMES, Scenario, perform, prepare
 from tests.faults.world import ears, one_thread
 

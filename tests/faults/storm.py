@@ -35,7 +35,8 @@ from queue_store.items import ItemState
 from queue_store.lock import EngineLock
 from tests import engine_kit as kit
 from tests.faults.bench import scratch
-from tests.faults.checker import Ack, check
+from tests.faults.checker import check
+from tests.faults.looked import Ack
 from tests.waiting import wait_until
 
 ROWS = 6
