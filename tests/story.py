@@ -128,3 +128,14 @@ class Story:
     def close(self) -> None:
         self.metrics.close()
         self.state.close()
+
+
+def nulls(value: Any, at: str = "") -> list[str]:
+    """Where in a JSON value a null stands."""
+    if value is None:
+        return [at]
+    if isinstance(value, dict):
+        return [p for k, v in value.items() for p in nulls(v, f"{at}.{k}")]
+    if isinstance(value, list):
+        return [p for n, v in enumerate(value) for p in nulls(v, f"{at}[{n}]")]
+    return []
