@@ -3,6 +3,8 @@ checkpoints, versions, a crash and a rollback."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from queue_store import head, intake, records, transitions
 from queue_store.database import State, open_state
 from queue_store.home import Home
