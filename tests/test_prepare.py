@@ -281,7 +281,11 @@ def test_damage_on_disk_is_seen_and_not_trained_on(tmp_path: Path) -> None:
         Prepared.open(data.folder)
     tokens.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
     with pytest.raises(VerificationFailed, match="other bytes"):
-        prepared(tmp_path, source)
+        Prepared.open(data.folder, verify=True)
+    # Found so when it is to train, it is set apart and made anew.
+    again = prepared(tmp_path, source)
+    assert (again.folder / file_of("tokens")).read_bytes() == whole
+    assert len(list((tmp_path / "home" / "store" / "quarantine").iterdir())) == 1
     tokens.unlink()
     with pytest.raises(VerificationFailed, match="damaged"):
         Prepared.open(data.folder)
