@@ -4,6 +4,7 @@ training beside a verification, and going back. All on a real state that a model
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -13,8 +14,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from queue_store import config as configuration
 from queue_store import durable, records
 from queue_store.database import State, open_state
 from queue_store.home import Home
-from snapshots import rollback, versions
+from snapshots import child, programs, rollback, versions
 from snapshots.checkpoints import CheckpointWriter
 
 CREATE, NEW_DISK, VERIFY, SLOWED, BACK = 0.01, 1.0, 0.8, 1.03, 1.0
@@ -40,7 +41,7 @@ def run(quick: bool) -> dict[str, Any]:
     with made_home() as home, open_state(home) as state:
         checkpoint = made_checkpoint(state, size)
         rows = _created(home, state, checkpoint, rounds)
-        rows += _verified(home, state, rounds)
+        rows += _verified(home, state, 2 * rounds + 1)
         rows += _trained_beside(home.versions / versions.versions(state)[0].name, 2 * rounds)
     with made_home() as home:
         make_model(home.root / "model")
@@ -160,9 +161,7 @@ def _verified(home: Home, state: State, rounds: int) -> list[Row]:
 
 def verify_once(folder: Path) -> float:
     """The seconds that a verifying child took for the reading."""
-    command = [sys.executable, "-m", "snapshots.verify", str(folder)]
-    done = subprocess.run(command, check=True, capture_output=True)
-    return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
+    return float(child.run("snapshots.verify", [str(folder)], where=str(folder))["seconds"])
 
 
 def _went_back(trained: Trained, rounds: int) -> list[Row]:
@@ -192,14 +191,32 @@ def _went_back(trained: Trained, rounds: int) -> list[Row]:
     ]
 
 
+READER = """
+import os, sys
+for path in sys.argv[1:]:
+    fd = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    with os.fdopen(fd, "rb", buffering=0) as file:
+        block = bytearray(4 << 20)
+        while file.readinto(block):
+            pass
+"""
+
+
+def read_once(folder: Path) -> None:
+    """What a verification cannot do without: its files from the disk, at its priority."""
+    files = [str(path) for path in folder.iterdir() if path.is_file()]
+    programs.run([sys.executable, "-I", "-S", "-c", READER, *files])
+
+
 @contextmanager
-def verifying(folder: Path) -> Iterator[None]:
-    """One verification after the other, while the block runs."""
+def repeating(act: Callable[[Path], object], folder: Path) -> Iterator[None]:
+    """The act again and again, while the block runs."""
     over = threading.Event()
 
     def loop() -> None:
         while not over.is_set():
-            verify_once(folder)
+            act(folder)
 
     thread = threading.Thread(target=loop)
     thread.start()
@@ -210,34 +227,38 @@ def verifying(folder: Path) -> Iterator[None]:
         thread.join()
 
 
-def _trained_beside(folder: Path, pairs: int, seconds: float = 3.0) -> list[Row]:
-    """Seconds of a step of the tiny model on one thread, with and without verifications."""
+def _trained_beside(folder: Path, rounds: int, seconds: float = 3.0) -> list[Row]:
+    """Seconds of a step of the tiny model on one thread: alone, beside verifications, and beside
+    plain reading of the same files at the same priority."""
     pause = threading.Event()
-    windows: list[tuple[bool, float, float]] = []
-
-    def window(with_it: bool) -> None:
-        pause.wait(0.5)  # children and caches of the window before
-        started = time.time()
-        pause.wait(seconds)
-        windows.append((with_it, started, time.time()))
-
+    beside: dict[str, Callable[[], AbstractContextManager[None]]] = {
+        "alone": contextlib.nullcontext,
+        "verified": lambda: repeating(verify_once, folder),
+        "read": lambda: repeating(read_once, folder),
+    }
+    windows: list[tuple[str, float, float]] = []
     with made_home(epochs=100_000) as home:
         add_one(home, rows=40, words=40)
         with Daemon(home) as daemon:
             daemon.wait_step(20)
-            for n in range(pairs):
-                for with_it in (True, False) if n % 2 else (False, True):
-                    if with_it:
-                        with verifying(folder):
-                            window(True)
-                    else:
-                        window(False)
+            for n in range(rounds):
+                for name in list(beside)[:: -1 if n % 2 else 1]:
+                    with beside[name]():
+                        pause.wait(0.5)  # children and caches of the window before
+                        started = time.time()
+                        pause.wait(seconds)
+                        windows.append((name, started, time.time()))
         times = [row[0] for row in query(home, "SELECT time FROM steps ORDER BY time")]
-    rates: dict[bool, list[float]] = {True: [], False: []}
-    for with_it, started, ended in windows:
-        rates[with_it].append(sum(started < t <= ended for t in times) / (ended - started))
-    ratios = [alone / beside for alone, beside in zip(rates[False], rates[True], strict=True)]
+    rates: dict[str, list[float]] = {name: [] for name in beside}
+    for name, started, ended in windows:
+        rates[name].append(sum(started < t <= ended for t in times) / (ended - started))
+
+    def slower(than: str, name: str) -> list[float]:
+        return [a / b for a, b in zip(rates[than], rates[name], strict=True)]
+
     return [
-        at_most("a step beside verifications / alone", ratios, "x", SLOWED),
-        figure("  steps alone", rates[False], "steps/s"),
+        at_most("a step beside verifications / alone", slower("alone", "verified"), "x", SLOWED),
+        figure("  beside plain reading, same priority / alone", slower("alone", "read"), "x"),
+        figure("  beside verifications / beside plain reading", slower("read", "verified"), "x"),
+        figure("  steps alone", rates["alone"], "steps/s"),
     ]

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 from queue_store.errors import NotFound, TrainctlError, VerificationFailed
 from queue_store.home import Home
-from snapshots import child
 from snapshots.checkpoints import LEDGER, Ledger
 from snapshots.digest import tensors, weight_files, weights_digest
 from snapshots.manifest import file_names
@@ -204,7 +203,6 @@ def _words(arguments: list[str]) -> argparse.Namespace:
 
 def main(arguments: list[str]) -> int:
     words = _words(arguments)
-    child.begin()
     try:
         result = examine(words)
     except Environment as error:

@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from snapshots import child
 from snapshots.digest import weight_files
 
 
@@ -85,7 +84,6 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 2:
         print("usage: python -m engine.tensor_diff FOLDER FOLDER", file=sys.stderr)
         return 2
-    child.begin()
     try:
         print(json.dumps(compare(Path(arguments[0]), Path(arguments[1]))))
     except Exception as error:  # torch and safetensors raise classes of their own

@@ -8,21 +8,19 @@ gone. Must never end any process but its own child.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import selectors
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import IO, Any
 
 from queue_store.errors import VerificationFailed
+from snapshots import programs
 
 MISMATCH = 4
 """Exit status of a child that did its work and found damage."""
@@ -32,7 +30,6 @@ TIMEOUT = 6 * 3600.0
 
 LOOK_SECONDS = 0.2
 TELL_SECONDS = 0.25
-_PR_SET_PDEATHSIG = 1
 
 Progress = Callable[[int, int], None]
 """Hears how many bytes are read, of how many."""
@@ -56,17 +53,14 @@ def run(
 
     Raises Unfinished where there is none.
     """
-    # -P: the folder one stands in must not be able to put its own packages in front of ours.
-    command = [sys.executable, "-P", "-m", module, *arguments]
-    ours = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(filter(None, [ours, os.environ.get("PYTHONPATH", "")]))
-    environment = {**os.environ, "PYTHONPATH": path, "TRAINCTL_PARENT": str(os.getpid())}
+    # SIGKILL when we die: it only reads, and may hang in the disk.
+    command = programs.lowered(programs.python(module, *arguments), signal.SIGKILL)
     try:
         with (
             tempfile.TemporaryFile() as errors,
             subprocess.Popen(
                 command,
-                env=environment,
+                env=programs.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -130,29 +124,6 @@ def _why(code: int, answer: dict[str, Any], errors: IO[bytes]) -> str:
 
 
 # -- inside the child --------------------------------------------------------------------------
-
-
-def begin() -> None:
-    """First act of a child: die with the one who waits, and give way to training."""
-    parent = int(os.environ.pop("TRAINCTL_PARENT", "0"))
-    if parent and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died before we asked
-            os.kill(os.getpid(), signal.SIGKILL)
-    _be_idle()
-
-
-def _be_idle() -> None:
-    """Give way on the processor and on the disk, where the system knows how."""
-    import psutil
-
-    process = psutil.Process()
-    process.nice(19)  # at 10 it takes a tenth of a core that trains, at 19 a seventieth
-    if hasattr(psutil, "IOPRIO_CLASS_IDLE"):
-        try:
-            process.ionice(psutil.IOPRIO_CLASS_IDLE)
-        except (psutil.Error, OSError) as error:
-            print(f"reading at normal I/O priority: {error}", file=sys.stderr)
 
 
 class Teller:

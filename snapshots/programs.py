@@ -8,6 +8,7 @@ Must never build a shell string, and never repeat a child's output unfiltered to
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -55,13 +56,12 @@ def run(
     or no end within `timeout` seconds)."""
     if cancelled():
         raise BrokenOff("broken off: the engine is ending")
-    lowered = str(_ROOT / "snapshots" / "lowered.py")
     child = subprocess.Popen(
-        [sys.executable, "-I", "-S", lowered, str(os.getpid()), *command],
+        lowered(command),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=_environment(),
+        env=environment(),
     )
     kept: list[bytes] = []
     errors: list[bytes] = []
@@ -103,7 +103,13 @@ def python(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
-def _environment() -> dict[str, str]:
+def lowered(command: Sequence[str], end: signal.Signals = signal.SIGTERM) -> list[str]:
+    """The command that runs `command` at the lowest priority; it gets `end` when we die."""
+    place = str(_ROOT / "snapshots" / "lowered.py")
+    return [sys.executable, "-I", "-S", place, str(os.getpid()), str(int(end)), *command]
+
+
+def environment() -> dict[str, str]:
     path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
     # C: what rsync, sha256sum and df write is read by us.
     return {**os.environ, "PYTHONPATH": path, "LC_ALL": "C"}

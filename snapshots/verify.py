@@ -100,7 +100,6 @@ def main(arguments: list[str]) -> int:
     if len(words) not in (1, 2):
         print("usage: python -m snapshots.verify FOLDER [MANIFEST_DIGEST]", file=sys.stderr)
         return 2
-    child.begin()
     result = verify(Path(words[0]), words[1] if len(words) == 2 else None, tell=tell)
     print(json.dumps(result))
     if "unfinished" in result:

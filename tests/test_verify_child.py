@@ -40,14 +40,8 @@ def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (place / "sitecustomize.py").write_text(
         "import os, signal, sys\n"
         "if 'snapshots.verify' in sys.orig_argv:\n"
-        "    import ctypes\n"
-        "    from snapshots import child\n"
-        "    begin = child.begin\n"
-        "    def stopped():\n"
-        "        begin()\n"
-        f"        open({str(told)!r}, 'w').write(str(os.getpid()))\n"
-        "        os.kill(os.getpid(), signal.SIGSTOP)\n"
-        "    child.begin = stopped\n"
+        f"    open({str(told)!r}, 'w').write(str(os.getpid()))\n"
+        "    os.kill(os.getpid(), signal.SIGSTOP)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(place))
     yield told
@@ -116,12 +110,8 @@ def test_it_tells_how_far_it_is_and_reads_at_idle_priority(
         "    import os, psutil\n"
         "    from snapshots import child\n"
         "    child.TELL_SECONDS = 0\n"
-        "    begin = child.begin\n"
-        "    def noted():\n"
-        "        begin()\n"
-        "        me = psutil.Process()\n"
-        f"        open({str(seen)!r}, 'w').write(f'{{me.nice()}} {{me.ionice().ioclass}}')\n"
-        "    child.begin = noted\n"
+        "    me = psutil.Process()\n"
+        f"    open({str(seen)!r}, 'w').write(f'{{me.nice()}} {{me.ionice().ioclass}}')\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(place))
     versions.verify(world.state, "v001", progress=lambda read, of: told.append((read, of)))
