@@ -45,10 +45,13 @@ _BADGE = re.compile(r"train_(.+)_level(\d+)_(\d+)_(\d{8}_\d{6})\.jsonl")
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn; `role` is one of ROLES."""
+    """One turn; `role` is one of ROLES. `tool_calls` (as the file has them) are an assistant's,
+    `name` is the tool's that answered ("" where the file does not say)."""
 
     role: str
     content: str
+    tool_calls: tuple[dict[str, Any], ...] = ()
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,8 @@ class Row:
     messages: tuple[Message, ...] | None
     text: str | None
     metadata: dict[str, Any] = field(default_factory=dict)
+    tools: tuple[dict[str, Any], ...] = ()
+    """The tools that the conversation declares, for the template."""
 
 
 @dataclass(frozen=True, slots=True)
