@@ -21,6 +21,7 @@ from tests.conftest import ROOT
 from tests.daemon_kit import SECONDS, daemon, stacks, status
 from tests.waiting import wait_until
 from trainctl.__main__ import main
+from trainctl.supervisor import Beat, Supervisor
 
 
 @pytest.fixture
@@ -82,6 +83,7 @@ def a_step_that_never_ends(self, *arguments, **named):
     return original(self, *arguments, **named)
 StepTrainer.training_step = a_step_that_never_ends
 from trainctl.__main__ import main
+from trainctl.supervisor import Beat, Supervisor
 sys.exit(main())
 """
 
@@ -299,3 +301,21 @@ def test_the_supervisor_loads_nothing_large() -> None:
         "psutil",
     }
     assert not large & {name.split(".")[0] for name in done.stdout.split()}
+
+
+def test_steps_after_a_rollback_are_progress_and_those_of_a_new_process_are_not(small) -> None:
+    with EngineLock.acquire(small) as lock:
+        supervisor = Supervisor(small, lock)
+        supervisor.beat.ready = True
+
+        def beats(*steps: int) -> int:
+            for step in steps:
+                said = {"state": "training", "step": step, "token": float(step)}
+                supervisor._take(said)
+            return supervisor.in_a_row
+
+        beats(1, 50)
+        supervisor.in_a_row = 2  # it died twice, and the next one starts at its checkpoint
+        supervisor.beat = Beat(ready=True)
+        assert beats(30, 40, 50) == 2
+        assert beats(10) == 2 and beats(11) == 0  # rolled back, and on from there

@@ -208,7 +208,9 @@ class Supervisor:
 
     def _take(self, said: dict[str, Any]) -> None:
         beat = self.beat
-        beat.state, beat.step = str(said["state"]), int(said["step"])
+        before, beat.state, beat.step = beat.step, str(said["state"]), int(said["step"])
+        if beat.step < before:  # a rollback or an undo: what is trained from here on is progress
+            self.highest = beat.step
         if float(said["token"]) != beat.token:
             beat.token, beat.changed = float(said["token"]), time.monotonic()
         if beat.step > self.highest:
