@@ -13,7 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from engine.client import connect
 from queue_store import journal, queue
+from queue_store.errors import Refused
 from queue_store.home import Home
 from queue_store.lock import EngineLock, holder, wait_free
 from tests import engine_kit as kit
@@ -301,6 +303,76 @@ def test_the_supervisor_loads_nothing_large() -> None:
         "psutil",
     }
     assert not large & {name.split(".")[0] for name in done.stdout.split()}
+
+
+PLANTED = """
+import sys
+if "--engine" in sys.argv and "--hold" not in sys.argv:
+    import builtins
+    original = builtins.__import__
+
+    def planted(name, *rest, **more):
+        module = original(name, *rest, **more)
+        found = sys.modules.get("{module}")
+        if hasattr(found, "{name}"):
+            setattr(found, "{name}", broken)
+        return module
+
+    def broken(*_, **__):
+        {act}
+
+    builtins.__import__ = planted
+"""
+
+
+def planted(folder: Path, function: str, act: str) -> str:
+    """PYTHONPATH of training processes in which a function ends so."""
+    folder.mkdir()
+    module, _, name = function.rpartition(".")
+    text = PLANTED.replace("{module}", module).replace("{name}", name)
+    (folder / "sitecustomize.py").write_text(text.replace("{act}", act))
+    return os.pathsep.join([str(folder), str(ROOT)])
+
+
+@pytest.mark.slow
+def test_a_disk_that_stays_broken_is_served_read_only(small, tmp_path) -> None:
+    kit.add(small, "a.jsonl", 4)
+    act = "import errno; raise OSError(errno.EIO, 'Input/output error', 'model.safetensors')"
+    path = planted(tmp_path / "planted", "queue_store.durable.publish", act)
+    with daemon(small, PYTHONPATH=path) as running:
+        held = wait_until(
+            lambda: "held" in str(status(small).get("hint")) and status(small),
+            SECONDS,
+            every=0.2,
+            what="the third process trains nothing",
+        )
+        assert "I/O error" in held["hint"] and held["queue"] is not None
+        with pytest.raises(Refused, match="mend the disk"):
+            session = connect(small)
+            try:
+                session.request("pause")
+            finally:
+                session.close()
+        running.end()
+    log = (small.logs / "supervisor.log").read_text()
+    assert log.count("the training process is") == 3
+
+
+@pytest.mark.slow
+def test_a_broken_cuda_context_ends_the_process_and_the_item_goes_on_in_another(
+    small, tmp_path
+) -> None:
+    kit.add(small, "a.jsonl", 4)
+    mark = tmp_path / "once"
+    act = f"open({str(mark)!r}, 'w').close(); raise RuntimeError('CUDA error: device-side assert')"
+    path = planted(tmp_path / "planted", "engine.trainer.collate", act)
+    with daemon(small, PYTHONPATH=path) as running:
+        wait_until(mark.exists, SECONDS, what="the planted error")
+        (tmp_path / "planted" / "sitecustomize.py").unlink()
+        running.wait_idle()
+        running.end()
+    assert [cause for cause, _ in attempts(small)][:1] == ["CUDA error"]
+    assert kit.states(small) == {"a.jsonl": "done"}
 
 
 def test_steps_after_a_rollback_are_progress_and_those_of_a_new_process_are_not(small) -> None:
