@@ -57,7 +57,7 @@ def tightest(lengths: np.ndarray, max_length: int) -> tuple[np.ndarray, np.ndarr
 
 
 def best_fit(lengths: np.ndarray, max_length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Best-fit decreasing, in the shapes of `tightest`: each row, longest first, goes where the least
+    """Best-fit decreasing, in the shapes of `tightest`: each row, longest first, goes where least
     room is left over (Johnson 1973: at most 11/9 of the optimum)."""
     count = len(lengths)
     if count and int(lengths.max()) > max_length:
