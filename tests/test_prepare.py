@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import subprocess
@@ -127,10 +128,34 @@ def test_order_is_a_permutation_of_seed_digest_and_epoch_alone(tmp_path: Path) -
 def test_order_stays_what_it_was_in_earlier_releases() -> None:
     data = Prepared(
         Path(),
-        {"digest": "fixed", "report": {}},
-        {"pack_offsets": np.arange(11), "pack_rows": np.arange(10)},
+        {"format": 2, "digest": "fixed", "report": {}},
+        {
+            "pack_offsets": np.arange(11),
+            "pack_rows": np.arange(10),
+            "offsets": np.arange(0, 110, 10),
+        },
     )
     assert data.order(42, 3).packs.tolist() == [1, 8, 5, 3, 0, 2, 4, 9, 6, 7]
+    # The first epoch begins with the longest pack (all are of one row here, all of 10 tokens), but
+    # for an item that began with data of format 1.
+    of_format_1 = dataclasses.replace(data, meta={**data.meta, "format": 1})
+    begun = of_format_1.order(42, 0).packs.tolist()
+    assert begun != sorted(begun) and begun[0] != 0
+    assert data.order(42, 0).packs.tolist() == [0, *(pack for pack in begun if pack)]
+    assert of_format_1.order(42, 3).packs.tolist() == data.order(42, 3).packs.tolist()
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_the_first_epoch_begins_with_the_longest_pack(tmp_path: Path, packing: bool) -> None:
+    source = write_rows(tmp_path / "a.jsonl", sums(60))
+    data = prepared(tmp_path, source, max_length=100, packing=packing)
+    tokens = [len(data.sequence(pack).input_ids) for pack in range(data.packs)]
+    first = int(data.order(42, 0).packs[0])
+    assert tokens[first] == max(tokens) == data.report["packing"]["longest_pack"]
+    assert sorted(data.order(42, 0).packs.tolist()) == list(range(data.packs))
+    others = [data.order(42, 0).packs[1:].tolist(), data.order(42, 1).packs.tolist()]
+    assert all(packs != sorted(packs) for packs in others)
+    assert {int(data.order(42, epoch).packs[0]) for epoch in range(1, 9)} != {first}
 
 
 def test_rows_of_an_evaluation_set_never_train(tmp_path: Path) -> None:

@@ -354,7 +354,7 @@ class _Run:
     def _pack(self, lengths: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(offsets, row numbers) of the packs of `rows`."""
         if self.settings.packing:
-            offsets, places = packing.best_fit(lengths[rows], self.settings.max_length)
+            offsets, places = packing.tightest(lengths[rows], self.settings.max_length)
         else:
             offsets, places = packing.one_each(len(rows))
         return offsets, rows[places]

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.prepare.packing import at_least
 from queue_store.rows import BadRow
 
 BINS = 24
@@ -107,7 +108,9 @@ def build(
         },
         "packing": {
             "packs": count,
+            "at_least": at_least(kept[rows], max_length),
             "tokens": tokens,
+            "longest_pack": _longest_pack(kept[rows], offsets),
             "fill": round(tokens / max(1, count * max_length), 4),
             "longest_row": longest,
         },
@@ -116,3 +119,8 @@ def build(
             "packs": len(validation[0]) - 1,
         },
     }
+
+
+def _longest_pack(lengths: np.ndarray, offsets: np.ndarray) -> int:
+    """Tokens of the longest pack; `lengths` int64[R] in the order of the packs."""
+    return int(np.add.reduceat(lengths, offsets[:-1]).max()) if len(lengths) else 0
