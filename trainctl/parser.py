@@ -204,8 +204,16 @@ def _queue_verbs(verbs: _Verbs) -> None:
     add.add_argument("--priority", choices=PRIORITIES, default="normal")
     listing = verbs.add("queue", f"{queue}:queue", "the items, in the order in which they train")
     listing.add_argument("--state", choices=STATES)
-    show = verbs.add("show", f"{queue}:show", "one item: progress, attempts, errors")
+    show = verbs.add(
+        "show", f"{queue}:show", "one item: progress, attempts, errors, lengths; or one row of it"
+    )
     _item(show)
+    show.add_argument(
+        *("--row",),
+        type=_positive,
+        metavar="N",
+        help="the row on line N of its file as it trains: what trains of it is marked",
+    )
     priority = verbs.add("priority", f"{queue}:priority", "change an item's priority")
     _item(priority)
     priority.add_argument("priority", choices=PRIORITIES)

@@ -15,17 +15,16 @@ from queue_store.errors import TrainctlError
 from queue_store.home import Home
 from queue_store.rows import quick_check
 from queue_store.safe import safe_line
+from trainctl.commands.rows import lengths, masks
 from trainctl.context import Context, print_json_list
 from trainctl.output import count, counted, known, pairs, percent, table
 from trainctl.progress import Progress
-from trainctl.rowtext import ascii_only, print_row
-from tui.histogram import bars
+from trainctl.rowtext import print_row
 
 if TYPE_CHECKING:
     from engine.validating import Place
 
 SHOWN = 100
-WIDTH = 78
 Json = dict[str, Any]
 
 
@@ -146,27 +145,3 @@ def _rows(data: Json) -> list[tuple[str, str]]:
 
 def _refuses(data: Json) -> bool:
     return bool(data["settings"]["over_length"] == "refuse")
-
-
-def lengths(data: Json, limit: int) -> str:
-    """Token lengths in figures and as a histogram."""
-    tokens = data["tokens"]
-    figures = ", ".join(
-        f"{key} {count(round(tokens[key]))}" for key in ("mean", "p50", "p95", "p99", "max")
-    )
-    drawn = bars(tokens["histogram"], WIDTH, limit=limit, ascii=ascii_only())
-    return "\n".join([f"tokens a row: {figures}; {count(tokens['total'])} in all", *drawn])
-
-
-def masks(data: Json) -> str:
-    """What share trains, how that was told, and the checks of the masks."""
-    found = data["masks"]
-    ways = ", ".join(f"{way} ({count(rows)})" for way, rows in found["ways"].items())
-    lines = [
-        f"trained tokens: {100 * found['trained_share']:.1f} %" + (f", by {ways}" if ways else "")
-    ]
-    for check in found.get("checks", ()):
-        where = f" (line {check['line']})" if check["line"] is not None else ""
-        word = "ok  " if check["passed"] else "FAIL"
-        lines.append(f"  {word} {safe_line(str(check['name']))}{where}: {safe_line(check['text'])}")
-    return "\n".join(lines)
