@@ -29,8 +29,6 @@ from snapshots.versions import BASE, WEIGHTS
 if TYPE_CHECKING:
     from engine.model import LoadedModel
 
-TINY_FOLDER = "builtin-tiny-{seed}"
-
 
 class Environment(Exception):
     """Something that does not belong to the version keeps us from looking."""
@@ -126,7 +124,7 @@ class Examination:
 
     def base(self) -> Path:
         """The base model's folder, which must be here already. Raises Environment."""
-        from engine.model import TINY, resolve_base
+        from engine.base import base_here
         from queue_store import config as configuration
 
         if not self.words.home:
@@ -134,14 +132,10 @@ class Examination:
         home = Home(Path(self.words.home))
         try:
             config = configuration.load(home.config)
-            base, seed = config.model.base, config.training.seed
-            places = [home.root / Path(base).expanduser(), home.models / base]
-            here = any((place / "config.json").is_file() for place in places)
-            made = home.models / TINY_FOLDER.format(seed=seed)
-            fetched = home.models / base.replace("/", "--")
-            if not here and not (made if base == TINY else fetched).is_dir():
-                raise NotFound(f"{base} is not here")  # resolve_base would make or fetch it
-            return resolve_base(home, base, seed)
+            found = base_here(home, config.model.base, config.training.seed)
+            if found is None:
+                raise NotFound(f"{config.model.base} is not here")
+            return found
         except TrainctlError as error:
             raise Environment(f"the base model cannot be looked at: {error}") from error
 

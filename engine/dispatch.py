@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from engine import backups, upkeep_handlers, verifying
+from engine import backups, showing, upkeep_handlers, verifying
 from engine.controlport import Control
 from engine.faults import Internal, ProtocolMismatch
 from engine.messages import COMMANDS, PROTOCOL, Command, Kind, check, plain
@@ -193,6 +193,7 @@ _HANDLERS: dict[str, Callable[..., Any]] = {
     "series": Views.series,
     "queue": Views.queue,
     "item": Views.item,
+    "row": showing.row,
     "checkpoints": Views.checkpoints,
     "versions": Views.versions,
     "samples": Views.samples,

@@ -12,7 +12,8 @@ from pathlib import Path
 import msgspec
 import torch
 
-from engine.model import LoadedModel, configure_process, load_model, resolve_base
+from engine.base import resolve_base
+from engine.model import LoadedModel, configure_process, load_model
 from engine.optim import make_optimizer
 from engine.rng import seed_rng
 from engine.schedule import GlobalSchedule

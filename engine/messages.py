@@ -136,6 +136,16 @@ class ItemOnly(Command, frozen=True):
     item: Id
 
 
+class RowOfItem(Command, frozen=True):
+    item: Id
+    line: Id
+    """A line of the item's file, from 1."""
+    near: Literal["exact", "next", "previous"] = "exact"
+    """Which row to take where that line holds none."""
+    whole: bool = True
+    """With every token's id; else shortened to what a screen shows."""
+
+
 class Samples(Command, frozen=True):
     step: Count | None = None
     """The newest sample tick at or before this step; None = the newest."""
@@ -255,6 +265,7 @@ COMMANDS: dict[str, Spec] = {
     "series": Spec(Series, Kind.READ),
     "queue": Spec(QueuePage, Kind.READ),
     "item": Spec(ItemOnly, Kind.READ),
+    "row": Spec(RowOfItem, Kind.READ),
     "checkpoints": Spec(Nothing, Kind.READ),
     "versions": Spec(Nothing, Kind.READ),
     "samples": Spec(Samples, Kind.READ),

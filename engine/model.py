@@ -18,14 +18,8 @@ import transformers
 from engine.failures import of_the_machine
 from engine.quiet import quiet
 from engine.rng import preserve_rng
-from engine.tiny import make_tiny
-from queue_store import durable
 from queue_store.config import Model, Training
-from queue_store.errors import ConfigError, NotFound, TrainctlError
-from queue_store.home import Home
-
-TINY = "builtin:tiny"
-HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+from queue_store.errors import ConfigError, TrainctlError
 
 
 @dataclass(frozen=True)
@@ -62,54 +56,6 @@ def configure_process(training: Training, threads: int = 0) -> int:
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
     return count
-
-
-def resolve_base(home: Home, base: str, seed: int) -> Path:
-    """The folder of the base model that `model.base` names; made or fetched once into models/.
-
-    Raises NotFound where it is neither a folder nor can be fetched.
-    """
-    if base == TINY:
-        final = home.models / f"builtin-tiny-{seed}"
-        if not final.is_dir():
-            tmp = durable.new_tmp(home, "model")
-            make_tiny(tmp, seed)
-            durable.make_read_only(tmp)
-            durable.publish(tmp, final)
-        return final
-    folder = Path(base).expanduser()
-    for place in (folder if folder.is_absolute() else home.root / folder, home.models / base):
-        if (place / "config.json").is_file():
-            return place
-    if folder.is_absolute() or base.startswith(("./", "../", "~")) or base.count("/") != 1:
-        raise NotFound(
-            f"no model folder {base}",
-            where="model.base",
-            mend='give a folder with a config.json, a hub id "owner/name", or "builtin:tiny"',
-        )
-    return _fetch(home, base)
-
-
-def _fetch(home: Home, base: str) -> Path:
-    """A hub model, downloaded beside and put into models/ when it is complete."""
-    from huggingface_hub import snapshot_download
-
-    final = home.models / base.replace("/", "--")
-    if final.is_dir():
-        return final
-    partial = durable.make_folder(home.tmp / f"fetch-{final.name}")  # kept: a download goes on
-    try:
-        snapshot_download(base, local_dir=partial, allow_patterns=HUB_FILES)
-    except Exception as error:  # a dozen classes of three libraries, all of them: it did not come
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise NotFound(
-            f"{base} is no folder here and did not come from the hub: {reason}",
-            where="model.base",
-            mend="check the name and the network, or give a folder",
-        ) from None
-    durable.make_read_only(partial)
-    durable.publish(partial, final)
-    return final
 
 
 def choose_device() -> str:

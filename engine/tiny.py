@@ -103,12 +103,9 @@ def _weights(seed: int) -> bytes:
     return len(text).to_bytes(8, "little") + text + bytes(body)
 
 
-def make_tiny(folder: Path, seed: int) -> None:
-    """Write the model into the existing `folder`: config, weights, tokenizer, chat template.
-
-    Loads with AutoModelForCausalLM and AutoTokenizer. The folder is a cache that can be made
-    again: the caller writes it beside and renames it, if it must be all or nothing.
-    """
+def make_tiny_text(folder: Path, seed: int) -> None:
+    """Write what makes tokens of rows into the existing `folder`, without the weights: config,
+    tokenizer, chat template."""
     generation = {
         "do_sample": False,
         "eos_token_id": [SPECIAL.index(TURN_END), SPECIAL.index(END_OF_TEXT)],
@@ -121,4 +118,13 @@ def make_tiny(folder: Path, seed: int) -> None:
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
+
+
+def make_tiny(folder: Path, seed: int) -> None:
+    """Write the model into the existing `folder`: config, weights, tokenizer, chat template.
+
+    Loads with AutoModelForCausalLM and AutoTokenizer. The folder is a cache that can be made
+    again: the caller writes it beside and renames it, if it must be all or nothing.
+    """
+    make_tiny_text(folder, seed)
     (folder / "model.safetensors").write_bytes(_weights(seed))

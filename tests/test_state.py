@@ -166,7 +166,7 @@ def test_wrong_models_and_impossible_settings_are_one_clear_line(
 ) -> None:
     import msgspec
 
-    from engine.model import resolve_base
+    from engine.base import resolve_base
     from queue_store.home import Home
 
     model = config.default().model

@@ -117,7 +117,7 @@ def print_json_list(rows: Iterable[Any]) -> None:
 
     before = "["
     for row in rows:
-        print(before + orjson.dumps(row).decode(), end="")
+        print(before + _harmless(orjson.dumps(row).decode()), end="")
         before = ",\n"
     print("[]" if before == "[" else "]")
 
@@ -130,7 +130,12 @@ def print_json(data: Any, *, line: bool = False) -> None:
     text = orjson.dumps(
         data, option=(orjson.OPT_INDENT_2 if pretty else 0) | orjson.OPT_NON_STR_KEYS
     ).decode()
-    if sys.stdout.isatty():
-        # JSON leaves DEL and C1 controls as they are; a terminal would obey them.
-        text = "".join(f"\\u{ord(c):04x}" if "\x7f" <= c <= "\x9f" else c for c in text)
-    print(text, flush=line)
+    print(_harmless(text), flush=line)
+
+
+def _harmless(text: str) -> str:
+    """JSON as it may go to stdout: a terminal would obey DEL and C1 controls, which JSON leaves
+    as they are."""
+    if (text.isascii() and "\x7f" not in text) or not sys.stdout.isatty():
+        return text
+    return "".join(f"\\u{ord(c):04x}" if "\x7f" <= c <= "\x9f" else c for c in text)

@@ -24,6 +24,19 @@ Without a verb: the console, attached to the home's engine or with one of its ow
 Exit codes: 0 done, 1 refused or failed, 2 usage, 3 no engine is running, 4 a verification failed.
 """
 
+VALIDATE = """\
+check a file, train nothing, change nothing.
+
+quick     the rows: JSON, spec, roles; needs no home and no model
+standard  and tokens of every row with the home's model, template, profile and max_length:
+          lengths, rows too long, rows of evaluation sets, what share trains, packing, mask checks
+deep      and the contents: duplicates, leaked answers, repetition, encoding faults
+
+Exit 1 where a row is wrong, rows are too long while data.over_length refuses the file, or a
+check of the masks fails. With --tokens in a pipe or without colour, what trains stands in
+brackets; control characters are shown as signs.
+"""
+
 
 class _Parser(argparse.ArgumentParser):
     """argparse whose errors are raised as UsageError instead of printed over several lines."""
@@ -191,8 +204,16 @@ def _queue_verbs(verbs: _Verbs) -> None:
     add.add_argument("--priority", choices=PRIORITIES, default="normal")
     listing = verbs.add("queue", f"{queue}:queue", "the items, in the order in which they train")
     listing.add_argument("--state", choices=STATES)
-    show = verbs.add("show", f"{queue}:show", "one item: progress, attempts, errors")
+    show = verbs.add(
+        "show", f"{queue}:show", "one item: progress, attempts, errors, lengths; or one row of it"
+    )
     _item(show)
+    show.add_argument(
+        *("--row",),
+        type=_positive,
+        metavar="N",
+        help="the row on line N of its file as it trains: what trains of it is marked",
+    )
     priority = verbs.add("priority", f"{queue}:priority", "change an item's priority")
     _item(priority)
     priority.add_argument("priority", choices=PRIORITIES)
@@ -205,9 +226,27 @@ def _queue_verbs(verbs: _Verbs) -> None:
     remove = verbs.add("remove", f"{queue}:remove", "take an item that has not trained away")
     _item(remove)
     remove.add_argument("--yes", action="store_true", help="do not ask")
+    _validate_verb(verbs)
+
+
+def _validate_verb(verbs: _Verbs) -> None:
     validate = verbs.add("validate", "commands.validate:validate", "check a file, train nothing")
+    validate.description = VALIDATE
+    validate.formatter_class = argparse.RawDescriptionHelpFormatter
     validate.add_argument("file", metavar="FILE")
-    validate.add_argument("--level", choices=("quick",), default="quick")
+    validate.add_argument(
+        "--level",
+        choices=("quick", "standard", "deep"),
+        help="default: standard where a home with a model is found, else quick",
+    )
+    validate.add_argument(
+        "--model", metavar="FOLDER", help="make tokens with this model instead of the home's"
+    )
+    validate.add_argument(
+        "--tokens",
+        action="store_true",
+        help="every row with what trains of it marked; with --json its ids and which of them train",
+    )
 
 
 def _model_verbs(verbs: _Verbs) -> None:

@@ -113,7 +113,7 @@ def prepare(
     tmp = durable.new_tmp(home, "prepared")
     try:
         name = called or source.name
-        run = _Run(source, name, source_digest, size, settings, held_out, progress, cancelled)
+        run = Run(source, name, source_digest, size, settings, held_out, progress, cancelled)
         run.write(model, tmp, key)
         try:
             durable.publish(tmp, folder)
@@ -153,8 +153,8 @@ def _key(
     return blake3(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-class _Run:
-    """One preparing of one file."""
+class Run:
+    """One preparing of one file. `inspect` overrides what refuses the file."""
 
     def __init__(
         self,
@@ -232,27 +232,28 @@ class _Run:
         (folder / META).write_bytes(orjson.dumps(meta, option=orjson.OPT_INDENT_2))
 
     def _encode_all(self, encoder: Encoder, tokens: BinaryIO, trained: BinaryIO) -> None:
-        """Every row through the tokenizer, a few chunks in flight."""
-        flying: deque[tuple[Batch, int]] = deque()
-        for chunk in self._chunks():
-            flying.append((encoder.submit(chunk), self.done))
-            while len(flying) > _IN_FLIGHT:
-                self._land(encoder, *flying.popleft(), tokens, trained)
-        while flying:
-            self._land(encoder, *flying.popleft(), tokens, trained)
-
-    def _land(
-        self, encoder: Encoder, batch: Batch, done: int, tokens: BinaryIO, trained: BinaryIO
-    ) -> None:
-        if self.cancelled():
-            raise Cancelled
-        for row in encoder.collect(batch):
+        for row in self.encoded(encoder):
             self.found.lines += 1
             if isinstance(row, BadRow):
                 self._refuse_row(row)
             elif self._keeps(row):
                 tokens.write(row.ids.astype("<i4", copy=False).data)
                 trained.write(row.trained.data)
+
+    def encoded(self, encoder: Encoder) -> Iterator[EncodedRow | BadRow]:
+        """Every row through the tokenizer, in the order of the file, a few chunks in flight."""
+        flying: deque[tuple[Batch, int]] = deque()
+        for chunk in self._chunks():
+            flying.append((encoder.submit(chunk), self.done))
+            while len(flying) > _IN_FLIGHT:
+                yield from self._land(encoder, *flying.popleft())
+        while flying:
+            yield from self._land(encoder, *flying.popleft())
+
+    def _land(self, encoder: Encoder, batch: Batch, done: int) -> Iterator[EncodedRow | BadRow]:
+        if self.cancelled():
+            raise Cancelled
+        yield from encoder.collect(batch)
         self.progress(done, self.size)
 
     def _chunks(self) -> Iterator[list[Row | BadRow]]:
@@ -362,4 +363,6 @@ class _Run:
 
 def _written(folder: Path, name: str) -> np.ndarray:
     """An array that has just been streamed to its file."""
+    if not (folder / file_of(name)).stat().st_size:
+        return np.zeros(0, dtype=ARRAYS[name])  # an empty file cannot be mapped
     return np.memmap(folder / file_of(name), dtype=ARRAYS[name], mode="r")

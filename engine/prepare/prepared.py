@@ -174,6 +174,14 @@ class Prepared:
         """Row numbers (into the arrays) of a pack, in the order of the file."""
         return self._rows[self._offsets[pack] : self._offsets[pack + 1]]
 
+    def pack_of(self, row: int) -> int | None:
+        """The pack that holds a row (its number, as in `rows_of`), None where none of this part
+        does."""
+        places = np.flatnonzero(self._rows == row)
+        if not len(places):
+            return None
+        return int(np.searchsorted(self._offsets, places[0], side="right")) - 1
+
     def sequence(self, pack: int) -> Sequence:
         """The tokens of one pack. Raises IndexError for a pack that is not there."""
         if not 0 <= pack < self.packs:

@@ -18,6 +18,7 @@ from queue_store import queue as store
 from queue_store.errors import TrainctlError
 from queue_store.items import Priority
 from queue_store.safe import safe_line
+from trainctl.commands.rows import prepared_text
 from trainctl.confirm import confirm
 from trainctl.context import Context
 from trainctl.output import (
@@ -137,7 +138,12 @@ def _live(context: Context, rows: list[Json]) -> list[Json]:
 
 
 def show(context: Context, arguments: argparse.Namespace) -> int:
-    """One item. JSON: a list of one, as `queue`."""
+    """One item. JSON: a list of one, as `queue`. With --row one row of it, as `validate
+    --tokens` has it."""
+    if arguments.row is not None:
+        from trainctl.commands.rows import show_row
+
+        return show_row(context, arguments.id, arguments.row)
     item = _live(context, [context.views.item(arguments.id)])[0]
     context.show([item], lambda: _item(item))
     return 0
@@ -179,7 +185,9 @@ def _item(item: Json) -> str:
         (">line", "rejected because"),
         [(bad["line"], bad["reason"]) for bad in item.get("rejected") or []],
     )
-    return "\n\n".join(part for part in (lines, attempts, rejected) if part)
+    report = item.get("report")
+    found = prepared_text(report) if isinstance(report, dict) and known(report) else ""
+    return "\n\n".join(part for part in (lines, found, attempts, rejected) if part)
 
 
 def _took(attempt: Json) -> str:

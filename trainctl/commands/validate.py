@@ -1,64 +1,147 @@
-"""validate: check a file as intake would, train nothing, change nothing, need no home."""
+"""validate: what is in a file and what would train of it; trains nothing, changes nothing.
+
+The quick level needs neither a home nor a model and imports no tokenizer.
+"""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from queue_store.rows import QuickCheck, quick_check
-from trainctl.context import Context
-from trainctl.output import count, pairs, table
+from queue_store.errors import TrainctlError
+from queue_store.home import Home
+from queue_store.rows import quick_check
+from queue_store.safe import safe_line
+from trainctl.commands.rows import lengths, masks
+from trainctl.context import Context, print_json_list
+from trainctl.output import count, counted, known, pairs, percent, table
+from trainctl.progress import Progress
+from trainctl.rowtext import print_row
+
+if TYPE_CHECKING:
+    from engine.validating import Place
 
 SHOWN = 100
-NOT_READ = {"unknown": "the quick level does not tokenize"}
+Json = dict[str, Any]
 
 
 def validate(context: Context, arguments: argparse.Namespace) -> int:
-    """The row check of a file; exit 1 if a row is wrong. Raises DataError if it cannot be read."""
-    check = quick_check(Path(arguments.file).expanduser(), limit=SHOWN)
-    data = report(check)
-    context.show(data, lambda: _plain(arguments.file, check, data))
-    return 1 if check.rejected_count else 0
+    """The report of a file, or with --tokens its rows as tokens; exit 1 where a row is wrong,
+    too long while that refuses the file, or a check of the masks fails.
+
+    Raises DataError if the file cannot be read, NotFound and ConfigError where a level that
+    needs a model was asked for and there is none.
+    """
+    path = Path(arguments.file).expanduser()
+    with ExitStack() as stack, Progress() as progress:
+        at, level, why = _place(context, arguments, stack)
+        check = quick_check(path, limit=SHOWN)
+        if at is None or not (check.accepted or arguments.tokens):
+            from engine.validating import quick
+
+            data = {**quick(check), "level_reason": why}
+        else:
+            from engine import validating
+
+            if arguments.tokens:
+                return _tokens(context, validating.tokens(path, check, at, progress))
+            data = {**validating.tokenized(path, check, level, at, progress), "level_reason": why}
+    context.show(data, lambda: _plain(arguments.file, data))
+    return 1 if data["problems"] else 0
 
 
-def report(check: QuickCheck) -> dict[str, Any]:
-    """The JSON of `validate`; what only a tokenizer knows is unknown at this level."""
-    suggestions = []
-    if check.rejected_count and check.accepted:
-        suggestions.append(
-            'mend the rejected lines, or set data.bad_rows = "drop" to train without them'
-        )
-    return {
-        "file_digest": check.digest,
-        "size_bytes": check.size,
-        "spec": check.spec,
-        "level": "quick",
-        "lines": check.lines,
-        "accepted": check.accepted,
-        "rejected": [{"line": bad.line, "reason": bad.reason} for bad in check.rejected],
-        "rejected_count": check.rejected_count,
-        "tokens": NOT_READ,
-        "over_limit": NOT_READ,
-        "masks": NOT_READ,
-        "suggestions": suggestions,
-    }
+def _place(
+    context: Context, arguments: argparse.Namespace, stack: ExitStack
+) -> tuple[Place | None, str, str]:
+    """What the file would train with (None: nothing), the level, and why it is that one where
+    nobody asked for it."""
+    asked = arguments.level or ("standard" if arguments.tokens or arguments.model else "")
+    if arguments.level == "quick" and not arguments.tokens:
+        return None, "quick", ""
+    try:
+        from engine.validating import place
+
+        at = stack.enter_context(place(_home(context), arguments.model or ""))
+        return at, asked or "standard", ""
+    except TrainctlError as error:
+        if asked:
+            raise
+        return None, "quick", f"quick level only: {error}"
 
 
-def _plain(file: str, check: QuickCheck, data: dict[str, Any]) -> str:
+def _home(context: Context) -> Home | None:
+    """The home; one that was named must be there."""
+    return context.home if context.given_home else context.found_home()
+
+
+def _tokens(context: Context, rows: Iterable[Json]) -> int:
+    """Every row as tokens: a JSON list, one object a line, or text for a person."""
+    wrong = 0
+
+    def counted_rows() -> Iterator[Json]:
+        nonlocal wrong
+        for row in rows:
+            wrong += "error" in row
+            yield row
+
+    if context.json:
+        print_json_list(counted_rows())
+    else:
+        for row in counted_rows():
+            print_row(row)
+    return 1 if wrong else 0
+
+
+def _plain(file: str, data: Json) -> str:
+    rejected = [(bad["line"], bad["reason"]) for bad in data["rejected"]]
     parts = [
         pairs(
             [
                 ("file", file),
-                ("spec", check.spec),
-                ("rows", count(check.lines)),
-                ("accepted", count(check.accepted)),
-                ("rejected", count(check.rejected_count)),
+                ("spec", data["spec"]),
+                ("level", data["level"]),
+                ("rows", count(data["lines"])),
+                ("accepted", count(data["accepted"])),
+                ("rejected", count(data["rejected_count"])),
+                *(_rows(data) if known(data["tokens"]) else ()),
             ]
-        ),
-        table((">line", "rejected because"), [(bad.line, bad.reason) for bad in check.rejected]),
+        )
     ]
-    if check.rejected_count > len(check.rejected):
-        parts.append(f"… and {count(check.rejected_count - len(check.rejected))} more")
-    parts += data["suggestions"]
+    if known(data["tokens"]):
+        parts.append(lengths(data, int(data["settings"]["max_length"])))
+        parts.append(masks(data))
+    parts.append(table((">line", "rejected because"), rejected))
+    if data["rejected_count"] > len(rejected):
+        parts.append(f"… and {count(data['rejected_count'] - len(rejected))} more")
+    parts += [f"problem: {safe_line(text)}" for text in data["problems"]]
+    parts += [f"suggestion: {safe_line(text)}" for text in data["suggestions"]]
+    if data["level_reason"]:
+        parts.append(safe_line(data["level_reason"]))
     return "\n".join(part for part in parts if part)
+
+
+def _rows(data: Json) -> list[tuple[str, str]]:
+    """What becomes of the accepted rows."""
+    held, over, packing = data["held_out"], data["over_limit"], data["packing"]
+    validation, limit = data["validation"]["rows"], over["max_length"]
+    found = [("trains", f"{counted(data['rows'], 'row')} in {counted(packing['packs'], 'pack')}")]
+    if validation:
+        found.append(("validates", counted(validation, "row")))
+    share = percent(held["count"], data["accepted"])
+    found.append(("held out", f"{count(held['count'])} ({share}): in an evaluation set"))
+    too_long = f"{count(over['count'])} over {count(limit)} tokens"
+    if over["count"]:
+        too_long += (
+            f" ({100 * over['share']:.2g} %), the longest {count(over['longest'])} (line"
+            f" {over['longest_line']}): {'refused' if _refuses(data) else 'left out whole'}"
+        )
+    found.append(("too long", too_long))
+    found.append(("packs filled", f"{100 * packing['fill']:.1f} % of {count(limit)} tokens"))
+    return found
+
+
+def _refuses(data: Json) -> bool:
+    return bool(data["settings"]["over_length"] == "refuse")

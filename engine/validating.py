@@ -1,0 +1,171 @@
+"""`trainctl validate`: what is in a file, and what would train of it, at three levels.
+
+quick reads the rows as intake does; standard makes tokens of every one as preparing would, with
+the home's model, template and settings, and checks masks; deep adds the checkers of contents.
+Trains nothing, changes nothing in a home, loads no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.base import text_folder
+from engine.items import Settings
+from engine.messages import unknown
+from engine.prepare.inspect import Source, inspect, token_rows
+from engine.prepare.suggest import bad_rows, suggestions
+from engine.prepare.template import ModelText
+from evaluation import sets
+from queue_store import config as configuration
+from queue_store.config import Config
+from queue_store.errors import NotFound
+from queue_store.home import Home
+from queue_store.rows import QuickCheck
+
+Progress = Callable[[str, int, int], None]
+"""(what is being done, bytes done, bytes in all)"""
+
+LINES_SHOWN = 100
+"""How many line numbers a list of the report names; its count covers all."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the rows of a file would train with."""
+
+    config: Config
+    model: ModelText
+    held_out: frozenset[str]
+
+    def source(self, path: Path, check: QuickCheck) -> Source:
+        settings = Settings.of(self.config).prepare_settings()
+        return Source(path, check, self.model, settings, self.held_out)
+
+
+@contextmanager
+def place(home: Home | None, model: str = "") -> Iterator[Place]:
+    """The home's settings, held-out rows and model, as long as the context lasts; `model` (a
+    folder or builtin:tiny) instead of the home's. Without a home the default settings count.
+
+    Raises NotFound where there is no model to make tokens with, ConfigError, DataError.
+    """
+    if home is None and not model:
+        raise NotFound(
+            "no home here, so no model to make tokens with",
+            mend="name one: --model FOLDER, or stand in a home (--home DIR)",
+        )
+    config = configuration.load(home.config) if home is not None else configuration.default()
+    held_out = sets.held_out_digests(home) if home is not None else frozenset()
+    base = model or config.model.base
+    with text_folder(None if model else home, base, config.training.seed) as folder:
+        yield Place(config, ModelText(folder), held_out)
+
+
+def quick(check: QuickCheck) -> dict[str, Any]:
+    """The report of a row check; what only a tokenizer knows is unknown at this level."""
+    not_read = unknown("the quick level does not tokenize")
+    rejected = [{"line": bad.line, "reason": bad.reason} for bad in check.rejected]
+    problems = [_wrong(check.rejected_count, rejected)] if rejected else []
+    mendable = check.rejected_count if check.accepted else 0
+    return {
+        "file_digest": check.digest,
+        "size_bytes": check.size,
+        "spec": check.spec,
+        "level": "quick",
+        "lines": check.lines,
+        "accepted": check.accepted,
+        "rejected": rejected,
+        "rejected_count": check.rejected_count,
+        "tokens": not_read,
+        "over_limit": not_read,
+        "masks": not_read,
+        "checks": not_read,
+        "problems": problems,
+        "suggestions": [one.text for one in bad_rows(mendable, rejected)],
+        "proposals": [],
+    }
+
+
+def tokenized(
+    path: Path, check: QuickCheck, level: str, at: Place, progress: Progress
+) -> dict[str, Any]:
+    """The report of level "standard" or "deep". `problems` says in a line each what keeps the
+    file, or a row of it, from training as it is; empty: nothing does.
+
+    Raises DataError where the file cannot be read or changes meanwhile.
+    """
+    with tempfile.TemporaryDirectory(prefix="trainctl-validate-") as folder:
+        found = inspect(
+            at.source(path, check),
+            Path(folder),
+            lambda done, total: progress("tokens", done, total),
+        )
+    report = found.report
+    settings = at.config.training
+    model = json.loads((at.model.folder / "config.json").read_bytes()) if _has_config(at) else {}
+    proposed = suggestions(report, found.lengths, at.config, model)
+    held = report.pop("held_out")
+    over = report.pop("over_length")
+    return {
+        **quick(check),
+        **report,
+        "level": level,
+        "model": {"folder": str(at.model.folder), "name": at.config.model.name},
+        "settings": {
+            "max_length": settings.max_length,
+            "packing": settings.packing,
+            **Settings.of(at.config).dump()["data"],
+        },
+        "held_out": {
+            "count": len(held),
+            "share": round(len(held) / max(1, report["accepted"]), 4),
+            "lines": held[:LINES_SHOWN],
+        },
+        "over_limit": {**report["over_limit"], "lines": over[:LINES_SHOWN]},
+        "problems": _problems(report, len(over), at.config),
+        "suggestions": [one.text for one in proposed],
+        "proposals": [asdict(one) for one in proposed if one.key],
+    }
+
+
+def tokens(
+    path: Path, check: QuickCheck, at: Place, progress: Progress
+) -> Iterator[dict[str, Any]]:
+    """Every row of the file with its ids and which of them train, in order; see inspect."""
+    source = at.source(path, check)
+    return token_rows(source, lambda done, total: progress("tokens", done, total))
+
+
+def _has_config(at: Place) -> bool:
+    return (at.model.folder / "config.json").is_file()
+
+
+def _wrong(count: int, rejected: list[dict[str, Any]]) -> str:
+    first = f"line {rejected[0]['line']}: {rejected[0]['reason']}"
+    return f"1 row is wrong: {first}" if count == 1 else f"{count} rows are wrong, first {first}"
+
+
+def _problems(report: dict[str, Any], over: int, config: Config) -> list[str]:
+    found = []
+    if report["rejected_count"]:
+        found.append(_wrong(report["rejected_count"], report["rejected"]))
+    if over and config.data.over_length == "refuse":
+        limit = report["over_limit"]
+        found.append(
+            f"{over} {'row is' if over == 1 else 'rows are'} longer than max_length"
+            f" {config.training.max_length} (longest: {limit['longest']} tokens, line"
+            f" {limit['longest_line']}), and data.over_length is refuse"
+        )
+    if not report["rows"]:
+        found.append("no row can train")
+    for check in report["masks"].get("checks", ()):
+        if not check["passed"]:
+            where = f", line {check['line']}" if check["line"] is not None else ""
+            found.append(f"mask check {check['name']}{where}: {check['text']}")
+    return found
