@@ -18,6 +18,7 @@ from queue_store import queue as store
 from queue_store.errors import TrainctlError
 from queue_store.items import Priority
 from queue_store.safe import safe_line
+from trainctl.commands import lineage
 from trainctl.confirm import confirm
 from trainctl.context import Context
 from trainctl.output import (
@@ -179,7 +180,8 @@ def _item(item: Json) -> str:
         (">line", "rejected because"),
         [(bad["line"], bad["reason"]) for bad in item.get("rejected") or []],
     )
-    return "\n\n".join(part for part in (lines, attempts, rejected) if part)
+    origin = lineage.block(item["lineage"])
+    return "\n\n".join(part for part in (lines, origin, attempts, rejected) if part)
 
 
 def _took(attempt: Json) -> str:
