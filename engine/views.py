@@ -18,7 +18,7 @@ import orjson
 from engine import lines, shapes
 from engine.messages import EngineState, Mode, known, unknown
 from engine.status import disk_status, engine_status, free_limit, item_status, model_status, status
-from queue_store import config, journal, lock, queue, records
+from queue_store import config, journal, lineage, lock, queue, records
 from queue_store.database import (
     State,
     open_metrics,
@@ -192,6 +192,7 @@ class Views:
             **self._items([found])[0],
             "report": known(found.report, "not prepared yet"),
             "settings": known(found.settings, "not prepared yet"),
+            "lineage": lineage.shown(self.state, found),
         }
 
     def _items(self, items: list[Item]) -> list[dict[str, Any]]:

@@ -13,8 +13,7 @@ from blake3 import blake3
 
 from evaluation.scorers import score, scorer_for
 from queue_store.durable import write_atomic
-
-SUFFIX = ".meta.json"
+from queue_store.lineage import SIDECAR as SUFFIX
 
 
 def jsonl(rows: Sequence[Mapping[str, Any]]) -> bytes:

@@ -18,14 +18,12 @@ from urllib.parse import quote, unquote
 
 import orjson
 
-from queue_store import durable, journal, queue, trash
+from queue_store import durable, journal, lineage, queue, trash
 from queue_store.database import State, now
 from queue_store.errors import DataError, NotFound, Refused
 from queue_store.items import Item, ItemState, Priority
+from queue_store.lineage import SIDECAR, sidecar_of
 from queue_store.rows import QuickCheck, badge, quick_check
-
-SIDECAR = ".meta.json"
-"""Ending of the lineage sidecar that may come with a file; it is kept beside the file's bytes."""
 
 TRASH_DAYS = 7.0
 """Days for which a removed item can come back, where no setting says otherwise."""
@@ -124,8 +122,9 @@ def _take_in(
     taken = state.meta_get(_TAKEN)
     if before is not None and taken is not None and taken["file"] == before:
         # It is an item already: the process died before the file left the inbox.
-        _leave_inbox(state, path)
-        return queue.get(state, taken["item"])
+        item = queue.get(state, taken["item"])
+        _leave_inbox(state, path, item)
+        return item
     staging = durable.new_tmp(state.home, "add")
     try:
         try:
@@ -139,14 +138,13 @@ def _take_in(
             item_id, place = _place(state, name, priority)
             durable.take_file(staging / "data", place)
             durable.crash_point("intake.copied")
-            if sidecar_of(path).is_file():
-                durable.copy_file(sidecar_of(path), sidecar_of(place))
-            item = _insert(state, item_id, place, name, priority, source, check)
+            why = lineage.bring(path, place, take=False)
+            item = _insert(state, item_id, place, name, priority, source, check, why)
             if before is not None:
                 state.meta_set(_TAKEN, {"file": before, "item": item.id})
         durable.crash_point("intake.across")
         if take:
-            _leave_inbox(state, path)
+            _leave_inbox(state, path, item)
         return item
     finally:
         durable.discard(staging, state.home)
@@ -159,9 +157,8 @@ def _move_in(state: State, path: Path, priority: Priority, name: str, source: st
         item_id, place = _place(state, name, priority)
         durable.take_file(path, place)
         durable.crash_point("intake.taken")
-        if sidecar_of(path).is_file() and not sidecar_of(path).is_symlink():
-            durable.take_file(sidecar_of(path), sidecar_of(place))
-        return _insert(state, item_id, place, name, priority, source, check)
+        why = lineage.bring(path, place, take=True)
+        return _insert(state, item_id, place, name, priority, source, check, why)
 
 
 def _mark(path: Path) -> list[Any]:
@@ -170,16 +167,12 @@ def _mark(path: Path) -> list[Any]:
     return [as_text(str(path)), info.st_ino, info.st_size, info.st_mtime_ns]
 
 
-def _leave_inbox(state: State, path: Path) -> None:
+def _leave_inbox(state: State, path: Path, item: Item) -> None:
     """The bytes of a file of another filesystem are in the store, with their row: it goes."""
-    durable.remove_file(sidecar_of(path))
+    if sidecar_of(state.home.items / item.file).exists():
+        durable.remove_file(sidecar_of(path))
     durable.remove_file(path)
     durable.crash_point("intake.left")
-
-
-def sidecar_of(path: Path) -> Path:
-    """Where a file's lineage sidecar lies: FILE.jsonl.meta.json beside FILE.jsonl."""
-    return path.with_name(path.name + SIDECAR)
 
 
 def as_text(name: str) -> str:
@@ -203,7 +196,9 @@ def _insert(
     priority: Priority,
     source: str,
     check: QuickCheck | DataError,
+    no_sidecar: str = "",
 ) -> Item:
+    """The item's row and its events; `no_sidecar` says why the one that came is not there."""
     rejected: list[dict[str, object]] = []
     if isinstance(check, QuickCheck):
         spec, lines, accepted, digest = check.spec, check.lines, check.accepted, check.digest
@@ -241,7 +236,9 @@ def _insert(
             ),
         )
         text = f"{name} rejected: {error}" if error else f"{name} queued: {accepted} rows"
-        journal.record(state, f"item.{to.value}", text, item=item_id, data={"source": source})
+        data = {"source": source, "validators": dict([lineage.ROW_CHECK])}
+        journal.record(state, f"item.{to.value}", text, item=item_id, data=data)
+        lineage.record(state, item_id, name, place, no_sidecar)
         return queue.get(state, item_id)
 
 

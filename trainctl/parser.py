@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from queue_store.errors import UsageError
+from trainctl import helptext
 
 PRIORITIES = ("high", "normal", "low")
 STATES = (
@@ -226,6 +227,11 @@ def _queue_verbs(verbs: _Verbs) -> None:
     remove = verbs.add("remove", f"{queue}:remove", "take an item that has not trained away")
     _item(remove)
     remove.add_argument("--yes", action="store_true", help="do not ask")
+    lineage = verbs.add(
+        "lineage", "commands.lineage:lineage", "what the generators of the files are worth"
+    )
+    lineage.add_argument("--generator", metavar="G", help="only this one's files")
+    _describe(lineage, helptext.LINEAGE)
     _validate_verb(verbs)
 
 
@@ -247,6 +253,11 @@ def _validate_verb(verbs: _Verbs) -> None:
         action="store_true",
         help="every row with what trains of it marked; with --json its ids and which of them train",
     )
+
+
+def _describe(parser: argparse.ArgumentParser, epilog: str) -> None:
+    """Words below the options, as they are written."""
+    parser.epilog, parser.formatter_class = epilog, argparse.RawDescriptionHelpFormatter
 
 
 def _model_verbs(verbs: _Verbs) -> None:

@@ -18,6 +18,7 @@ from queue_store import queue as store
 from queue_store.errors import TrainctlError
 from queue_store.items import Priority
 from queue_store.safe import safe_line
+from trainctl.commands import lineage
 from trainctl.commands.rows import prepared_text
 from trainctl.confirm import confirm
 from trainctl.context import Context
@@ -187,7 +188,8 @@ def _item(item: Json) -> str:
     )
     report = item.get("report")
     found = prepared_text(report) if isinstance(report, dict) and known(report) else ""
-    return "\n\n".join(part for part in (lines, found, attempts, rejected) if part)
+    origin = lineage.block(item["lineage"])
+    return "\n\n".join(part for part in (lines, origin, found, attempts, rejected) if part)
 
 
 def _took(attempt: Json) -> str:

@@ -1,0 +1,21 @@
+"""What `--help` says beyond the options, for the verbs whose JSON scripts read.
+
+Text alone: the parser is built at every start.
+"""
+
+LINEAGE = """\
+JSON: {
+  generators[{generator, version, COUNTS}]    files with a sidecar, versions in their order
+  no_lineage[{skill, level, COUNTS}]          the others, by the badge of the file's name
+  broken[{item, name, why}]                   sidecars that could not be read
+  most_rejected{generator, rejected RATE, others RATE, p, clear} | {unknown}
+  bumps[{generator, from, to, before RATE, after RATE, files[2], p, verdict}]
+      verdict: worse, better, no clear difference
+  validators[{name, versions[], level, files, files_failed, rows, errors, warnings,
+      error_rate RATE}]                       the most aggressive first
+  most_aggressive{name, versions[], error_rate RATE, next, clear} | {unknown} }
+COUNTS: files, rows, rejected (rows that fit no spec), rejected_rate RATE, over_length RATE |
+  {unknown}, held_out, steps (of the present model), failures (failed + rejected_files), items[ids]
+RATE: {hits, total, share, low, high}: a share with its 95 % interval (Wilson). Two shares are
+  compared by Fisher's exact test over rows; clear means p < 0.01.
+"""
