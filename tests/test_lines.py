@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import itertools
 import json
 import lzma
 import subprocess
@@ -61,6 +62,7 @@ ROWS = (GOOD + b"\n") * 3000
         (b"[\n" + GOOD + b",\n" + GOOD + b"\n]\n", "begins a JSON array; write one object a line"),
         (b"[" + GOOD + b",\n" + GOOD + b"]\n", "begins a JSON array; write one object a line"),
     ],
+    ids=itertools.count(),  # the bytes hold times and are long: no names for tests
 )
 def test_a_file_of_another_kind_is_refused_once_and_digested_whole(
     tmp_path: Path, data: bytes, told: str
