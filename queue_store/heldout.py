@@ -59,6 +59,10 @@ class HeldOut:
         return prompt_digest(Row(0, None, value["text"])) in self.digests
 
 
+NOTHING = HeldOut(frozenset(), {}, frozenset())
+"""Held out where there is no set."""
+
+
 def set_files(home: Home) -> dict[str, Path]:
     """The names and files of the home's sets, in the order of their names."""
     if not home.evaluation.is_dir():
