@@ -119,7 +119,8 @@ def _left_out(held_out: int, report: dict[str, Any]) -> str:
     if count := report.get("rejected_count"):
         lines = [str(bad["line"]) for bad in report["rejected"][:LINES_TOLD]]
         more = ", …" if count > len(lines) else ""
-        told.append(f"{count} bad rows dropped (lines {', '.join(lines)}{more})")
+        plural = "" if count == 1 else "s"
+        told.append(f"{count} bad row{plural} dropped (line{plural} {', '.join(lines)}{more})")
     if held_out:
         told.append(f"{held_out} ({report.get('held_out_share', 0):.1%}) in evaluation sets")
     for name, count in report.get("checks", {}).get("counts", {}).items():

@@ -46,7 +46,7 @@ def refuse_if_too_bad(findings: Findings, limit: float, name: str) -> None:
     """With data.bad_rows = "drop", a file of which more than the share `limit` is bad is not what
     was meant: raises DataError, which counts the rows and names the first."""
     count = findings.rejected_count
-    if count <= limit * findings.lines:
+    if count <= round(limit * findings.lines, 6):
         return
     share, first = count / findings.lines, findings.rejected[0]
     raise DataError(
