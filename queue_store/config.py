@@ -108,6 +108,8 @@ class Data(Section, frozen=True):
     system_prompt: str
     over_length: Literal["drop", "refuse"]
     bad_rows: Literal["reject_file", "drop"]
+    bad_rows_limit: Share
+    level: Literal["quick", "standard", "deep"]
     validation_split: Annotated[float, Meta(ge=0, lt=0.5)]
 
 

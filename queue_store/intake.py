@@ -21,9 +21,10 @@ import orjson
 from queue_store import durable, journal, lineage, queue, trash
 from queue_store.database import State, now
 from queue_store.errors import DataError, NotFound, Refused
+from queue_store.heldout import checked
 from queue_store.items import Item, ItemState, Priority
 from queue_store.lineage import SIDECAR, sidecar_of
-from queue_store.rows import QuickCheck, badge, quick_check
+from queue_store.rows import QuickCheck, badge
 
 TRASH_DAYS = 7.0
 """Days for which a removed item can come back, where no setting says otherwise."""
@@ -133,7 +134,7 @@ def _take_in(
             raise Refused("not readable by this user", where=str(path), mend="chmod it") from None
         if before is not None and _mark(path) != before:
             raise Refused("it was written to while it was copied", where=str(path))
-        check = _checked(staging / "data")
+        check = checked(staging / "data", state.home)
         with state.transaction():
             item_id, place = _place(state, name, priority)
             durable.take_file(staging / "data", place)
@@ -152,7 +153,7 @@ def _take_in(
 
 def _move_in(state: State, path: Path, priority: Priority, name: str, source: str) -> Item:
     """Take a file of the same filesystem: its name moves. Raises OSError."""
-    check = _checked(path)
+    check = checked(path, state.home)
     with state.transaction():
         item_id, place = _place(state, name, priority)
         durable.take_file(path, place)
@@ -180,14 +181,6 @@ def as_text(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _checked(path: Path) -> QuickCheck | DataError:
-    """What a file holds, or why it holds no rows."""
-    try:
-        return quick_check(path)
-    except DataError as problem:
-        return problem
-
-
 def _insert(
     state: State,
     item_id: int,
@@ -200,12 +193,16 @@ def _insert(
 ) -> Item:
     """The item's row and its events; `no_sidecar` says why the one that came is not there."""
     rejected: list[dict[str, object]] = []
+    held = 0
     if isinstance(check, QuickCheck):
         spec, lines, accepted, digest = check.spec, check.lines, check.accepted, check.digest
+        held = check.held_out
         rejected = [{"line": bad.line, "reason": bad.reason} for bad in check.rejected]
         error = "" if accepted else "no row that trains"
         if rejected and not accepted:
             error = f"line {rejected[0]['line']}: {rejected[0]['reason']}"
+        elif accepted and held == accepted:
+            error = f"all {accepted} rows are in evaluation sets, which never train"
     else:
         spec, lines, accepted, digest, error = "", 0, 0, "", str(check)
     with state.transaction() as db:
@@ -236,7 +233,13 @@ def _insert(
             ),
         )
         text = f"{name} rejected: {error}" if error else f"{name} queued: {accepted} rows"
-        data = {"source": source, "validators": dict([lineage.ROW_CHECK])}
+        if held and not error:
+            text += f", {held} of them in an evaluation set (those never train)"
+        data = {
+            "source": source,
+            "held_out": held,
+            "validators": dict([lineage.ROW_CHECK]),
+        }
         journal.record(state, f"item.{to.value}", text, item=item_id, data=data)
         lineage.record(state, item_id, name, place, no_sidecar)
         return queue.get(state, item_id)
@@ -275,7 +278,7 @@ def adopt(state: State, path: Path, wanted: int | None) -> Item:
         durable.take_file(path, place)
         durable.crash_point("adopt.renamed")
         path = place
-    check = _checked(path)
+    check = checked(path)
     return _insert(state, wanted, path, told.name, told.priority, "recovered", check)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class QuickCheck:
 
     `lines` counts rows (no header, no blank lines): accepted + `rejected_count`. `rejected`
     holds the first of them, at least one where nothing was accepted. `digest` is the blake3
-    of the bytes, `size` their number.
+    of the bytes, `size` their number. `held_out` of the accepted are in an evaluation set.
     """
 
     spec: str
@@ -63,6 +63,7 @@ class QuickCheck:
     rejected_count: int
     digest: str
     size: int
+    held_out: int = 0
 
 
 class _Tally:
@@ -128,14 +129,17 @@ def read_rows(path: Path, *, on_bytes: OnBytes | None = None) -> Iterator[Row | 
         yield Row(number, turns, text, metadata_of(value), tools_of(value))
 
 
-def quick_check(path: Path, *, limit: int = 100) -> QuickCheck:
+def quick_check(
+    path: Path, *, limit: int = 100, held_out: Callable[[dict[str, Any]], bool] | None = None
+) -> QuickCheck:
     """Counts, spec and digest of a file in one pass; `rejected` holds at most `limit` rows.
+    `held_out` tells of a row (as JSON has it) whether it is in an evaluation set.
 
     Raises DataError where the file cannot be read; everything else is in the result.
     """
     tally = _Tally()
     specs: dict[str, int] = {}
-    bad = 0
+    bad = held = 0
     rejected: list[BadRow] = []
     for found in _scan(path, tally.add):
         if isinstance(found, BadRow):
@@ -145,6 +149,8 @@ def quick_check(path: Path, *, limit: int = 100) -> QuickCheck:
         else:
             spec = spec_of(found[1], found[2])
             specs[spec] = specs.get(spec, 0) + 1
+            if held_out is not None:
+                held += held_out(found[1])
     accepted = sum(specs.values())
     return QuickCheck(
         spec=next(iter(specs)) if len(specs) == 1 else MIXED if specs else "",
@@ -154,6 +160,7 @@ def quick_check(path: Path, *, limit: int = 100) -> QuickCheck:
         rejected_count=bad,
         digest=tally.hasher.hexdigest(),
         size=tally.size,
+        held_out=held,
     )
 
 

@@ -21,6 +21,7 @@ from engine.prepare.prepare import PrepareSettings, Run
 from engine.prepare.prepared import META
 from engine.prepare.segments import segments
 from engine.prepare.template import ModelText
+from queue_store.heldout import NOTHING, HeldOut
 from queue_store.rows import BadRow, QuickCheck, Row, prompt_digest
 
 
@@ -33,6 +34,8 @@ class Source:
     model: ModelText
     settings: PrepareSettings
     held_out: frozenset[str]
+    near: HeldOut = NOTHING
+    """The sets that rows are compared with for near duplicates."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class _Inspection(Run):
             source.held_out,
             progress,
             lambda: False,
+            source.near,
         )
         self.lengths: list[int] = []
 

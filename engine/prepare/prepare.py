@@ -18,12 +18,14 @@ import numpy as np
 import orjson
 from blake3 import blake3
 
+from engine import checks
 from engine.prepare import packing, report
 from engine.prepare.encode import Batch, EncodedRow, Encoder
 from engine.prepare.prepared import ARRAYS, FORMAT, META, Prepared, digest_of, file_of
 from engine.prepare.template import ModelText
 from queue_store import durable
 from queue_store.errors import ConfigError, DataError, VerificationFailed
+from queue_store.heldout import NOTHING, HeldOut
 from queue_store.home import Home
 from queue_store.rows import BadRow, Row, prompt_digest, read_rows
 from snapshots.upkeep import quarantine
@@ -53,6 +55,8 @@ class PrepareSettings:
     bad_rows: str
     validation_split: float
     seed: int
+    bad_rows_limit: float = 0.1
+    level: str = "standard"
 
 
 @dataclass
@@ -75,6 +79,7 @@ def prepare(
     cancelled: Callable[[], bool],
     called: str = "",
     accepted: str = "",
+    near: HeldOut = NOTHING,
 ) -> Prepared:
     """The prepared data of `source` for the model in `model_folder`, under `root` (a home's
     store/prepared), made or found there.
@@ -82,6 +87,7 @@ def prepare(
     `called`: the file's name as a person knows it, for what is wrong with it (by default that
     of `source`). `held_out`: prompt digests that never train. `progress(done, total)` counts
     bytes of the file. `accepted`: the digest that the file must have (BLAKE3, "" for any).
+    `near`: the sets that rows are compared with for near duplicates (a warning in the report).
     A damaged folder that is found is set apart and made anew. Raises DataError where the file
     cannot train, ConfigError for an unknown profile, Cancelled when `cancelled()` is true.
     """
@@ -113,7 +119,7 @@ def prepare(
     tmp = durable.new_tmp(home, "prepared")
     try:
         name = called or source.name
-        run = Run(source, name, source_digest, size, settings, held_out, progress, cancelled)
+        run = Run(source, name, source_digest, size, settings, held_out, progress, cancelled, near)
         run.write(model, tmp, key)
         try:
             durable.publish(tmp, folder)
@@ -148,6 +154,7 @@ def _key(
         "tokenizer": model.fingerprint.tokenizer,
         "template": model.fingerprint.template,
         "settings": asdict(settings),
+        "checks": checks.versions(settings.level),
         "held_out": sorted(held_out),
     }
     return blake3(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
@@ -166,6 +173,7 @@ class Run:
         held_out: frozenset[str],
         progress: Callable[[int, int], None],
         cancelled: Callable[[], bool],
+        near: HeldOut,
     ) -> None:
         self.source = source
         self.name = name
@@ -176,6 +184,7 @@ class Run:
         self.progress = progress
         self.cancelled = cancelled
         self.found = report.Findings()
+        self.checks = checks.Checks(settings.level, near)
         self.kept = _Kept([], [], [])
         self.done = 0
         self.hasher = blake3()
@@ -227,7 +236,8 @@ class Run:
                 packs=packs,
                 validation=validation,
                 ways=encoder.ways,
-            ),
+            )
+            | {"checks": self.checks.report().to_json()},
         }
         (folder / META).write_bytes(orjson.dumps(meta, option=orjson.OPT_INDENT_2))
 
@@ -264,6 +274,8 @@ class Run:
         chunk: list[Row | BadRow] = []
         characters = 0
         for row in read_rows(self.source, on_bytes=on_bytes):
+            if isinstance(row, Row) and (reason := self.checks.look(row)):
+                row = BadRow(row.line, reason)
             if isinstance(row, Row):
                 contents = [message.content for message in row.messages or ()]
                 characters += sum(map(len, contents)) + len(row.text or "")
@@ -318,6 +330,7 @@ class Run:
                 mend=f'set training.max_length = {found.longest[0]}, or data.over_length = "drop"',
             )
         if self.kept.lengths:
+            report.refuse_if_too_bad(found, settings.bad_rows_limit, self.name)
             return
         reasons = [
             (found.rejected_count, "refused"),
