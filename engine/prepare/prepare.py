@@ -182,7 +182,8 @@ class _Run:
 
     def write(self, model: ModelText, folder: Path, key: str) -> None:
         """All arrays and prepared.json into `folder`."""
-        with ThreadPoolExecutor(1, thread_name_prefix="tokenize") as executor:
+        # Two: the tokenizer's threads get the next chunk while one makes arrays of the last.
+        with ThreadPoolExecutor(2, thread_name_prefix="tokenize") as executor:
             encoder = Encoder(model, self.settings.system_prompt, executor)
             with (
                 (folder / file_of("tokens")).open("wb") as tokens,
