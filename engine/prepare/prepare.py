@@ -7,6 +7,7 @@ its key. Nothing appears under `root` before it is complete.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -75,6 +76,7 @@ def prepare(
     cancelled: Callable[[], bool],
     called: str = "",
     accepted: str = "",
+    ahead: str = "",
 ) -> Prepared:
     """The prepared data of `source` for the model in `model_folder`, under `root` (a home's
     store/prepared), made or found there.
@@ -82,6 +84,8 @@ def prepare(
     `called`: the file's name as a person knows it, for what is wrong with it (by default that
     of `source`). `held_out`: prompt digests that never train. `progress(done, total)` counts
     bytes of the file. `accepted`: the digest that the file must have (BLAKE3, "" for any).
+    `ahead`: a key whose folder another process of ours has just made or read for that digest; where
+    it is the right one, neither the file nor the folder is read again.
     A damaged folder that is found is set apart and made anew. Raises DataError where the file
     cannot train, ConfigError for an unknown profile, Cancelled when `cancelled()` is true.
     """
@@ -90,6 +94,9 @@ def prepare(
             f"profile {settings.profile!r} is unknown", where="data.profile", mend='use "none"'
         )
     model = ModelText(model_folder)
+    if ahead and accepted and ahead == _key(accepted, model, settings, held_out):
+        with contextlib.suppress(VerificationFailed):
+            return Prepared.open(root / ahead)
     source_digest, size = _digest(source)
     if accepted and source_digest != accepted:
         raise DataError(
