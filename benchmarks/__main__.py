@@ -36,6 +36,7 @@ BENCHES = (
     "memory",
     "engine",
     "prepare",
+    "gap",
 )
 PEERS = {"prepare": "trl"}
 """What a bench compares with, where it is nothing without it."""

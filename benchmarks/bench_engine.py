@@ -108,15 +108,19 @@ def _load(folder: Path) -> LoadedModel:
     return load_model(folder, config.default().model, _settings())
 
 
-def _tokens(prepared: Prepared) -> list[int]:
-    """Tokens of each step, in the order of training."""
+def _tokens(prepared: Prepared, batch: int = BATCH) -> list[int]:
+    """Tokens of each step, in the order of training; padding is none."""
     packs = prepared.order(_settings().seed, 0).packs
     sizes = [len(prepared.sequence(int(p)).input_ids) for p in packs]
-    return [sum(sizes[at : at + BATCH]) for at in range(0, len(sizes), BATCH)]
+    return [sum(sizes[at : at + batch]) for at in range(0, len(sizes), batch)]
 
 
 def _engine(folder: Path, prepared: Prepared) -> Speed:
-    settings, loaded, clock = _settings(), _load(folder), _Clock()
+    return _trained(folder, prepared, _settings())
+
+
+def _trained(folder: Path, prepared: Prepared, settings: config.Training) -> Speed:
+    loaded, clock = _load(folder), _Clock()
     optimizer = make_optimizer(loaded.model, settings)
     TrainingRun(
         loaded,
@@ -130,7 +134,16 @@ def _engine(folder: Path, prepared: Prepared) -> Speed:
         clock,
         Monitoring(Monitor(0.0), {}),
     ).train()
-    return clock.speed(sum(_tokens(prepared)[1:]))
+    return clock.speed(sum(_tokens(prepared, settings.effective_batch)[1:]))
+
+
+def _padded(folder: Path, rows: Prepared, batch: int) -> Speed:
+    """The engine's run without packing: `batch` rows at once, padded to the longest of them; their
+    real tokens are counted."""
+    settings = msgspec.structs.replace(
+        _settings(), packing=False, batch_size=batch, effective_batch=batch
+    )
+    return _trained(folder, rows, settings)
 
 
 def _arguments(folder: Path) -> dict[str, Any]:
@@ -199,6 +212,27 @@ def _trl(folder: Path, rows: Path) -> Speed:
     return clock.speed(sum(sizes) * (len(sizes) - 1) / len(sizes))
 
 
+def _prepare(rows: Path, folder: Path, home: Home, packing: bool) -> Prepared:
+    return prepare(
+        rows,
+        model_folder=folder,
+        settings=PrepareSettings(
+            max_length=LENGTH,
+            packing=packing,
+            profile="none",
+            system_prompt="",
+            over_length="drop",
+            bad_rows="reject_file",
+            validation_split=0.0,
+            seed=1,
+        ),
+        held_out=frozenset(),
+        root=home.prepared,
+        progress=lambda done, total: None,
+        cancelled=lambda: False,
+    )
+
+
 def _compare(
     label: str, count: int, ours: Callable[[], Speed], theirs: Callable[[], Speed], target: float
 ) -> list[dict[str, Any]]:
@@ -229,24 +263,7 @@ def run(quick: bool) -> dict[str, Any]:
         _write_rows(rows, LENGTH * BATCH * (4 if quick else 7))
         home = Home(root / "home")
         home.create()
-        prepared = prepare(
-            rows,
-            model_folder=folder,
-            settings=PrepareSettings(
-                max_length=LENGTH,
-                packing=True,
-                profile="none",
-                system_prompt="",
-                over_length="drop",
-                bad_rows="reject_file",
-                validation_split=0.0,
-                seed=1,
-            ),
-            held_out=frozenset(),
-            root=home.prepared,
-            progress=lambda done, total: None,
-            cancelled=lambda: False,
-        )
+        prepared, single = (_prepare(rows, folder, home, packing) for packing in (True, False))
         what = f"builtin:tiny, {BATCH} packs of {LENGTH} tokens a step"
         rows_of_bare = _compare(
             f"engine over a bare Trainer, {what}",
@@ -268,6 +285,15 @@ def run(quick: bool) -> dict[str, Any]:
                 2.0,
             )
         )
-        return {"rows": [*rows_of_bare, *rows_of_trl]}
+        # As many rows at once as make the same number of real tokens on the average.
+        batch = round(BATCH * single.packs / prepared.packs)
+        rows_of_padded = _compare(
+            f"packed over padded batches of {batch} rows, real tokens",
+            1 if quick else 3,
+            lambda: _engine(folder, prepared),
+            lambda: _padded(folder, single, batch),
+            1.2,
+        )
+        return {"rows": [*rows_of_bare, *rows_of_trl, *rows_of_padded]}
     finally:
         shutil.rmtree(root)

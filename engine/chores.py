@@ -119,9 +119,16 @@ def keep_reserve(engine: Engine, state: State) -> None:
         engine.board.hint = "there is room on the disk again: resume goes on"
 
 
+def prepare_ahead(engine: Engine, state: State) -> None:
+    """The item that trains next, made ready while this one trains."""
+    if engine.worker is not None:
+        engine.worker.ahead.look(engine, state)
+
+
 CHORES = (
     Chore("verify", 60.0, verify_pending, delay=5.0),
     Chore("disk", 15.0, watch_disk),
+    Chore("ahead", 2.0, prepare_ahead),
     Chore("daily", 30.0, daily_version, delay=10.0),
     Chore("prune", 300.0, prune, delay=60.0),
     Chore("trash", 3600.0, empty_expired, delay=120.0),

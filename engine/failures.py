@@ -18,11 +18,22 @@ from queue_store.failures import Cause
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
+class StepMemory(TrainctlError):
+    """A step did not fit the memory. `where` names the longest row of its batch, `cause` which
+    memory it was."""
+
+    def __init__(self, cause: str, what: str, *, where: str, mend: str) -> None:
+        self.cause = cause
+        super().__init__(what, where=where, mend=mend)
+
+
 def classify(error: BaseException) -> tuple[str, str]:
     """(cause, one-line message) of an exception that ended an item."""
     message = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, NonFinite):
         return Cause.NOT_A_NUMBER, message
+    if isinstance(error, StepMemory):
+        return error.cause, message
     if isinstance(error, DataError):
         return Cause.DATA, message
     if isinstance(error, ConfigError):
@@ -49,6 +60,12 @@ def classify(error: BaseException) -> tuple[str, str]:
     if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in message:
         return Cause.MEMORY, message
     return Cause.UNKNOWN, f"{type(error).__name__}: {message}"
+
+
+def lacks_memory(error: BaseException) -> str:
+    """Which memory was too small (a cause), "" where it was not memory."""
+    cause = classify(error)[0]
+    return cause if cause in (Cause.CUDA_MEMORY, Cause.MEMORY) else ""
 
 
 def of_the_machine(error: BaseException) -> bool:

@@ -100,8 +100,10 @@ def make_ready(
     cursor: int,
     progress: Callable[[int, int], None],
     cancelled: Callable[[], bool],
+    ahead: str = "",
 ) -> Ready:
-    """The item's packs, found by the key that it was prepared with, else made.
+    """The item's packs, found by the key that it was prepared with, else made; `ahead` as for
+    `prepare`.
 
     Raises DataError where the file cannot train, is not the one that was accepted, or where its
     rows changed under a cursor.
@@ -120,6 +122,7 @@ def make_ready(
             cancelled=cancelled,
             called=item.name,
             accepted=item.digest,
+            ahead=ahead,
         )
         if cursor and item.prepared and prepared.key != item.prepared:
             raise DataError(

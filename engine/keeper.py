@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("trainctl.keeper")
 TICK_SECONDS = 1.0
-THREADS = 3
-"""A long copy to a target must not hold up the verification of a snapshot."""
+THREADS = 4
+"""A long copy to a target must not hold up the verification of a snapshot, nor what prepares the
+next item."""
 
 
 @dataclass(frozen=True)

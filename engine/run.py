@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ from engine.controls import (
     SampleResult,
     ValidationResult,
 )
+from engine.failures import StepMemory, lacks_memory
 from engine.model import LoadedModel
 from engine.optim import apply_settings
 from engine.position import Packs, Plan
@@ -125,8 +127,8 @@ class TrainingRun(TrainerCallback):
         return Place(self.branch, self.schedule.global_step)
 
     def train(self) -> Outcome:
-        """Train on. Raises NonFinite, and whatever a failing step raises: then the live state is
-        not to be saved."""
+        """Train on. Raises NonFinite, StepMemory, and whatever else a failing step raises: then the
+        live state is not to be saved."""
         while self.cursor < self.plan.rows and not self._leave:
             self._train_epoch()
         return Outcome(
@@ -158,7 +160,31 @@ class TrainingRun(TrainerCallback):
             (self.optimizer, self.schedule),
             self,
         )
-        self._trainer.train()
+        try:
+            self._trainer.train()
+        except Exception as error:
+            cause = lacks_memory(error)
+            if not cause or self._trainer.longest is None:
+                raise
+            # The frames hold the step's activations, and whoever hears of this needs their room.
+            traceback.clear_frames(error.__traceback__)
+            raise self._out_of_memory(cause, error) from error
+
+    def _out_of_memory(self, cause: str, error: Exception) -> StepMemory:
+        """What to say where a step does not fit: which row made its batch as long as it is."""
+        tokens, line = self._trainer.longest or (0, 0)
+        settings = self.settings
+        mend = f"lower training.batch_size (now {settings.batch_size})"
+        if settings.batch_size == 1:
+            mend = f"lower training.max_length (now {settings.max_length})"
+        if not settings.gradient_checkpointing:
+            mend += ", or set training.gradient_checkpointing"
+        return StepMemory(
+            cause,
+            " ".join(str(error).split()) or cause,
+            where=f"{self.item.name}:{line}, {tokens} tokens",
+            mend=mend,
+        )
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         set_rng(self._rng)

@@ -138,8 +138,9 @@ def status(
     """The status object. A number that is None is unknown for the reason `why`.
 
     `queue` counts the items that wait, by priority; `progress` is 0..1 of `phase` (loading,
-    preparing); `requests` are commands asked for and not yet done; `monitoring_share` is the
-    share of wall time that validation and samples take.
+    preparing); `ahead`, which a running engine fills in, is {id, name, progress} of the queued item
+    that is being prepared meanwhile; `requests` are commands asked for and not yet done;
+    `monitoring_share` is the share of wall time that validation and samples take.
     """
     return {
         "state": str(state),
@@ -165,6 +166,7 @@ def status(
         "hint": hint,
         "phase": phase,
         "progress": known(progress, "nothing is being prepared"),
+        "ahead": unknown("no engine is running"),
         "paused": paused,
         "requests": list(requests),
         "events_seq": events_seq,

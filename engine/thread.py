@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from engine.board import Board
 from engine.chores import CHORES
 from engine.keeper import Keeper
-from engine.messages import EngineState, Mode
+from engine.messages import EngineState, Mode, known
 from engine.quiet import quiet
 from engine.requests import Request, Requests
 from engine.statusfile import StatusFile
@@ -74,7 +74,9 @@ class Engine:
 
     def snapshot(self) -> dict[str, Any]:
         # The meters are fresh also while the engine thread is busy (imports, a long step).
-        return {**self.board.published, **self.telemetry.latest()}
+        ahead = self.worker.ahead.status if self.worker is not None else None
+        ahead = known(ahead, "nothing is being prepared ahead")
+        return {**self.board.published, **self.telemetry.latest(), "ahead": ahead}
 
     def submit(self, command: str, arguments: dict[str, Any]) -> Future[Any]:
         request = Request(command, arguments, self.board.global_step)

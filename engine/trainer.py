@@ -35,7 +35,8 @@ class PackDataset(Dataset[Any]):
 
 
 class Collator:
-    """Sequences to a batch, with `tokens`: how many of them are no padding."""
+    """Sequences to a batch, with `tokens`: how many of them are no padding; and with its `longest`
+    row as (tokens, line of the file)."""
 
     def __init__(self, pad_id: int) -> None:
         self.pad_id = pad_id
@@ -43,6 +44,7 @@ class Collator:
     def __call__(self, sequences: list[Any]) -> dict[str, Any]:
         batch: dict[str, Any] = dict(collate(sequences, pad_id=self.pad_id))
         batch["tokens"] = sum(len(s.input_ids) for s in sequences)
+        batch["longest"] = max(s.longest_row for s in sequences)
         return batch
 
 
@@ -118,6 +120,10 @@ class StepTrainer(Trainer):
         self.step_loss: torch.Tensor | None = None
         self.step_grad_norm: Any = None
         self.step_tokens = 0
+        self.longest: tuple[int, int] | None = None
+        """The longest row of the batch that is computed, and of the step's once it is computed,
+        as (tokens, line); None between two steps."""
+        self._longest_of_step = (0, 0)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         return self._loader
@@ -126,7 +132,10 @@ class StepTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
         self.step_tokens += inputs.pop("tokens")
+        self.longest = tuple(inputs.pop("longest"))
+        self._longest_of_step = max(self._longest_of_step, self.longest)
         loss = super().training_step(model, inputs, num_items_in_batch)
+        self.longest = self._longest_of_step
         # Each part is divided by the whole step's tokens, so the sum is the step's mean.
         self.step_loss = loss if self.step_loss is None else self.step_loss + loss
         return loss
@@ -136,6 +145,7 @@ class StepTrainer(Trainer):
         loss, tokens = self.step_loss, self.step_tokens
         assert loss is not None
         self.step_loss, self.step_tokens = None, 0
+        self.longest, self._longest_of_step = None, (0, 0)
         return loss, self.step_grad_norm, tokens
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Any:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from engine import noroom, recovery, saving
+from engine.ahead import Ahead
 from engine.boundary import Boundary
 from engine.controls import RunItem
 from engine.failures import classify, ends_process
@@ -58,6 +59,7 @@ class Worker:
         self.saver = Saver(self.home, self.state, self.metrics, self.requests.wake)
         self.reports = Reports(self)
         self.watch = Watch(self)
+        self.ahead = Ahead(self.home)
         self.boundary = Boundary(self)
         self.live: Live | None = None
         self.line: records.Run
@@ -243,8 +245,11 @@ class Worker:
         self.board.set(EngineState.PREPARING, f"preparing {item.name}", 0.0)
         self.publish(force=True)
         folder = self.live.loaded.folder
+        calls_off, ahead = self.boundary.calls_off, ""
+        if not cursor:
+            ahead = self.ahead.take(item, settings, folder, progress, calls_off)
         ready = make_ready(
-            self.home, item, settings, folder, cursor, progress, self.boundary.calls_off
+            self.home, item, settings, folder, cursor, progress, calls_off, ahead=ahead
         )
         moves.prepared(
             self.state,
@@ -287,6 +292,7 @@ class Worker:
         self.run_now, self.saver.flush = run, run.flush
         self.board.set(EngineState.TRAINING)
         self.publish(force=True)
+        self.engine.keeper.soon("ahead")
         outcome = run.train()
         self.saver.flush = None
         self.flush_metrics()

@@ -87,8 +87,10 @@ def prepared(
     steps: int,
     held_out: int,
     report: dict[str, Any],
+    ahead: bool = False,
 ) -> Item:
-    """Freeze what an item trains on: from now on edits of config.toml do not reach it."""
+    """Freeze what an item trains on: from now on edits of config.toml do not reach it. `ahead`:
+    it is queued still, and will be prepared anew if they change before its turn."""
     with state.transaction() as db:
         db.execute(
             "UPDATE items SET prepared=?, settings=?, rows=?, epochs=?, steps=?, held_out=?,"
@@ -107,7 +109,8 @@ def prepared(
         )
         item = queue.get(state, item_id)
         dropped = report.get("rejected") or []
-        text = f"{item.name} prepared: {rows} rows, {steps} steps" + _left_out(held_out, report)
+        text = f"{item.name} prepared{' ahead' * ahead}: {rows} rows, {steps} steps"
+        text += _left_out(held_out, report)
         data = {"key": key, "held_out": held_out, "dropped": dropped}
         journal.record(state, "item.prepared", text, item=item_id, data=data)
         return item

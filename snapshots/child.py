@@ -1,9 +1,9 @@
-"""The process that reads a version back: how it is started, listened to and broken off.
+"""A process that works beside training: how it is started, listened to and broken off.
 
-What it does, it does read-only and in plain words: JSON lines on its output, the last of which is
-the answer; `{"read": bytes, "of": bytes}` before it tell how far it is. It runs at idle I/O
-priority, and it dies with the thread that waits for it: nothing reads on for a program that has
-gone. Must never end any process but its own child.
+One reads a version back, read-only; another prepares an item. What it does, it tells in plain
+words: JSON lines on its output, the last of which is the answer; `{"read": bytes, "of": bytes}`
+before it tell how far it is. It runs at idle I/O priority, and it dies with the thread that waits
+for it: nothing reads on for a program that has gone. Must never end any process but its own child.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ import selectors
 import signal
 import subprocess
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import IO, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, Any, Protocol
 
 from queue_store.errors import VerificationFailed
 from snapshots import programs
@@ -35,6 +34,12 @@ Progress = Callable[[int, int], None]
 """Hears how many bytes are read, of how many."""
 
 
+class Stop(Protocol):
+    """What breaks a process off: a threading.Event, or several of them."""
+
+    def is_set(self) -> bool: ...
+
+
 class Unfinished(VerificationFailed):
     """The reading gave no answer: killed, broken off, or something missing that is not the
     version's. Nothing is known of its bytes, and nothing is recorded."""
@@ -45,28 +50,36 @@ def run(
     arguments: Sequence[str],
     *,
     where: str,
-    stop: threading.Event | None = None,
+    stop: Stop | None = None,
     progress: Progress | None = None,
     seconds: float = TIMEOUT,
+    stdin: bytes = b"",
+    environment: Mapping[str, str] | None = None,
+    what: str = "the verification",
+    mend: str = "verify it again",
 ) -> dict[str, Any]:
-    """The answer of `python -m module ARGUMENTS`. Blocks; `stop` breaks it off within moments.
+    """The answer of `python -m module ARGUMENTS`, which gets `stdin` and has `environment` added
+    to ours. Blocks; `stop` breaks it off within moments.
 
     Raises Unfinished where there is none.
     """
-    # SIGKILL when we die: it only reads, and may hang in the disk.
+    # SIGKILL when we die: it may hang in the disk, and leaves nothing that has a name.
     command = programs.lowered(programs.python(module, *arguments), signal.SIGKILL)
     try:
         with (
             tempfile.TemporaryFile() as errors,
             subprocess.Popen(
                 command,
-                env=programs.environment(),
-                stdin=subprocess.DEVNULL,
+                env={**programs.environment(), **(environment or {})},
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
             ) as child,
         ):
             try:
+                assert child.stdin is not None
+                child.stdin.write(stdin)
+                child.stdin.close()
                 answer = _listen(child, stop, progress, time.monotonic() + seconds)
                 code = child.wait(seconds)
             finally:
@@ -76,14 +89,12 @@ def run(
                 raise ValueError(_why(code, answer, errors))
             return answer
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        raise Unfinished(
-            f"the verification did not finish: {error}", where=where, mend="verify it again"
-        ) from None
+        raise Unfinished(f"{what} did not finish: {error}", where=where, mend=mend) from None
 
 
 def _listen(
     child: subprocess.Popen[bytes],
-    stop: threading.Event | None,
+    stop: Stop | None,
     progress: Progress | None,
     deadline: float,
 ) -> dict[str, Any]:

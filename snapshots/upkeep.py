@@ -49,11 +49,12 @@ def recover(state: State) -> list[str]:
     return told
 
 
-def sweep_tmp(home: Home) -> int:
-    """Remove what processes that are gone left in store/tmp; returns how many things."""
+def sweep_tmp(home: Home, prefix: str = "") -> int:
+    """Remove what processes that are gone left in store/tmp (under names that begin with `prefix`);
+    returns how many things."""
     durable.make_folder(home.tmp)
     swept = 0
-    for path in sorted(home.tmp.iterdir()):
+    for path in sorted(path for path in home.tmp.iterdir() if path.name.startswith(prefix)):
         match = _TMP.match(path.name)
         if match is None or not _alive(int(match[1]), path):
             durable.discard(path, home)

@@ -76,11 +76,11 @@ def test_parked_while_preparing_the_memory_is_freed(
     original, running = module.make_ready, kit.Running(home)
     parked: list[Future[Any]] = []
 
-    def parks_meanwhile(*arguments: Any) -> Any:
+    def parks_meanwhile(*arguments: Any, **named: Any) -> Any:
         if not parked:
             parked.append(running.engine.submit("pause", {"park": True}))
             assert not arguments[-1](), "a pause does not break preparing off"
-        return original(*arguments)
+        return original(*arguments, **named)
 
     monkeypatch.setattr(module, "make_ready", parks_meanwhile)
     with running:

@@ -69,12 +69,18 @@ def write_rows(path: Path, count: int, start: int = 0) -> Path:
 
 
 def prepare_file(
-    path: Path, model_folder: Path, home: Path, *, max_length: int = 192, split: float = 0.0
+    path: Path,
+    model_folder: Path,
+    home: Path,
+    *,
+    max_length: int = 192,
+    split: float = 0.0,
+    packing: bool = True,
 ) -> Prepared:
     Home(home).create()
     settings = PrepareSettings(
         max_length=max_length,
-        packing=True,
+        packing=packing,
         profile="none",
         system_prompt="",
         over_length="drop",

@@ -15,6 +15,7 @@ import numpy as np
 from tokenizers import Encoding
 
 from engine.prepare import thinking
+from engine.prepare.alignment import Aligner, Tokens
 from engine.prepare.profiles import Profile
 from engine.prepare.render import Rendered, Renderer
 from engine.prepare.template import ModelText, RowRefused, Span
@@ -43,7 +44,7 @@ class Batch:
     """Rows on their way through the tokenizer, in the order given to `submit`."""
 
     rows: list[tuple[Row, Rendered] | BadRow]
-    chats: Future[list[Encoding]]
+    chats: Future[list[Tokens]]
     texts: Future[list[Encoding]]
 
 
@@ -59,6 +60,7 @@ class Encoder:
         profile: Profile | None = None,
     ) -> None:
         self._tokenizer = model.tokenizer
+        self._aligner = Aligner(model.tokenizer)
         self._executor = executor
         self._eos_id = model.eos_id
         self._folder = model.folder
@@ -85,12 +87,11 @@ class Encoder:
                 continue
             rendered.append((row, made))
             (chats if row.messages is not None else texts).append(made.text)
-        encode = self._tokenizer.encode_batch
         return Batch(
             rendered,
             # The template has written the special tokens of a chat itself.
-            self._executor.submit(encode, chats, add_special_tokens=False),
-            self._executor.submit(encode, texts, add_special_tokens=True),
+            self._executor.submit(self._aligner.encode, chats),
+            self._executor.submit(self._tokenizer.encode_batch_fast, texts),
         )
 
     def collect(self, batch: Batch) -> list[EncodedRow | BadRow]:
@@ -128,31 +129,12 @@ class Encoder:
         return EncodedRow(row, tokens, trained, text, ((0, len(text)),))
 
 
-def _token_at(encoding: Encoding, start: int, end: int) -> int | None:
-    """The first token with a character in [start, end): a normalizer may have dropped some."""
-    for place in range(start, end):
-        token = encoding.char_to_token(place)
-        if token is not None:
-            return int(token)
-    return None
-
-
-def _chat(row: Row, made: Rendered, encoding: Encoding) -> EncodedRow | BadRow:
+def _chat(row: Row, made: Rendered, tokens: Tokens) -> EncodedRow | BadRow:
     """Tokens that hold any character of a span train (transformers' rule for its masks)."""
-    text, spans = made.text, made.spans
-    ids = np.array(encoding.ids, dtype=np.int32)
+    text, spans, ids = made.text, made.spans, tokens.ids
     trained = np.zeros(len(ids), dtype=np.bool_)
     for start, end in spans:
-        first = _token_at(encoding, start, end)
-        if first is None:
-            continue
-        # A character may be several tokens (bytes of an emoji), of which char_to_token gives
-        # the first: so the end is looked up from the character after it.
-        after = _token_at(encoding, end, len(text))
-        if after is None:
-            after = len(ids)
-        elif after == encoding.char_to_token(end - 1):
-            after += 1
+        first, after = tokens.holding(start, end)
         trained[first:after] = True
     if len(trained):
         trained[0] = False

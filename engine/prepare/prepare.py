@@ -7,6 +7,7 @@ its key. Nothing appears under `root` before it is complete.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -80,6 +81,7 @@ def prepare(
     called: str = "",
     accepted: str = "",
     near: HeldOut = NOTHING,
+    ahead: str = "",
 ) -> Prepared:
     """The prepared data of `source` for the model in `model_folder`, under `root` (a home's
     store/prepared), made or found there.
@@ -88,6 +90,8 @@ def prepare(
     of `source`). `held_out`: prompt digests that never train. `progress(done, total)` counts
     bytes of the file. `accepted`: the digest that the file must have (BLAKE3, "" for any).
     `near`: the sets that rows are compared with for near duplicates (a warning in the report).
+    `ahead`: a key whose folder another process of ours has just made or read for that digest; where
+    it is the right one, neither the file nor the folder is read again.
     A damaged folder that is found is set apart and made anew. Raises DataError where the file
     cannot train, ConfigError for an unknown profile, Cancelled when `cancelled()` is true.
     """
@@ -96,6 +100,9 @@ def prepare(
             f"profile {settings.profile!r} is unknown", where="data.profile", mend='use "none"'
         )
     model = ModelText(model_folder)
+    if ahead and accepted and ahead == _key(accepted, model, settings, held_out):
+        with contextlib.suppress(VerificationFailed):
+            return Prepared.open(root / ahead)
     source_digest, size = _digest(source)
     if accepted and source_digest != accepted:
         raise DataError(
@@ -191,7 +198,8 @@ class Run:
 
     def write(self, model: ModelText, folder: Path, key: str) -> None:
         """All arrays and prepared.json into `folder`."""
-        with ThreadPoolExecutor(1, thread_name_prefix="tokenize") as executor:
+        # Two: the tokenizer's threads get the next chunk while one makes arrays of the last.
+        with ThreadPoolExecutor(2, thread_name_prefix="tokenize") as executor:
             encoder = Encoder(model, self.settings.system_prompt, executor)
             with (
                 (folder / file_of("tokens")).open("wb") as tokens,

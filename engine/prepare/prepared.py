@@ -51,6 +51,14 @@ class Sequence:
     position_ids: np.ndarray
     lines: tuple[int, ...]
 
+    @property
+    def longest_row(self) -> tuple[int, int]:
+        """(tokens, line of the file) of its longest row, the first of several."""
+        starts = np.flatnonzero(self.position_ids == 0)
+        lengths = np.diff(starts, append=len(self.position_ids))
+        row = int(lengths.argmax())
+        return int(lengths[row]), self.lines[row]
+
 
 @dataclass(frozen=True)
 class EpochOrder:
