@@ -19,3 +19,15 @@ COUNTS: files, rows, rejected (rows that fit no spec), rejected_rate RATE, over_
 RATE: {hits, total, share, low, high}: a share with its 95 % interval (Wilson). Two shares are
   compared by Fisher's exact test over rows; clear means p < 0.01.
 """
+
+INIT = """\
+--from reads the config.json of an older system and writes its settings into the new config.toml.
+Where it says two things, nothing is written and each value is listed with its place: decide with
+--set KEY=VALUE (keys as in config.toml).
+JSON with --from: {
+  mapped[{from[], to, value}]                 old keys, the key of config.toml, its value
+  conflicts[{key, values[{value, place}], why, choose}]
+  ignored[{key, because}]                     what has no counterpart, and unknown keys
+  problems[{key, value, what}]                values that config.toml does not take
+  written: the config.toml, or null }
+"""

@@ -139,7 +139,14 @@ def _home_verbs(verbs: _Verbs) -> None:
     demo.add_argument("folder", nargs="?", default="trainctl-demo", metavar="DIR")
     init = verbs.add("init", f"{home}:init", "make a home: config.toml, inbox and store")
     init.add_argument("folder", nargs="?", default=".", metavar="DIR")
-    init.add_argument("--demo", action="store_true", help="with the demo's model, data and recipe")
+    kind = init.add_mutually_exclusive_group()
+    kind.add_argument("--demo", action="store_true", help="with the demo's model, data and recipe")
+    kind.add_argument(
+        "--from", dest="source", metavar="config.json", help="with an older system's settings"
+    )
+    _settings(init)
+    init.add_argument("--dry-run", action="store_true", help="only say what would be taken over")
+    _describe(init, helptext.INIT)
     config = _Verbs(verbs.add("config", None, "the settings"), "config_verb")
     show = config.add("show", f"{home}:config_show", "every key and its value")
     show.add_argument("--origin", action="store_true", help="and the file that it comes from")
@@ -214,6 +221,16 @@ def _queue_verbs(verbs: _Verbs) -> None:
     validate = verbs.add("validate", "commands.validate:validate", "check a file, train nothing")
     validate.add_argument("file", metavar="FILE")
     validate.add_argument("--level", choices=("quick",), default="quick")
+
+
+def _settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="decide a setting, for example training.max_length=2048; can be given again",
+    )
 
 
 def _describe(parser: argparse.ArgumentParser, epilog: str) -> None:
