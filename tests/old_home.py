@@ -118,7 +118,7 @@ def make(root: Path, weights: Weights = small_weights) -> Path:
     queue(root)
     held_out(root)
     models(root, weights)
-    write(root / "status" / "training_status.json", {"status": "idle"})
+    write(root / "status" / "training_status.json", {"status": "idle", "current_step": 250})
     write(root / "curriculum_state.json", {"skills": {}})
     write(root / "hosts.json", {"version": 1, "hosts": {}})
     write(root / "control" / "state.json", {})
