@@ -20,7 +20,7 @@ from engine.optim import make_optimizer
 from engine.optimizer_state import GROUPS, TENSORS, restore_optimizer
 from engine.quiet import quiet
 from engine.rng import rng_from_json, set_rng
-from engine.state import ADAPTER, RNG, read_info, restore_weights
+from engine.state import ADAPTER, INFO, RNG, TOKENIZER_FILES, read_info, restore_weights
 from queue_store.config import Lora, Training, default
 from queue_store.errors import ConfigError, VerificationFailed
 
@@ -37,7 +37,7 @@ def is_adapter(folder: Path) -> bool:
 
 def _dtype(folder: Path) -> str:
     """What to load the weights in: as they trained, else as they lie there."""
-    info = folder / "training_state.json"
+    info = folder / INFO
     if info.is_file():
         return str(read_info(folder).get("dtype"))
     from safetensors import safe_open
@@ -71,7 +71,8 @@ def load(folder: Path, base: Path | None) -> LoadedModel:
     )
     training = msgspec.structs.replace(settings.training, liger="off", gradient_checkpointing=False)
     loaded = load_model(base, model, training, device="cpu")
-    restore_weights(folder, loaded)
+    # Weights without a training state may be another program's, in another dtype.
+    restore_weights(folder, loaded, cast=not (folder / INFO).is_file())
     return loaded
 
 
@@ -97,7 +98,9 @@ def _load_full(folder: Path) -> LoadedModel:
     ):
         for key in sorted(map(str, told.get(kind) or ())):
             raise VerificationFailed(f"the tensor {key} {what}".strip())
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer: Any = None  # imported weights may have come without one: the base model's is used
+    if any((folder / file).is_file() for file in TOKENIZER_FILES):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     parameters = sum(p.numel() for p in found.parameters())
     return LoadedModel(
         model=found,
@@ -115,7 +118,7 @@ def _load_full(folder: Path) -> LoadedModel:
 
 def _training(folder: Path) -> Training:
     training = default().training
-    if not (folder / "training_state.json").is_file():
+    if not (folder / INFO).is_file():
         return training
     return msgspec.convert(
         {**msgspec.to_builtins(training), "optimizer": str(read_info(folder).get("optimizer"))},
@@ -142,7 +145,8 @@ def forward(loaded: LoadedModel) -> str:
     model = loaded.model
     model.eval()
     vocabulary = int(model.get_input_embeddings().weight.shape[0])
-    ids = loaded.tokenizer("One and one is two.")["input_ids"][:TOKENS]
+    told = loaded.tokenizer("One and one is two.") if loaded.tokenizer else {"input_ids": [0, 1]}
+    ids = told["input_ids"][:TOKENS]
     if not ids:
         raise VerificationFailed("the tokenizer gives no tokens")
     if max(ids) >= vocabulary:

@@ -17,10 +17,13 @@ from engine.model import LoadedModel, configure_process, load_model
 from engine.optim import make_optimizer
 from engine.rng import seed_rng
 from engine.schedule import GlobalSchedule
-from engine.state import read_info, restore_state
+from engine.state import INFO, read_info, restore_state, restore_weights
+from queue_store import records
 from queue_store.config import Config, Training
+from queue_store.database import State
 from queue_store.home import Home
 from queue_store.records import Checkpoint
+from snapshots.digest import weights_digest
 
 
 @dataclass
@@ -63,6 +66,8 @@ def load_live(home: Home, config: Config, at: Checkpoint) -> Live:
         schedule = GlobalSchedule(optimizer, training, 0)
         return Live(loaded, optimizer, schedule, training.optimizer)
     folder = home.checkpoints / at.name
+    if not (folder / INFO).is_file():
+        return _of_weights(folder, base, config, at.step)
     info = read_info(folder)
     configure_process(training, int(info["threads"]))
     loaded = load_model(base, config.model, training, weights=folder)
@@ -73,3 +78,22 @@ def load_live(home: Home, config: Config, at: Checkpoint) -> Live:
     schedule = GlobalSchedule(optimizer, made_by, at.step)
     restore_state(folder, loaded, optimizer, schedule, weights=False)
     return Live(loaded, optimizer, schedule, made_by.optimizer)
+
+
+def _of_weights(folder: Path, base: Path, config: Config, step: int) -> Live:
+    """The state of imported weights: everything beside them begins anew, at their step."""
+    training = config.training
+    configure_process(training)
+    loaded = load_model(base, config.model, training, weights=folder)
+    if loaded.method == "lora":
+        restore_weights(folder, loaded, cast=True)
+    optimizer = make_optimizer(loaded.model, training)
+    seed_rng(training.seed)
+    schedule = GlobalSchedule(optimizer, training, step)
+    return Live(loaded, optimizer, schedule, training.optimizer)
+
+
+def first_head(state: State, home: Home, config: Config) -> records.Head:
+    """Where training stands in a home that has not trained: on the base model, from now on."""
+    folder = base_folder(home, config)
+    return records.start(state, weights_digest(folder), config.model.base)

@@ -216,8 +216,9 @@ def _tensors(folder: Path, pattern: str) -> dict[str, torch.Tensor]:
 
 
 @torch.no_grad()
-def restore_weights(folder: Path, loaded: LoadedModel) -> None:
-    """Copy a saved model's (or adapter's) weights into the live one, in place."""
+def restore_weights(folder: Path, loaded: LoadedModel, *, cast: bool = False) -> None:
+    """Copy a saved model's (or adapter's) weights into the live one, in place; `cast`: weights of
+    another program, whose dtype may be another one."""
     model = loaded.model
     if loaded.method == "full":
         tensors = _tensors(folder, "model*.safetensors")
@@ -236,7 +237,8 @@ def restore_weights(folder: Path, loaded: LoadedModel) -> None:
     done = set()
     for name, value in tensors.items():
         target = own.get(name)
-        if target is None or target.shape != value.shape or target.dtype != value.dtype:
+        same = target is not None and (cast or target.dtype == value.dtype)
+        if target is None or target.shape != value.shape or not same:
             raise VerificationFailed(f"tensor {name} does not fit the model", where=str(folder))
         target.copy_(value)
         done.add(target.data_ptr())

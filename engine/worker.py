@@ -20,7 +20,7 @@ from engine.boundary import Boundary
 from engine.controls import RunItem
 from engine.failures import classify, ends_process
 from engine.items import Ready, make_ready, settings_of
-from engine.live import Live, base_folder, load_live
+from engine.live import Live, first_head, load_live
 from engine.messages import EngineState
 from engine.monitoring import Watch
 from engine.prepare.prepare import Cancelled
@@ -36,7 +36,6 @@ from queue_store.errors import ConfigError, ProcessEnd, Refused
 from queue_store.failures import Cause
 from queue_store.items import Item, ItemState
 from queue_store.metrics import Metrics
-from snapshots.digest import weights_digest
 
 if TYPE_CHECKING:
     from engine.thread import Engine
@@ -115,8 +114,7 @@ class Worker:
         self.publish(force=True)
         at = records.head(self.state)
         if at is None:
-            folder = base_folder(self.home, self.config)
-            at = records.start(self.state, weights_digest(folder), self.config.model.base)
+            at = first_head(self.state, self.home, self.config)
         self.free()
         self.live = load_live(self.home, self.config, at.checkpoint)
         self.line = records.start_run(self.state)

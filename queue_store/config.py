@@ -247,7 +247,13 @@ def load(path: Path) -> Config:
 
     Raises ConfigError that names the file, the key, and its neighbour.
     """
-    config = _convert(_overlay(_read(default_path()), _read(path), path), path)
+    return check(_read(path), path)
+
+
+def check(own: dict[str, Any], path: Path) -> Config:
+    """What a config.toml with the content `own` comes to over the defaults. `path` stands in the
+    errors, which are those of `load`."""
+    config = _convert(_overlay(_read(default_path()), own, path), path)
     for name, backup in config.backups.items():
         places.parse(name, backup.target, backup.ssh_config, where=str(path))
         if not (backup.keep_last or backup.keep_daily or backup.keep_weekly):

@@ -21,7 +21,7 @@ from snapshots import removal, versions
 from snapshots.checkpoints import folder_of
 from snapshots.removal import LATEST, PERSON
 from snapshots.upkeep import kept_checkpoints
-from snapshots.versions import WEIGHTS, Version, version_folder
+from snapshots.versions import IMPORTED, WEIGHTS, Version, version_folder
 
 if TYPE_CHECKING:
     from queue_store.config import Snapshots
@@ -92,6 +92,7 @@ def kept_because(state: State, rules: Rules) -> dict[str, list[str]]:
 
     good = [version for version in reversed(found) if version.state == "verified"]
     because((v for v in found if v.pinned), "pinned")
+    because((v for v in found if v.kind == IMPORTED), "imported")
     because((v for v in found if at and v.checkpoint == at.id), "head")
     because((v for v in found if at and v.checkpoint == at.parent), "parent of the head")
     for same in (

@@ -19,14 +19,14 @@ from typing import Any
 
 from blake3 import blake3
 
-from queue_store import durable, journal, queue, records
+from queue_store import config, durable, journal, queue, records
 from queue_store.database import CommitUnknown, State, now, open_metrics
 from queue_store.errors import NotFound, Refused
 from queue_store.head import ROLLED_BACK, move_head
 from queue_store.records import Checkpoint, Head, Progress
-from snapshots import ledger_line, manifest, versions
+from snapshots import fits, ledger_line, manifest, versions
 from snapshots.checkpoints import LEDGER, Ledger, free_name, line, made_by, seal
-from snapshots.versions import BASE, DELETING, INFO, WEIGHTS, Version, version_folder
+from snapshots.versions import BASE, DELETING, IMPORTED, INFO, WEIGHTS, Version, version_folder
 
 
 @dataclass(frozen=True)
@@ -261,7 +261,14 @@ def _default(state: State, head: Head, step: int) -> Version:
 
 
 def _usable(state: State, target: Version) -> None:
-    if target.scope == WEIGHTS:
+    if target.kind == IMPORTED:
+        folder = version_folder(state.home, target)
+        if why := fits.misfit(folder, state.home, config.load(state.home.config)):
+            raise Refused(
+                f"{target.name} does not fit this home: {why}",
+                mend="make a home for it: trainctl init",
+            )
+    elif target.scope == WEIGHTS:
         raise Refused(
             f"{target.name} holds weights only, without optimizer and cursors: "
             "training cannot go on from it",

@@ -29,6 +29,9 @@ from snapshots.verify import Outcome, read_back
 
 INFO = "version.json"
 WHOLE, WEIGHTS, BASE = "whole", "weights", "base"
+IMPORTED = "imported"
+"""The kind of a version that trained elsewhere: weights alone, and `restore` trains on from it."""
+
 TRAINING_ONLY = re.compile(r"optimizer.*|rng.*\.json|training_state\.json|" + re.escape(LEDGER))
 """Files that a version of the weights alone leaves out."""
 
@@ -43,9 +46,9 @@ _NUMBER = "versions.last"
 
 @dataclass(frozen=True)
 class Version:
-    """A version's row. `kind`: why it was made (manual, before_rollback, daily); `scope`: whole,
-    weights, or base (the model as it came, by digest, without files); `state`: unverified,
-    verified, corrupt; `created` and `verified_at` in seconds since the epoch."""
+    """A version's row. `kind`: why it was made (manual, before_rollback, daily, imported);
+    `scope`: whole, weights, or base (the model as it came, by digest, without files); `state`:
+    unverified, verified, corrupt; `created` and `verified_at` in seconds since the epoch."""
 
     id: int
     name: str
@@ -95,7 +98,7 @@ def create(
         if scope == WEIGHTS:
             raise Refused("checkpoint 0 is the base model itself", mend="it is in models/ already")
         scope = BASE
-    version_id = _reserve(state)
+    version_id = reserve(state)
     name = f"v{version_id:03}"
     info = {
         "id": version_id,
@@ -258,7 +261,7 @@ def recover_versions(state: State) -> list[str]:
     return told
 
 
-def _reserve(state: State) -> int:
+def reserve(state: State) -> int:
     """The next number; it is used up even when making the version fails."""
     with state.transaction() as db:
         highest = db.execute("SELECT COALESCE(MAX(id), 0) FROM versions").fetchone()[0]

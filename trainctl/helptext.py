@@ -19,3 +19,30 @@ COUNTS: files, rows, rejected (rows that fit no spec), rejected_rate RATE, over_
 RATE: {hits, total, share, low, high}: a share with its 95 % interval (Wilson). Two shares are
   compared by Fisher's exact test over rows; clear means p < 0.01.
 """
+
+INIT = """\
+--from reads the config.json of an older system and writes its settings into the new config.toml.
+Where it says two things, nothing is written and each value is listed with its place: decide with
+--set KEY=VALUE (keys as in config.toml).
+JSON with --from: {
+  mapped[{from[], to, value}]                 old keys, the key of config.toml, its value
+  conflicts[{key, values[{value, place}], why, choose}]
+  ignored[{key, because}]                     what has no counterpart, and unknown keys
+  problems[{key, value, what}]                values that config.toml does not take
+  written: the config.toml, or null }
+"""
+
+IMPORT = """\
+Shows the plan first and asks. Everything is copied and read back; the folder is never changed.
+What is here already is known by its digest: a second import takes over what is missing. Weights
+become versions of the kind "imported", which trainctl restore trains on from.
+JSON: {
+  source, bytes, free_bytes                   bytes to copy, and free on the home's disk
+  items[{path, name, priority, state, rows, size_bytes, digest, note, here}]
+  sets[{name, sources[], rows, size_bytes, digest, here}]
+  versions[{name, step, method, description, size_bytes, weights_digest, note, here}]
+  settings{mapped[], conflicts[], ignored[], problems[]} | null    as trainctl init --help
+  left_out[{path, because, error}]            error: it should have been taken over; exit 1
+  done[{kind, name, is}] | null               null with --dry-run }
+"here" names what a thing is in this home already, "" for a new one.
+"""

@@ -152,7 +152,22 @@ def _home_verbs(verbs: _Verbs) -> None:
     demo.add_argument("folder", nargs="?", default="trainctl-demo", metavar="DIR")
     init = verbs.add("init", f"{home}:init", "make a home: config.toml, inbox and store")
     init.add_argument("folder", nargs="?", default=".", metavar="DIR")
-    init.add_argument("--demo", action="store_true", help="with the demo's model, data and recipe")
+    kind = init.add_mutually_exclusive_group()
+    kind.add_argument("--demo", action="store_true", help="with the demo's model, data and recipe")
+    kind.add_argument(
+        "--from", dest="source", metavar="config.json", help="with an older system's settings"
+    )
+    _settings(init)
+    init.add_argument("--dry-run", action="store_true", help="only say what would be taken over")
+    _describe(init, helptext.INIT)
+    about = "an older system's queue, held-out sets and weights, copied into this home"
+    old = verbs.add("import", "commands.importing:take_over", about)
+    old.add_argument("path", metavar="PATH", help="its base folder, which is only read")
+    old.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    old.add_argument("--config", action="store_true", help="and its settings into config.toml")
+    _settings(old)
+    old.add_argument("--yes", action="store_true", help="do not ask")
+    _describe(old, helptext.IMPORT)
     config = _Verbs(verbs.add("config", None, "the settings"), "config_verb")
     show = config.add("show", f"{home}:config_show", "every key and its value")
     show.add_argument("--origin", action="store_true", help="and the file that it comes from")
@@ -252,6 +267,16 @@ def _validate_verb(verbs: _Verbs) -> None:
         "--tokens",
         action="store_true",
         help="every row with what trains of it marked; with --json its ids and which of them train",
+    )
+
+
+def _settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="decide a setting, for example training.max_length=2048; can be given again",
     )
 
 

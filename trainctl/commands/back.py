@@ -11,6 +11,7 @@ import argparse
 from dataclasses import dataclass
 from typing import Any
 
+from queue_store import records
 from queue_store.errors import NotFound, Refused, VerificationFailed
 from queue_store.lock import EngineLock
 from trainctl.confirm import confirm_name
@@ -100,6 +101,7 @@ def _go_back_here(context: Context, name: str | None, yes: str | None) -> Json:
 
     with EngineLock.acquire(context.home, "rollback"):
         check_locked(context.state, context.config, context.home.config)
+        _stand_somewhere(context, name)
         made = store.plan(context.state, name)
         plan = _Plan(
             version=made.version,
@@ -125,6 +127,18 @@ def _go_back_here(context: Context, name: str | None, yes: str | None) -> Json:
             "branch": done.head.branch,
             "step": done.head.checkpoint.step,
         }
+
+
+def _stand_somewhere(context: Context, name: str | None) -> None:
+    """In a home that has not trained, an imported version is gone back to from the base model."""
+    if name is None or records.head(context.state) is not None:
+        return
+    from snapshots import versions
+
+    if versions.get(context.state, name).kind == versions.IMPORTED:
+        from engine.live import first_head
+
+        first_head(context.state, context.home, context.config)
 
 
 def _agree(plan: _Plan, name: str | None, yes: str | None) -> None:

@@ -6,6 +6,7 @@ A home that exists is never written over: `init` refuses, `demo` opens it.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 from queue_store import config as configuration
@@ -15,22 +16,7 @@ from queue_store.home import Home
 from trainctl.confirm import confirm
 from trainctl.context import Context
 from trainctl.output import pairs, table
-
-HEAD = """\
-# This home's settings. Every key stands here with its default, switched off by a "#":
-# take the "#" away to change it. `trainctl config show --origin` says what counts.
-"""
-
-
-def own_config(default: str) -> str:
-    """The commented default config.toml with every key switched off, as a new home's own."""
-    lines = []
-    for line in default.splitlines():
-        if line and line[0] not in "#[" and "=" in line.split("#")[0]:
-            line = f"# {line}"
-        lines.append(line)
-    start = next(place for place, line in enumerate(lines) if line.startswith("["))
-    return HEAD + "\n" + "\n".join(lines[start:]) + "\n"
+from trainctl.settings_text import edited, own_config, toml_value
 
 
 def refuse_used(folder: Path) -> None:
@@ -41,20 +27,28 @@ def refuse_used(folder: Path) -> None:
         raise Refused("there is a home already", where=str(folder), mend="nothing was changed")
 
 
-def make_home(folder: Path) -> Home:
-    """A new home in `folder` with a config.toml of its own. Raises Refused if there is one."""
+def make_home(folder: Path, values: Mapping[str, object] | None = None) -> Home:
+    """A new home in `folder` with a config.toml of its own, in which `values` (by dotted key) are
+    set. Raises Refused if there is one, or if it cannot be written."""
     refuse_used(folder)
     home = Home(folder)
-    home.create()
     default = configuration.default_path().read_text(encoding="utf-8")
-    write_new(home.config, own_config(default).encode())
+    text = edited(own_config(default), values or {}, home.config)
+    home.create()
+    write_new(home.config, text.encode())
     return home
 
 
 def init(context: Context, arguments: argparse.Namespace) -> int:
-    """Make a home; with --demo the demo's."""
+    """Make a home; with --demo the demo's, with --from one with an older system's settings."""
     folder = Path(arguments.folder).expanduser().absolute()
     refuse_used(folder)
+    if arguments.source is not None:
+        from trainctl.commands import importing
+
+        return importing.init(context, arguments, folder)
+    if arguments.set or arguments.dry_run:
+        raise UsageError("--set and --dry-run go with --from", mend="trainctl init --help")
     if arguments.demo:
         from trainctl.demo_home import make_demo_home
 
@@ -97,25 +91,14 @@ def config_show(context: Context, arguments: argparse.Namespace) -> int:
         data = [{"key": key, "value": value, "origin": origin} for key, value, origin in rows]
         context.show(
             data,
-            lambda: table(("key", "value", "origin"), [(k, _toml(v), o) for k, v, o in rows]),
+            lambda: table(("key", "value", "origin"), [(k, toml_value(v), o) for k, v, o in rows]),
         )
     else:
         context.show(
             configuration.to_dict(configuration.load(path)),
-            lambda: pairs((key, _toml(value)) for key, value, _ in rows),
+            lambda: pairs((key, toml_value(value)) for key, value, _ in rows),
         )
     return 0
-
-
-def _toml(value: object) -> str:
-    """A value as it stands in config.toml."""
-    import tomli_w
-
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {_toml(inner)}" for key, inner in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml(inner) for inner in value) + "]"
-    return tomli_w.dumps({"x": value}).removeprefix("x = ").rstrip("\n")
 
 
 MEANS = {
@@ -141,15 +124,17 @@ def config_unlock(context: Context, arguments: argparse.Namespace) -> int:
     before = locked[key]
     if value == before:
         raise Refused(
-            f"{key} is {_toml(before)} already", where=str(path), mend="first write the new value"
+            f"{key} is {toml_value(before)} already",
+            where=str(path),
+            mend="first write the new value",
         )
     if key not in MEANS:
         raise Refused(
-            f"the checkpoints of this home are of {key} = {_toml(before)}",
+            f"the checkpoints of this home are of {key} = {toml_value(before)}",
             where=str(path),
             mend="set it back, or make another home: trainctl init",
         )
-    change = f"{key}: {_toml(before)} -> {_toml(value)}"
+    change = f"{key}: {toml_value(before)} -> {toml_value(value)}"
     confirm(f"{change}\n  means   {MEANS[key]}", yes=arguments.yes)
     with context.state.transaction():
         context.state.meta_set("locked", {**locked, key: value})

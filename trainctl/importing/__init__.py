@@ -1,0 +1,1 @@
+"""Taking over what an older system left: its settings, queue, held-out sets and weights."""
