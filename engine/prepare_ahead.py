@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.prepare.prepare import PrepareSettings, prepare
-from evaluation import sets
 from queue_store.errors import TrainctlError
+from queue_store.heldout import held_out
 from queue_store.home import Home
 
 TELL_SECONDS = 0.25
@@ -66,11 +66,13 @@ class _Teller:
 def carry_out(order: Order) -> dict[str, Any]:
     """Prepare. Raises TrainctlError, OSError."""
     home = Home(order.home)
+    held = held_out(home)
     made = prepare(
         home.items / order.file,
         model_folder=order.model_folder,
         settings=order.settings,
-        held_out=sets.held_out_digests(home),
+        held_out=held.digests,
+        near=held,
         root=home.prepared,
         progress=_Teller(),
         cancelled=lambda: False,  # who started it kills it

@@ -17,7 +17,8 @@ import orjson
 from blake3 import blake3
 
 from queue_store.errors import DataError
-from queue_store.rows import PAIRS, Row, read_rows
+from queue_store.rows import Row, read_rows
+from queue_store.specs import PAIRS
 from trainctl.importing.folder import JSON_LIMIT, LeftOut, entries, odd, read_json, walk
 
 SKILLS = {"bin": "binary", "binary": "binary", "sy": "syllo", "syllo": "syllo"}
