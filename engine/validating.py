@@ -17,10 +17,10 @@ from typing import Any
 
 from engine.base import text_folder
 from engine.items import Settings
-from engine.messages import unknown
 from engine.prepare.inspect import Source, inspect, token_rows
-from engine.prepare.suggest import bad_rows, suggestions
+from engine.prepare.suggest import suggestions
 from engine.prepare.template import ModelText
+from engine.rowcheck import quick, wrong
 from evaluation import sets
 from queue_store import config as configuration
 from queue_store.config import Config
@@ -65,31 +65,6 @@ def place(home: Home | None, model: str = "") -> Iterator[Place]:
     base = model or config.model.base
     with text_folder(None if model else home, base, config.training.seed) as folder:
         yield Place(config, ModelText(folder), held_out)
-
-
-def quick(check: QuickCheck) -> dict[str, Any]:
-    """The report of a row check; what only a tokenizer knows is unknown at this level."""
-    not_read = unknown("the quick level does not tokenize")
-    rejected = [{"line": bad.line, "reason": bad.reason} for bad in check.rejected]
-    problems = [_wrong(check.rejected_count, rejected)] if rejected else []
-    mendable = check.rejected_count if check.accepted else 0
-    return {
-        "file_digest": check.digest,
-        "size_bytes": check.size,
-        "spec": check.spec,
-        "level": "quick",
-        "lines": check.lines,
-        "accepted": check.accepted,
-        "rejected": rejected,
-        "rejected_count": check.rejected_count,
-        "tokens": not_read,
-        "over_limit": not_read,
-        "masks": not_read,
-        "checks": not_read,
-        "problems": problems,
-        "suggestions": [one.text for one in bad_rows(mendable, rejected)],
-        "proposals": [],
-    }
 
 
 def tokenized(
@@ -146,15 +121,10 @@ def _has_config(at: Place) -> bool:
     return (at.model.folder / "config.json").is_file()
 
 
-def _wrong(count: int, rejected: list[dict[str, Any]]) -> str:
-    first = f"line {rejected[0]['line']}: {rejected[0]['reason']}"
-    return f"1 row is wrong: {first}" if count == 1 else f"{count} rows are wrong, first {first}"
-
-
 def _problems(report: dict[str, Any], over: int, config: Config) -> list[str]:
     found = []
     if report["rejected_count"]:
-        found.append(_wrong(report["rejected_count"], report["rejected"]))
+        found.append(wrong(report["rejected_count"], report["rejected"]))
     if over and config.data.over_length == "refuse":
         limit = report["over_limit"]
         found.append(
