@@ -60,6 +60,7 @@ class Settings:
             bad_rows=self.data.bad_rows,
             validation_split=self.data.validation_split,
             seed=self.training.seed,
+            thinking=self.data.thinking,
         )
 
 

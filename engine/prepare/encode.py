@@ -14,8 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from tokenizers import Encoding
 
-from engine.prepare.masks import Masker
-from engine.prepare.template import ChatTemplate, ModelText, RowRefused, Span
+from engine.prepare import thinking
+from engine.prepare.profiles import Profile
+from engine.prepare.render import Rendered, Renderer
+from engine.prepare.template import ModelText, RowRefused, Span
 from queue_store.errors import DataError
 from queue_store.rows import BadRow, Message, Row
 
@@ -24,7 +26,8 @@ from queue_store.rows import BadRow, Message, Row
 class EncodedRow:
     """A row as tokens. `ids` int32[n]; `trained` bool[n] (never the first: nothing predicts it).
 
-    `text` and `spans` (characters that train) are what was tokenized, for showing.
+    `text` and `spans` (characters that train) are what was tokenized, for showing. `row` is as the
+    file has it, `messages` are its turns as the template got them (see render.py).
     """
 
     row: Row
@@ -32,42 +35,43 @@ class EncodedRow:
     trained: np.ndarray
     text: str
     spans: tuple[Span, ...]
+    messages: Sequence[Message] = ()
 
 
 @dataclass(frozen=True)
 class Batch:
     """Rows on their way through the tokenizer, in the order given to `submit`."""
 
-    rows: list[tuple[Row, str, list[Span]] | BadRow]
+    rows: list[tuple[Row, Rendered] | BadRow]
     chats: Future[list[Encoding]]
     texts: Future[list[Encoding]]
 
 
 class Encoder:
-    """Tokens of rows for one model and one system prompt."""
+    """Tokens of rows for one model, one system prompt, one profile, one choice about thinking."""
 
-    def __init__(self, model: ModelText, system_prompt: str, executor: Executor) -> None:
+    def __init__(
+        self,
+        model: ModelText,
+        system_prompt: str,
+        executor: Executor,
+        how: str = thinking.TEMPLATE,
+        profile: Profile | None = None,
+    ) -> None:
         self._tokenizer = model.tokenizer
-        self._system = Message("system", system_prompt) if system_prompt else None
         self._executor = executor
         self._eos_id = model.eos_id
         self._folder = model.folder
-        self._masker: Masker | None = None
-        if model.chat_template is not None:
-            added = self._tokenizer.get_added_tokens_decoder().values()
-            special = {token.content for token in added if token.special}
-            special.update(filter(None, [model.special.get("eos_token")]))
-            template = ChatTemplate(model.chat_template, model.special)
-            self._masker = Masker(template, sorted(special))
+        self._renderer = Renderer(model, system_prompt, how, profile)
 
     @property
     def ways(self) -> dict[str, int]:
         """How many rows each way of telling what trains has served (see masks.py)."""
-        return dict(self._masker.used) if self._masker else {}
+        return self._renderer.ways
 
     def submit(self, rows: Sequence[Row | BadRow]) -> Batch:
         """Render the rows and hand them to the tokenizer."""
-        rendered: list[tuple[Row, str, list[Span]] | BadRow] = []
+        rendered: list[tuple[Row, Rendered] | BadRow] = []
         chats: list[str] = []
         texts: list[str] = []
         for row in rows:
@@ -75,12 +79,12 @@ class Encoder:
                 rendered.append(row)
                 continue
             try:
-                text, spans = self._render(row)
+                made = self._render(row)
             except RowRefused as refusal:
                 rendered.append(BadRow(row.line, str(refusal)))
                 continue
-            rendered.append((row, text, spans))
-            (chats if row.messages is not None else texts).append(text)
+            rendered.append((row, made))
+            (chats if row.messages is not None else texts).append(made.text)
         encode = self._tokenizer.encode_batch
         return Batch(
             rendered,
@@ -97,32 +101,20 @@ class Encoder:
             if isinstance(entry, BadRow):
                 result.append(entry)
                 continue
-            row, text, spans = entry
+            row, made = entry
             if row.messages is not None:
-                result.append(_chat(row, text, spans, next(chats)))
+                result.append(_chat(row, made, next(chats)))
             else:
-                result.append(self._completion(row, text, next(texts)))
+                result.append(self._completion(row, made.text, next(texts)))
         return result
 
-    def _render(self, row: Row) -> tuple[str, list[Span]]:
-        if row.messages is None:
-            if self._eos_id is None:
-                raise DataError(
-                    "text rows need an end token and the tokenizer names no eos_token",
-                    where=str(self._folder / "tokenizer_config.json"),
-                )
-            text = row.text or ""
-            return text, [(0, len(text))]
-        if self._masker is None:
+    def _render(self, row: Row) -> Rendered:
+        if row.messages is None and self._eos_id is None:
             raise DataError(
-                "the model has no chat template, and the file has conversations",
-                where=str(self._folder),
-                mend="put a chat_template.jinja there",
+                "text rows need an end token and the tokenizer names no eos_token",
+                where=str(self._folder / "tokenizer_config.json"),
             )
-        messages = row.messages
-        if self._system is not None and messages[0].role != "system":
-            messages = (self._system, *messages)
-        return self._masker.render(messages)
+        return self._renderer.row(row)
 
     def _completion(self, row: Row, text: str, encoding: Encoding) -> EncodedRow | BadRow:
         ids: list[int | None] = list(encoding.ids)
@@ -145,8 +137,9 @@ def _token_at(encoding: Encoding, start: int, end: int) -> int | None:
     return None
 
 
-def _chat(row: Row, text: str, spans: list[Span], encoding: Encoding) -> EncodedRow | BadRow:
+def _chat(row: Row, made: Rendered, encoding: Encoding) -> EncodedRow | BadRow:
     """Tokens that hold any character of a span train (transformers' rule for its masks)."""
+    text, spans = made.text, made.spans
     ids = np.array(encoding.ids, dtype=np.int32)
     trained = np.zeros(len(ids), dtype=np.bool_)
     for start, end in spans:
@@ -167,4 +160,4 @@ def _chat(row: Row, text: str, spans: list[Span], encoding: Encoding) -> Encoded
         return BadRow(row.line, "its assistant text is cut away: none of its tokens can train")
     if trained[1:].all():
         return BadRow(row.line, "nothing is masked: every token of the row would train")
-    return EncodedRow(row, ids, trained, text, tuple(spans))
+    return EncodedRow(row, ids, trained, text, tuple(spans), made.messages)

@@ -7,19 +7,31 @@ imitate them):
   shows its literal pieces; a row is those pieces with the row's contents between them, and that
   must equal, character by character, what jinja renders for this very row;
 - prefixes, for rows whose content the template rewrites (trimmed, thinking dropped): a turn
-  starts where the rendered prompt before it ends, and ends before the literal text after it.
+  starts where the rendered prompt before it ends, and ends where the conversation rendered up to
+  it does, or before the literal text after it.
+With `data.thinking = "keep"` a template that drops the thinking of earlier turns is rendered turn
+by turn (see kept.py); prompts come from here too, so that who generates asks as training did.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from engine.prepare.template import ChatTemplate, RowRefused, Span
+import orjson
+
+from engine.prepare import kept, thinking
+from engine.prepare.template import ChatTemplate, RowRefused, Span, Tools
 from queue_store.rows import Message
 
 MARKERS, STRUCTURE, PREFIXES = "generation markers", "structure", "prefixes"
+KEPT = "thinking kept"
+
+_SHAPES = 4096
+"""Shapes that are remembered: rows with tools have one each."""
 
 
 @dataclass(frozen=True)
@@ -57,26 +69,85 @@ class _Shape:
 class Masker:
     """Renders conversations of one template and tells what trains in each."""
 
-    def __init__(self, template: ChatTemplate, special_tokens: Sequence[str]) -> None:
-        """`special_tokens`: every special token of the tokenizer, by its text."""
+    def __init__(
+        self, template: ChatTemplate, special_tokens: Sequence[str], how: str = thinking.TEMPLATE
+    ) -> None:
+        """`special_tokens`: every special token of the tokenizer, by its text. `how`: what becomes
+        of thinking, one of thinking.CHOICES."""
         self._template = template
         self._special = sorted(filter(None, special_tokens), key=len, reverse=True)
-        self._shapes: dict[tuple[str, ...], _Shape | str] = {}
+        self._how = how
+        self._shapes: dict[object, _Shape | str] = {}
+        self._turn_by_turn: bool | None = None
         self.used: dict[str, int] = {}
-        """How many rows each of the three ways has served."""
+        """How many rows each of the ways has served."""
 
-    def render(self, messages: Sequence[Message]) -> tuple[str, list[Span]]:
+    def render(self, messages: Sequence[Message], tools: Tools = ()) -> tuple[str, list[Span]]:
         """(text, spans that train). Raises RowRefused with the reason."""
+        if self._how == thinking.DROP:
+            messages = thinking.dropped(messages)
         if self._template.has_generation_markers:
-            text, spans = self._template.render_marked(messages)
+            text, spans = self._template.render_marked(messages, tools)
+            self._refuse_lost(messages, tools, text)
             return self._checked(text, spans, MARKERS)
-        text = self._template.render(messages)
-        shape = self._shape(messages)
+        if self._keeps(messages):
+            text, spans = kept.render(self._template, self._special, messages, tools)
+            self._refuse_lost(messages, tools, text)
+            return self._checked(text, spans, KEPT)
+        text = self._template.render(messages, tools)
+        shape = self._shape(messages, tools)
         contents = [message.content for message in messages]
         for variant in (contents, [content.strip() for content in contents]):
             if shape.text(variant) == text:
                 return self._checked(text, shape.spans(variant), STRUCTURE)
-        return self._checked(text, self._by_prefixes(messages, text, shape), PREFIXES)
+        spans = self._by_prefixes(messages, tools, text, shape)
+        return self._checked(text, spans, PREFIXES)
+
+    def prompt(self, messages: Sequence[Message], tools: Tools = ()) -> str:
+        """What the model is asked with after these turns, the turns as `render` has them. Raises
+        RowRefused."""
+        if self._how == thinking.DROP:
+            messages = thinking.dropped(messages)
+        asked = self._prompts(messages, tools)[0]
+        if self._template.has_generation_markers or not self._keeps(messages, last=False):
+            return asked
+        text = self._template.render(messages, tools)
+        if not asked.startswith(text):
+            raise RowRefused("the chat template's prompt does not begin with its conversation")
+        before, _ = kept.render(self._template, self._special, messages, tools)
+        return before + asked[len(text) :]
+
+    def _prompts(self, messages: Sequence[Message], tools: Tools) -> list[str]:
+        """The prompt after these turns; where thinking is dropped also that of a template which
+        puts no empty think block into the answers of earlier turns."""
+        render = self._template.render
+        asked = [render(messages, tools, add_generation_prompt=True)]
+        if self._how == thinking.DROP:
+            asked.insert(0, render(messages, tools, add_generation_prompt=True, thinking=False))
+        return asked
+
+    def _starts(self, messages: Sequence[Message], tools: Tools, text: str) -> int | None:
+        """Where the turn after `messages` starts in `text`; None where no prompt tells it."""
+        found = [len(p) for p in self._prompts(messages, tools) if text.startswith(p)]
+        return max(found, default=None)
+
+    def _keeps(self, messages: Sequence[Message], *, last: bool = True) -> bool:
+        """Whether the row needs rendering turn by turn: an answer that is not the last turn, under
+        a template that has thinking in the last one only."""
+        if self._how != thinking.KEEP:
+            return False
+        earlier = messages[:-1] if last else messages
+        if not any(turn.role == "assistant" for turn in earlier):
+            return False
+        if self._turn_by_turn is None:
+            contents = ["qzStandIn1zq", "<think>\nqzT1zq\n</think>\n\nqzStandIn2zq"] * 2
+            turns = [
+                Message(("user", "assistant")[place % 2], text)
+                for place, text in enumerate(contents)
+            ]
+            shape = self._shape(turns, ())
+            self._turn_by_turn = self._template.render(turns) != shape.text(contents)
+        return self._turn_by_turn
 
     def _checked(self, text: str, spans: list[Span], way: str) -> tuple[str, list[Span]]:
         if not any(end > start for start, end in spans):
@@ -84,58 +155,101 @@ class Masker:
         self.used[way] = self.used.get(way, 0) + 1
         return text, spans
 
-    def _shape(self, messages: Sequence[Message]) -> _Shape:
-        roles = tuple(message.role for message in messages)
-        shape = self._shapes.get(roles)
+    def _refuse_lost(self, messages: Sequence[Message], tools: Tools, text: str) -> None:
+        """What a row declares must be in its text: a template that knows no tools leaves them out
+        without a word, and one with markers may drop the thinking that is to be kept."""
+        for index, turn in enumerate(messages):
+            for call in turn.tool_calls:
+                if called(call) not in text:
+                    raise RowRefused(
+                        f"the chat template leaves out the tool calls of turn {index + 1}"
+                    )
+            if self._how == thinking.KEEP and turn.role == "assistant":
+                thought = thinking.thought(turn.content)
+                if thought and thought not in text:
+                    raise RowRefused(
+                        f"the chat template drops the thinking of turn {index + 1}, which"
+                        ' data.thinking = "keep" keeps'
+                    )
+        if tools and self._template.render(messages) == text:
+            raise RowRefused("the chat template leaves out the tools that the row declares")
+
+    def _shape(self, messages: Sequence[Message], tools: Tools) -> _Shape:
+        key: object = tuple(message.role for message in messages)
+        if tools or any(turn.tool_calls or turn.name for turn in messages):
+            calls = [(turn.tool_calls, turn.name, not turn.content) for turn in messages]
+            key = key, orjson.dumps([calls, tools], default=str)
+        shape = self._shapes.get(key)
         if shape is None:
             try:
-                shape = self._find_shape(roles)
+                shape = self._find_shape(messages, tools)
             except RowRefused as refusal:
                 shape = str(refusal)  # the next row of these roles is refused as fast
-            self._shapes[roles] = shape
+            if len(self._shapes) >= _SHAPES:
+                self._shapes.clear()
+            self._shapes[key] = shape
         if isinstance(shape, str):
             raise RowRefused(shape)
         return shape
 
-    def _find_shape(self, roles: tuple[str, ...]) -> _Shape:
-        # Letters and digits only: nothing that a template trims, splits at, or looks for.
-        contents = [f"q{index}zStandIn{index}zq" for index in range(len(roles))]
-        turns = [Message(role, text) for role, text in zip(roles, contents, strict=True)]
-        text = self._template.render(turns)
+    def _find_shape(self, messages: Sequence[Message], tools: Tools) -> _Shape:
+        # Letters and digits only: nothing that a template trims, splits at, or looks for. A turn
+        # that only calls tools stays empty: templates write it differently then.
+        contents = [
+            "" if turn.tool_calls and not turn.content else f"q{index}zStandIn{index}zq"
+            for index, turn in enumerate(messages)
+        ]
+        turns = [
+            Message(turn.role, text, turn.tool_calls, turn.name)
+            for turn, text in zip(messages, contents, strict=True)
+        ]
+        text = self._template.render(turns, tools)
+        self._refuse_lost(turns, tools, text)
         places = []
         for index, content in enumerate(contents):
+            if not content:
+                start = self._starts(turns[:index], tools, text)
+                if start is None:
+                    raise RowRefused(
+                        f"where turn {index + 1} (tool calls alone) starts cannot be told"
+                    )
+                places.append(start)
+                continue
             if text.count(content) != 1:
                 how = "leaves out" if content not in text else "repeats"
+                part = "the content of turn" if turns[index].tool_calls else "turn"
                 raise RowRefused(
-                    f"no assistant segment: the chat template {how} turn {index + 1}"
-                    f" ({roles[index]}) of {len(roles)}"
+                    f"no assistant segment: the chat template {how} {part} {index + 1}"
+                    f" ({turns[index].role}) of {len(turns)}"
                 )
             places.append(text.index(content))
-        order = tuple(sorted(range(len(roles)), key=places.__getitem__))
+        order = tuple(sorted(range(len(turns)), key=places.__getitem__))
         pieces, spoken, ended = [], [], []
         at = 0
         for index in order:
             pieces.append(text[at : places[index]])
+            literal = len(pieces[-1])
             at = places[index] + len(contents[index])
-            mine = roles[index] == "assistant"
-            spoken.append(self._spoken(turns[:index], text, places[index]) if mine else -1)
-            ended.append(self._ended(text[at:], index) if mine else -1)
+            turn = turns[index]
+            if turn.role != "assistant":
+                spoken.append(-1)
+                ended.append(-1)
+                continue
+            # A prompt that ends before the literal text prompts for nothing.
+            spoken.append(min(literal, self._spoken(turns[:index], tools, text, places[index])))
+            if turn.tool_calls:
+                ended.append(self._called(turns[: index + 1], tools, text, at))
+            else:
+                ended.append(self._ended(text[at:], index))
         return _Shape(order, (*pieces, text[at:]), tuple(spoken), tuple(ended))
 
-    def _spoken(self, before: Sequence[Message], text: str, start: int) -> int:
+    def _spoken(self, before: Sequence[Message], tools: Tools, text: str, start: int) -> int:
         """Characters between the generation prompt and the content: the model writes them too."""
         try:
-            prompt = self._template.render(before, add_generation_prompt=True)
+            prompt = self._starts(before, tools, text[:start])
         except RowRefused:
             return 0  # a template may refuse a conversation that opens with the assistant
-        if len(prompt) <= start and text.startswith(prompt) and prompt:
-            return min(start - len(prompt), self._literal_before(text, start))
-        return 0
-
-    def _literal_before(self, text: str, start: int) -> int:
-        """Characters since the last stand-in: a prompt that ends before it prompts for nothing."""
-        at = text.rfind("zq", 0, start)
-        return start - (at + 2 if at >= 0 else 0)
+        return start - prompt if prompt else 0
 
     def _ended(self, after: str, index: int) -> int:
         """The length of the end token that follows the content, white space before it included."""
@@ -143,36 +257,65 @@ class Masker:
         for token in self._special:
             if after.startswith(token, space):
                 return space + len(token)
-        raise RowRefused(
-            f"the chat template ends turn {index + 1} (assistant) with no special token,"
-            " so a model trained on it would not learn to stop"
-        )
+        raise RowRefused(_no_end(index))
 
-    def _by_prefixes(self, messages: Sequence[Message], text: str, shape: _Shape) -> list[Span]:
+    def _called(self, upto: Sequence[Message], tools: Tools, text: str, at: int) -> int:
+        """The length of the tool calls and the end token that follow the content, which ends `at`.
+
+        The calls may hold any text, so the end is that of the conversation rendered up to here.
+        """
+        whole = self._template.render(upto, tools).rstrip()
+        if not any(whole.endswith(token) for token in self._special):
+            raise RowRefused(_no_end(len(upto) - 1))
+        content = upto[-1].content
+        start = whole.rfind(content) + len(content) if content else None
+        if start is None:
+            start = self._starts(upto[:-1], tools, whole)
+        if start is not None and text.startswith(whole[start:], at):
+            return len(whole) - start
+        # As the last one a turn may open with an empty think block: its calls then are what
+        # follows a content.
+        word = "qzStandInzq"
+        spoken = dataclasses.replace(upto[-1], content=word)
+        _, found, after = self._template.render([*upto[:-1], spoken], tools).rpartition(word)
+        space = len(text[at:]) - len(text[at:].lstrip())
+        if not found or not text.startswith(after.strip(), at + space):
+            raise RowRefused(f"where the tool calls of turn {len(upto)} end cannot be told")
+        return space + len(after.strip())
+
+    def _by_prefixes(
+        self, messages: Sequence[Message], tools: Tools, text: str, shape: _Shape
+    ) -> list[Span]:
         """Spans of a row whose contents the template rewrites.
 
-        A turn starts where the prompt rendered from the turns before it ends, and ends before
-        its literal text up to the next such prompt (or the end of the text).
+        A turn starts where the prompt rendered from the turns before it ends, and ends where the
+        conversation up to it does; where that is rewritten too (thinking that only a last turn
+        keeps), before its literal text up to the next such prompt (or the end of the text).
         """
-        if shape.order != tuple(range(len(messages))):
-            raise RowRefused("the chat template rewrites the content and reorders the turns")
         mine = [index for index, turn in enumerate(messages) if turn.role == "assistant"]
-        prompts = [
-            self._template.render(messages[:index], add_generation_prompt=True) for index in mine
-        ]
-        spans: list[Span] = []
-        bounds = [len(prompt) for prompt in prompts[1:]] + [len(text)]
-        for index, prompt, bound in zip(mine, prompts, bounds, strict=True):
-            if not text.startswith(prompt):
+        starts = []
+        for index in mine:
+            start = self._starts(messages[:index], tools, text)
+            if start is None:
                 raise RowRefused(
                     f"the chat template rewrites turns before turn {index + 1}, so its prompt"
                     " is no prefix of the row and what trains cannot be told"
                 )
+            starts.append(start)
+        spans: list[Span] = []
+        for index, start, bound in zip(mine, starts, [*starts[1:], len(text)], strict=True):
+            upto = self._template.render(messages[: index + 1], tools).rstrip()
+            ends = any(upto.endswith(token) for token in self._special)
+            if ends and text.startswith(upto) and start < len(upto) <= bound:
+                spans.append((start, len(upto)))
+                continue
+            if shape.order != tuple(range(len(messages))):
+                raise RowRefused("the chat template rewrites the content and reorders the turns")
             following = itertools.takewhile(
                 lambda turn: turn.role != "assistant", messages[index + 1 :]
             )
-            end = self._end_of_turn(text[len(prompt) : bound], index, list(following), shape)
-            spans.append((len(prompt), len(prompt) + end))
+            end = self._end_of_turn(text[start:bound], index, list(following), shape)
+            spans.append((start, start + end))
         return spans
 
     def _end_of_turn(
@@ -195,3 +338,16 @@ class Masker:
         raise RowRefused(
             f"the chat template rewrites turn {index + 1} so that its end cannot be told"
         )
+
+
+def called(call: Any) -> str:
+    """The name of the function that a tool call calls."""
+    function = call.get("function")
+    return str((function if isinstance(function, dict) else call).get("name", ""))
+
+
+def _no_end(index: int) -> str:
+    return (
+        f"the chat template ends turn {index + 1} (assistant) with no special token,"
+        " so a model trained on it would not learn to stop"
+    )

@@ -18,12 +18,13 @@ import numpy as np
 import orjson
 from blake3 import blake3
 
-from engine.prepare import packing, report
+from engine.prepare import mask_checks, packing, profiles, report, thinking
 from engine.prepare.encode import Batch, EncodedRow, Encoder
+from engine.prepare.mask_notes import MaskNotes
 from engine.prepare.prepared import ARRAYS, FORMAT, META, Prepared, digest_of, file_of
 from engine.prepare.template import ModelText
 from queue_store import durable
-from queue_store.errors import ConfigError, DataError, VerificationFailed
+from queue_store.errors import DataError, VerificationFailed
 from queue_store.home import Home
 from queue_store.rows import BadRow, Row, prompt_digest, read_rows
 from snapshots.upkeep import quarantine
@@ -31,7 +32,6 @@ from snapshots.upkeep import quarantine
 VALIDATION_FROM = 2000
 """Rows that a file must have before any of them is kept for validation."""
 
-PROFILES = ("none",)
 _CHUNK_CHARACTERS = 1_000_000
 _CHUNK_ROWS = 2048
 _IN_FLIGHT = 2
@@ -53,6 +53,7 @@ class PrepareSettings:
     bad_rows: str
     validation_split: float
     seed: int
+    thinking: str = thinking.TEMPLATE
 
 
 @dataclass
@@ -83,12 +84,10 @@ def prepare(
     of `source`). `held_out`: prompt digests that never train. `progress(done, total)` counts
     bytes of the file. `accepted`: the digest that the file must have (BLAKE3, "" for any).
     A damaged folder that is found is set apart and made anew. Raises DataError where the file
-    cannot train, ConfigError for an unknown profile, Cancelled when `cancelled()` is true.
+    cannot train or fails a mask check, ConfigError for an unknown profile, Cancelled when
+    `cancelled()` is true.
     """
-    if settings.profile not in PROFILES:
-        raise ConfigError(
-            f"profile {settings.profile!r} is unknown", where="data.profile", mend='use "none"'
-        )
+    profile = profiles.find(settings.profile)
     model = ModelText(model_folder)
     source_digest, size = _digest(source)
     if accepted and source_digest != accepted:
@@ -97,7 +96,7 @@ def prepare(
             where=called or source.name,
             mend="add the file anew; the damaged one stays where it is",
         )
-    key = _key(source_digest, model, settings, held_out)
+    key = _key(source_digest, model, settings, profile, held_out)
     folder = root / key
     home = Home(root.parent.parent)
     if home.prepared != root:
@@ -114,7 +113,7 @@ def prepare(
     try:
         name = called or source.name
         run = Run(source, name, source_digest, size, settings, held_out, progress, cancelled)
-        run.write(model, tmp, key)
+        run.write(model, profile, tmp, key)
         try:
             durable.publish(tmp, folder)
         except FileExistsError:
@@ -139,7 +138,11 @@ def _digest(source: Path) -> tuple[str, int]:
 
 
 def _key(
-    source_digest: str, model: ModelText, settings: PrepareSettings, held_out: frozenset[str]
+    source_digest: str,
+    model: ModelText,
+    settings: PrepareSettings,
+    profile: profiles.Profile,
+    held_out: frozenset[str],
 ) -> str:
     """blake3 hex over everything that decides the arrays."""
     parts = {
@@ -147,6 +150,7 @@ def _key(
         "source": source_digest,
         "tokenizer": model.fingerprint.tokenizer,
         "template": model.fingerprint.template,
+        "profile": profiles.digest(profile),
         "settings": asdict(settings),
         "held_out": sorted(held_out),
     }
@@ -177,13 +181,15 @@ class Run:
         self.cancelled = cancelled
         self.found = report.Findings()
         self.kept = _Kept([], [], [])
+        self.notes = MaskNotes()
         self.done = 0
         self.hasher = blake3()
 
-    def write(self, model: ModelText, folder: Path, key: str) -> None:
+    def write(self, model: ModelText, profile: profiles.Profile, folder: Path, key: str) -> None:
         """All arrays and prepared.json into `folder`."""
+        settings = self.settings
         with ThreadPoolExecutor(1, thread_name_prefix="tokenize") as executor:
-            encoder = Encoder(model, self.settings.system_prompt, executor)
+            encoder = Encoder(model, settings.system_prompt, executor, settings.thinking, profile)
             with (
                 (folder / file_of("tokens")).open("wb") as tokens,
                 (folder / file_of("trained")).open("wb") as trained,
@@ -211,6 +217,11 @@ class Run:
             arrays[name] = np.ascontiguousarray(arrays[name], dtype=ARRAYS[name])
             if name not in ("tokens", "trained"):
                 arrays[name].tofile(folder / file_of(name))
+        checker = mask_checks.MaskChecks(
+            self.notes, model.tokenizer, model.eos_id, settings.thinking
+        )
+        checks = checker.run(Prepared(folder, {}, arrays)) if len(lengths) else []
+        self._refuse_masks(checks)
         meta = {
             "format": FORMAT,
             "key": key,
@@ -218,6 +229,13 @@ class Run:
             "source": self.source_digest,
             "tokenizer": model.fingerprint.tokenizer,
             "template": model.fingerprint.template,
+            "rendering": {
+                "profile": profile.name,
+                "profile_version": str(profile.version),
+                "profile_digest": profiles.digest(profile),
+                "template_digest": model.fingerprint.template,
+                "thinking": settings.thinking,
+            },
             "settings": asdict(self.settings),
             "counts": {name: len(array) for name, array in arrays.items()},
             "report": report.build(
@@ -227,6 +245,8 @@ class Run:
                 packs=packs,
                 validation=validation,
                 ways=encoder.ways,
+                checks=mask_checks.as_json(checks),
+                thinking={"setting": settings.thinking, **self.notes.thinking},
             ),
         }
         (folder / META).write_bytes(orjson.dumps(meta, option=orjson.OPT_INDENT_2))
@@ -305,6 +325,7 @@ class Run:
         self.kept.lines.append(line)
         rank = blake3(f"validation/{self.settings.seed}/{digest}".encode()).digest(length=8)
         self.kept.ranks.append(int.from_bytes(rank, "little"))
+        self.notes.note(row, self.kept.ranks[-1])
         return True
 
     def _refuse_what_cannot_train(self) -> None:
@@ -327,6 +348,9 @@ class Run:
         told = ", ".join(f"{count} {reason}" for count, reason in reasons if count)
         first = "".join(f"; line {bad.line}: {bad.reason}" for bad in found.rejected[:1])
         raise DataError(f"no row can train: {told or 'the file has none'}{first}", where=self.name)
+
+    def _refuse_masks(self, checks: list[mask_checks.MaskCheck]) -> None:
+        mask_checks.refuse(checks, self.name)
 
     def _split(self) -> tuple[np.ndarray, np.ndarray]:
         """Row numbers that train, and that validate.

@@ -18,7 +18,7 @@ from blake3 import blake3
 
 from queue_store.errors import VerificationFailed
 
-FORMAT = 1
+FORMAT = 2
 """Raised with every change of what the same rows become: old folders are then not reused."""
 
 META = "prepared.json"
@@ -109,6 +109,12 @@ class Prepared:
     def report(self) -> dict[str, Any]:
         """Counts, token statistics, masks, packing: see `report.py`."""
         return dict(self.meta["report"])
+
+    @property
+    def rendering(self) -> dict[str, str]:
+        """What made text of the rows: profile, profile_version, profile_digest, template_digest,
+        thinking. Part of the identity of what trains on them."""
+        return dict(self.meta["rendering"])
 
     @property
     def lines(self) -> int:

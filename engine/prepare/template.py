@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -43,6 +43,9 @@ SPECIAL_TOKENS = (
 
 Span = tuple[int, int]
 """Characters [start, end) of a rendered text."""
+
+Tools = Sequence[Mapping[str, Any]]
+"""The tools that a conversation declares, as JSON schemas."""
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
@@ -134,6 +137,35 @@ def _tojson(
     )
 
 
+def _turn(message: Message) -> dict[str, Any]:
+    """A turn as templates see it: some ask whether a key is there, so none is without need."""
+    turn: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.name:
+        turn["name"] = message.name
+    if message.tool_calls:
+        turn["tool_calls"] = [_call(call) for call in message.tool_calls]
+    return turn
+
+
+def _call(call: Mapping[str, Any]) -> dict[str, Any]:
+    """A tool call with its arguments as an object. Where a file has them as JSON text (OpenAI's
+    form), templates that write them with `tojson` would write a quoted string, and servers decode
+    them first as well.
+    """
+    found = dict(call)
+    if isinstance(found.get("function"), Mapping):
+        found["function"] = _call(found["function"])
+    text = found.get("arguments")
+    if isinstance(text, str):
+        try:
+            value = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            return found
+        if isinstance(value, dict):
+            found["arguments"] = value
+    return found
+
+
 class ChatTemplate:
     """A compiled chat template. `source` is jinja; `special` the named special tokens."""
 
@@ -163,27 +195,42 @@ class ChatTemplate:
                 mend="mend chat_template.jinja in the model's folder",
             ) from None
 
-    def _variables(self, messages: Sequence[Message], prompt: bool) -> dict[str, Any]:
+    def _variables(self, messages: Sequence[Message], tools: Tools, prompt: bool) -> dict[str, Any]:
         return {
-            "messages": [{"role": turn.role, "content": turn.content} for turn in messages],
-            "tools": None,
+            "messages": [_turn(message) for message in messages],
+            "tools": list(tools) or None,
             "documents": None,
             "add_generation_prompt": prompt,
             **self.special,
         }
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
-        """The text of a conversation. Raises RowRefused with the template's own reason."""
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Tools = (),
+        *,
+        add_generation_prompt: bool = False,
+        thinking: bool = True,
+    ) -> str:
+        """The text of a conversation. `thinking` False is what Qwen3 calls enable_thinking=False:
+        the prompt then ends with an empty think block. Raises RowRefused with the template's own
+        reason.
+        """
+        variables = self._variables(messages, tools, add_generation_prompt)
+        if not thinking:
+            variables["enable_thinking"] = False
         try:
-            return self._template.render(self._variables(messages, add_generation_prompt))
+            return self._template.render(variables)
         except Exception as error:  # a template is a program: it may raise anything
             raise RowRefused(f"the chat template refuses the row: {error}") from None
 
-    def render_marked(self, messages: Sequence[Message]) -> tuple[str, list[Span]]:
+    def render_marked(
+        self, messages: Sequence[Message], tools: Tools = ()
+    ) -> tuple[str, list[Span]]:
         """The text, and the characters that the template's own generation blocks put out."""
         try:
             with self._tag.noting() as blocks:
-                for block in self._template.generate(self._variables(messages, False)):
+                for block in self._template.generate(self._variables(messages, tools, False)):
                     blocks.append(block)
                 return "".join(blocks), self._tag.spans
         except Exception as error:  # a template is a program: it may raise anything
