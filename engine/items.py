@@ -18,6 +18,7 @@ from engine.prepare.prepared import Prepared
 from evaluation import sets
 from queue_store.config import Config, Data, Training, default
 from queue_store.errors import DataError, VerificationFailed
+from queue_store.heldout import held_out
 from queue_store.home import Home
 from queue_store.items import Item
 from snapshots.upkeep import quarantine
@@ -58,6 +59,8 @@ class Settings:
             system_prompt=self.data.system_prompt,
             over_length=self.data.over_length,
             bad_rows=self.data.bad_rows,
+            bad_rows_limit=self.data.bad_rows_limit,
+            level=self.data.level,
             validation_split=self.data.validation_split,
             seed=self.training.seed,
             thinking=self.data.thinking,
@@ -106,11 +109,13 @@ def make_ready(
     """
     prepared = _found(home, item) if cursor else None
     if prepared is None:
+        held = held_out(home)
         prepared = prepare(
             home.items / item.file,
             model_folder=model_folder,
             settings=settings.prepare_settings(),
-            held_out=sets.held_out_digests(home),
+            held_out=held.digests,
+            near=held,
             root=home.prepared,
             progress=progress,
             cancelled=cancelled,
@@ -152,7 +157,9 @@ def validation_sets(
     """The held-out sets as packs, for the validation loss; by the set's name."""
     settings = Settings.of(config)
     chosen = {one.name for one in sets.load_sets(home, config.evaluation.sets)}
-    whole = msgspec.structs.replace(settings.data, validation_split=0.0, over_length="drop")
+    whole = msgspec.structs.replace(
+        settings.data, validation_split=0.0, over_length="drop", level="quick"
+    )
     result = {}
     for name, path in sets.set_files(home).items():
         if name in chosen:

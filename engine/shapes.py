@@ -46,7 +46,8 @@ def item(found: Item, attempts: list[dict[str, Any]]) -> dict[str, Any]:
         "position": found.position,
         "lines": found.lines,
         "accepted": found.accepted,
-        "rejected": found.rejected,
+        # Preparing knows more: rows that the template or a check refused.
+        "rejected": (found.report or {}).get("rejected") or found.rejected,
         "rows": known(found.rows, why),
         "held_out": known(found.held_out, why),
         "epochs": known(found.epochs, why),

@@ -11,7 +11,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ from engine.prepare.inspect import Source, inspect, token_rows
 from engine.prepare.suggest import suggestions
 from engine.prepare.template import ModelText
 from engine.rowcheck import quick, wrong
-from evaluation import sets
 from queue_store import config as configuration
 from queue_store.config import Config
 from queue_store.errors import NotFound
+from queue_store.heldout import NOTHING, HeldOut, held_out
 from queue_store.home import Home
 from queue_store.rows import QuickCheck
 
@@ -41,11 +41,18 @@ class Place:
 
     config: Config
     model: ModelText
-    held_out: frozenset[str]
+    held_out: HeldOut
 
-    def source(self, path: Path, check: QuickCheck) -> Source:
-        settings = Settings.of(self.config).prepare_settings()
+    def source(self, path: Path, check: QuickCheck, level: str) -> Source:
+        """The file as it would train, with the checkers of `level`."""
+        settings = replace(Settings.of(self.config).prepare_settings(), level=level)
         return Source(path, check, self.model, settings, self.held_out)
+
+    @property
+    def level(self) -> str:
+        """The level at which a file is looked at where nobody asks for one: as before training,
+        and no less than standard."""
+        return "deep" if self.config.data.level == "deep" else "standard"
 
 
 @contextmanager
@@ -61,10 +68,10 @@ def place(home: Home | None, model: str = "") -> Iterator[Place]:
             mend="name one: --model FOLDER, or stand in a home (--home DIR)",
         )
     config = configuration.load(home.config) if home is not None else configuration.default()
-    held_out = sets.held_out_digests(home) if home is not None else frozenset()
+    held = held_out(home) if home is not None else NOTHING
     base = model or config.model.base
     with text_folder(None if model else home, base, config.training.seed) as folder:
-        yield Place(config, ModelText(folder), held_out)
+        yield Place(config, ModelText(folder), held)
 
 
 def tokenized(
@@ -77,7 +84,7 @@ def tokenized(
     """
     with tempfile.TemporaryDirectory(prefix="trainctl-validate-") as folder:
         found = inspect(
-            at.source(path, check),
+            at.source(path, check, level),
             Path(folder),
             lambda done, total: progress("tokens", done, total),
         )
@@ -113,7 +120,7 @@ def tokens(
     path: Path, check: QuickCheck, at: Place, progress: Progress
 ) -> Iterator[dict[str, Any]]:
     """Every row of the file with its ids and which of them train, in order; see inspect."""
-    source = at.source(path, check)
+    source = at.source(path, check, at.level)
     return token_rows(source, lambda done, total: progress("tokens", done, total))
 
 

@@ -6,7 +6,7 @@ A row is a conversation whose last turn is the expected answer; the turns before
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from typing import Any
 from blake3 import blake3
 
 from queue_store.errors import DataError, NotFound
+from queue_store.heldout import held_out
+from queue_store.heldout import set_files as set_files
 from queue_store.home import Home
-from queue_store.rows import BadRow, Row, prompt_digest, read_rows
+from queue_store.rows import BadRow, Row, read_rows
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,6 @@ class EvalSet:
     digest: str
     """BLAKE3 of the file's bytes, hexadecimal."""
     examples: tuple[Example, ...]
-
-
-def set_files(home: Home) -> dict[str, Path]:
-    """The names and files of the home's sets, in the order of their names."""
-    if not home.evaluation.is_dir():
-        return {}
-    files = (p for p in home.evaluation.glob("*.jsonl") if not p.name.startswith("."))
-    return {path.stem: path for path in sorted(files)}
 
 
 def _example(row: Row, path: Path, taken: set[str]) -> Example:
@@ -98,16 +92,9 @@ def load_sets(home: Home, names: Sequence[str] = ()) -> list[EvalSet]:
     return [load_set(files[name]) for name in (names or files)]
 
 
-def _digests(home: Home) -> Iterator[str]:
-    for path in set_files(home).values():
-        for row in read_rows(path):
-            if isinstance(row, Row):
-                yield prompt_digest(row)
-
-
 def held_out_digests(home: Home) -> frozenset[str]:
     """`prompt_digest` of every row of every set: a row with one of these never trains.
 
     Rows that cannot be read as rows have no prompt and are passed over; `load_sets` names them.
     """
-    return frozenset(_digests(home))
+    return held_out(home).digests

@@ -109,6 +109,8 @@ class Data(Section, frozen=True):
     thinking: Literal["template", "keep", "drop"]
     over_length: Literal["drop", "refuse"]
     bad_rows: Literal["reject_file", "drop"]
+    bad_rows_limit: Share
+    level: Literal["quick", "standard", "deep"]
     validation_split: Annotated[float, Meta(ge=0, lt=0.5)]
 
 

@@ -21,8 +21,9 @@ import orjson
 from queue_store import durable, journal, queue, trash
 from queue_store.database import State, now
 from queue_store.errors import DataError, NotFound, Refused
+from queue_store.heldout import checked
 from queue_store.items import Item, ItemState, Priority
-from queue_store.rows import QuickCheck, badge, quick_check
+from queue_store.rows import QuickCheck, badge
 
 SIDECAR = ".meta.json"
 """Ending of the lineage sidecar that may come with a file; it is kept beside the file's bytes."""
@@ -134,7 +135,7 @@ def _take_in(
             raise Refused("not readable by this user", where=str(path), mend="chmod it") from None
         if before is not None and _mark(path) != before:
             raise Refused("it was written to while it was copied", where=str(path))
-        check = _checked(staging / "data")
+        check = checked(staging / "data", state.home)
         with state.transaction():
             item_id, place = _place(state, name, priority)
             durable.take_file(staging / "data", place)
@@ -154,7 +155,7 @@ def _take_in(
 
 def _move_in(state: State, path: Path, priority: Priority, name: str, source: str) -> Item:
     """Take a file of the same filesystem: its name moves. Raises OSError."""
-    check = _checked(path)
+    check = checked(path, state.home)
     with state.transaction():
         item_id, place = _place(state, name, priority)
         durable.take_file(path, place)
@@ -187,14 +188,6 @@ def as_text(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _checked(path: Path) -> QuickCheck | DataError:
-    """What a file holds, or why it holds no rows."""
-    try:
-        return quick_check(path)
-    except DataError as problem:
-        return problem
-
-
 def _insert(
     state: State,
     item_id: int,
@@ -205,12 +198,16 @@ def _insert(
     check: QuickCheck | DataError,
 ) -> Item:
     rejected: list[dict[str, object]] = []
+    held = 0
     if isinstance(check, QuickCheck):
         spec, lines, accepted, digest = check.spec, check.lines, check.accepted, check.digest
+        held = check.held_out
         rejected = [{"line": bad.line, "reason": bad.reason} for bad in check.rejected]
         error = "" if accepted else "no row that trains"
         if rejected and not accepted:
             error = f"line {rejected[0]['line']}: {rejected[0]['reason']}"
+        elif accepted and held == accepted:
+            error = f"all {accepted} rows are in evaluation sets, which never train"
     else:
         spec, lines, accepted, digest, error = "", 0, 0, "", str(check)
     with state.transaction() as db:
@@ -241,7 +238,10 @@ def _insert(
             ),
         )
         text = f"{name} rejected: {error}" if error else f"{name} queued: {accepted} rows"
-        journal.record(state, f"item.{to.value}", text, item=item_id, data={"source": source})
+        if held and not error:
+            text += f", {held} of them in an evaluation set (those never train)"
+        data = {"source": source, "held_out": held}
+        journal.record(state, f"item.{to.value}", text, item=item_id, data=data)
         return queue.get(state, item_id)
 
 
@@ -278,7 +278,7 @@ def adopt(state: State, path: Path, wanted: int | None) -> Item:
         durable.take_file(path, place)
         durable.crash_point("adopt.renamed")
         path = place
-    check = _checked(path)
+    check = checked(path)
     return _insert(state, wanted, path, told.name, told.priority, "recovered", check)
 
 

@@ -20,6 +20,9 @@ S = ItemState
 MAX_CRASHES = 3
 """Crashes without a step beyond the item's highest ever, after which the item fails."""
 
+LINES_TOLD = 10
+"""Dropped lines that an event's text names; its data have more."""
+
 
 def backoff(failures: int) -> float:
     """Seconds before the next try after so many transient failures: 2, 4, 8 … at most 60."""
@@ -103,9 +106,27 @@ def prepared(
             ),
         )
         item = queue.get(state, item_id)
-        text = f"{item.name} prepared: {rows} rows, {steps} steps"
-        journal.record(state, "item.prepared", text, item=item_id, data={"key": key})
+        dropped = report.get("rejected") or []
+        text = f"{item.name} prepared: {rows} rows, {steps} steps" + _left_out(held_out, report)
+        data = {"key": key, "held_out": held_out, "dropped": dropped}
+        journal.record(state, "item.prepared", text, item=item_id, data=data)
         return item
+
+
+def _left_out(held_out: int, report: dict[str, Any]) -> str:
+    """What of a file does not train, and what its checks warn of, for the journal."""
+    told = []
+    if count := report.get("rejected_count"):
+        lines = [str(bad["line"]) for bad in report["rejected"][:LINES_TOLD]]
+        more = ", …" if count > len(lines) else ""
+        plural = "" if count == 1 else "s"
+        told.append(f"{count} bad row{plural} dropped (line{plural} {', '.join(lines)}{more})")
+    if held_out:
+        told.append(f"{held_out} ({report.get('held_out_share', 0):.1%}) in evaluation sets")
+    for name, count in report.get("checks", {}).get("counts", {}).items():
+        if count:
+            told.append(f"{name} {count}")
+    return "".join(f"; {one}" for one in told)
 
 
 def training(state: State, item_id: int, text: str) -> Item:

@@ -17,6 +17,7 @@ from engine.prepare.suggest import Suggestion, suggestions
 from engine.prepare.template import ModelText
 from queue_store import config as configuration
 from queue_store.config import Config
+from queue_store.heldout import HeldOut
 from queue_store.rows import Message, Row, prompt_digest, quick_check
 from tests.prepare_model import GSM8K, chat, model_folder, prepared, settings, write_rows
 
@@ -41,7 +42,8 @@ def source(
     tmp_path: Path, path: Path, held_out: frozenset[str] = frozenset(), **changes: Any
 ) -> Source:
     model = ModelText(model_folder(tmp_path / "model"))
-    return Source(path, quick_check(path), model, settings(**changes), held_out)
+    held = HeldOut(held_out, {}, frozenset())
+    return Source(path, quick_check(path), model, settings(**changes), held)
 
 
 def inspected(tmp_path: Path, path: Path, **changes: Any) -> Any:

@@ -90,6 +90,8 @@ def test_the_key_covers_everything_that_decides_the_arrays(tmp_path: Path) -> No
         {"thinking": "keep"},
         {"over_length": "refuse"},
         {"bad_rows": "drop"},
+        {"bad_rows_limit": 0.5},
+        {"level": "deep"},
         {"validation_split": 0.1},
         {"seed": 7},
         {"template": MARKED},
@@ -162,7 +164,7 @@ def test_bad_rows_reject_the_file_or_are_dropped_and_counted(tmp_path: Path) -> 
     source = write_rows(tmp_path / "a.jsonl", [*sums(2), {"nothing": 1}, *sums(2, 5), [7]])
     with pytest.raises(DataError, match=r"^a\.jsonl:3: has no messages.*data\.bad_rows"):
         prepared(tmp_path, source)
-    data = prepared(tmp_path, source, bad_rows="drop")
+    data = prepared(tmp_path, source, bad_rows="drop", bad_rows_limit=0.5)
     assert data.rows == 4 and data.lines == 6 and data.report["accepted"] == 4
     assert [entry["line"] for entry in data.report["rejected"]] == [3, 6]
 

@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 import orjson
 
+from engine.checks import Checks
 from engine.prepare import profiles
 from engine.prepare.encode import EncodedRow, Encoder
 from engine.prepare.mask_checks import MaskCheck
-from engine.prepare.prepare import PrepareSettings, Run
 from engine.prepare.prepared import META
+from engine.prepare.run import PrepareSettings, Run
 from engine.prepare.segments import segments
 from engine.prepare.template import ModelText
+from queue_store.heldout import HeldOut
 from queue_store.rows import BadRow, QuickCheck, Row, prompt_digest
 
 
@@ -34,7 +36,7 @@ class Source:
     check: QuickCheck
     model: ModelText
     settings: PrepareSettings
-    held_out: frozenset[str]
+    held_out: HeldOut
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,10 @@ class _Inspection(Run):
             source.check.digest,
             source.check.size,
             source.settings,
-            source.held_out,
+            source.held_out.digests,
             progress,
             lambda: False,
+            source.held_out,
         )
         self.lengths: list[int] = []
 
@@ -68,7 +71,7 @@ class _Inspection(Run):
     def _refuse_what_cannot_train(self) -> None:
         """The report tells it."""
 
-    def _refuse_masks(self, checks: list[MaskCheck]) -> None:
+    def _refuse_masks(self, masks: list[MaskCheck]) -> None:
         """The report has them."""
 
     def _keeps(self, row: EncodedRow) -> bool:
@@ -109,15 +112,17 @@ def token_rows(source: Source, progress: Callable[[int, int], None]) -> Iterator
 
 
 def one_row(
-    model: ModelText, settings: PrepareSettings, held_out: frozenset[str], row: Row | BadRow
+    model: ModelText, settings: PrepareSettings, held_out: HeldOut, row: Row | BadRow
 ) -> dict[str, Any]:
     """One row as `row_json` or `error_json`."""
+    if isinstance(row, Row) and (reason := Checks(settings.level, held_out).look(row)):
+        row = BadRow(row.line, reason)
     with ThreadPoolExecutor(1, thread_name_prefix="tokenize") as executor:
         encoder = _encoder(model, settings, executor)
         found = encoder.collect(encoder.submit([row]))[0]
     if isinstance(found, BadRow):
         return error_json(found)
-    held = prompt_digest(found.row) in held_out
+    held = prompt_digest(found.row) in held_out.digests
     left_out = _why(held, settings) if held or len(found.ids) > settings.max_length else ""
     return row_json(model, found.row.line, found.ids, found.trained, left_out)
 

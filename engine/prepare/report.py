@@ -6,12 +6,14 @@ of the file and not a sample (D04).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from queue_store.errors import DataError
 from queue_store.rows import BadRow
 
 BINS = 24
@@ -38,6 +40,21 @@ class Findings:
         self.rejected_count += 1
         if len(self.rejected) < SHOWN:
             self.rejected.append(bad)
+
+
+def refuse_if_too_bad(findings: Findings, limit: float, name: str) -> None:
+    """With data.bad_rows = "drop", a file of which more than the share `limit` is bad is not what
+    was meant: raises DataError, which counts the rows and names the first."""
+    count = findings.rejected_count
+    if count <= round(limit * findings.lines, 6):
+        return
+    share, first = count / findings.lines, findings.rejected[0]
+    raise DataError(
+        f"{count} of {findings.lines} rows are bad ({share:.1%}, and data.bad_rows_limit is"
+        f" {limit:.1%}); line {first.line}: {first.reason}",
+        where=name,
+        mend=f"mend the rows, or set data.bad_rows_limit = {math.ceil(share * 1000) / 1000}",
+    )
 
 
 def token_statistics(lengths: Sequence[int]) -> dict[str, Any]:
@@ -93,6 +110,7 @@ def build(
         "chat_rows": findings.chats,
         "text_rows": findings.completions,
         "held_out": findings.held_out,
+        "held_out_share": round(len(findings.held_out) / max(1, findings.lines), 4),
         "over_length": findings.over_length,
         "over_limit": {
             "count": len(findings.over_length),

@@ -67,7 +67,7 @@ def _place(
         from engine.validating import place
 
         at = stack.enter_context(place(_home(context), arguments.model or ""))
-        return at, asked or "standard", ""
+        return at, asked or at.level, ""
     except TrainctlError as error:
         if asked:
             raise
