@@ -244,6 +244,26 @@ def test_a_file_that_is_not_there_is_one_line(home, trainctl, tmp_path) -> None:
     assert done.code == 1 and done.err.count("\n") == 1 and "none.jsonl" in done.err
 
 
+def test_deep_tells_what_the_checkers_of_contents_find_and_standard_less(
+    home, tmp_path, trainctl
+) -> None:
+    again = chat("why?", "because it is so")
+    rows = [again, chat("b?", "a" * 4 + " b"), again, chat("e?", "{{answer}}"), chat("c?", "d")]
+    path = write_rows(tmp_path / "a.jsonl", rows)
+    code, standard = report(trainctl, path, home=home)
+    assert standard["level"] == "standard" and standard["checks"]["level"] == "standard"
+    assert code == 1 and [bad["line"] for bad in standard["rejected"]] == [4]
+    code, deep = report(trainctl, path, "--level", "deep", home=home)
+    assert deep["checks"]["counts"]["duplicate_row"] == 1
+    (found,) = [one for one in deep["checks"]["findings"] if one["checker"] == "duplicate_row"]
+    assert found["line"] == 3 and found["severity"] == "warning" and found["version"]
+    assert set(standard["checks"]["counts"]) < set(deep["checks"]["counts"])
+    done = trainctl("validate", path, "--level", "deep", home=home)
+    assert "checks (deep," in done.out and "duplicate_row 1.0.0" in done.out
+    configured(home, data={"level": "deep"})
+    assert report(trainctl, path, home=home)[1]["level"] == "deep", "as before training"
+
+
 def test_help_tells_the_levels_and_the_exit_code(trainctl) -> None:
     done = trainctl("validate", "--help")
     assert done.code == 0

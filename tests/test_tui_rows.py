@@ -38,13 +38,16 @@ async def test_the_item_view_tells_what_was_left_out_the_checks_and_the_lengths(
     async with running(console_on(RowsWorld(steps=60)), size) as pilot:
         await pilot.press("enter")
         await view(pilot)
-        await pilot.press("end" if size == NARROW else "home")
-        await until(pilot, lambda: "59-117" in screen(pilot))
-        for part in ("1 row over 576 tokens, 40 rows in an evaluation set, 2 rows refused",):
-            assert part in flat(pilot).replace(" │ │ ", " ")
+        await until(pilot, lambda: "1 of 2 checks passed" in screen(pilot))
+        text = flat(pilot).replace(" │ │ ", " ")
+        assert "1 row over 576 tokens, 40 rows in an evaluation set, 2 rows refused" in text
         assert "512, 97% filled" in screen(pilot) and "40% of the tokens" in screen(pilot)
-        assert "1 of 2 checks passed" in screen(pilot)
+        await pilot.press("down", "down")
+        await until(pilot, lambda: "standard: repetition 3" in screen(pilot))
         assert "content, line 9: a user's turn would train" in screen(pilot)
+        await pilot.press("end")
+        await until(pilot, lambda: "59-117" in screen(pilot))
+        assert "line 12" in screen(pilot) and "repetition: a word 9 times" in screen(pilot)
         assert any("900" in line and "█" in line for line in lines(pilot))
         assert any("max_length 576" in line for line in lines(pilot))
 

@@ -49,6 +49,13 @@ def report(limit: int = 576) -> dict[str, Any]:
                 },
             ],
         },
+        "checks": {
+            "level": "standard",
+            "rows": 2000,
+            "versions": {"repetition": "1.0.0", "near_held_out": "1.0.0"},
+            "counts": {"repetition": 3, "near_held_out": 0},
+            "findings": [{"line": 12, "checker": "repetition", "text": "a word 9 times"}],
+        },
         "packing": {"packs": 512, "tokens": 280_000, "fill": 0.974, "longest_row": 560},
         "validation": {"rows": 40, "packs": 12},
     }

@@ -15,7 +15,7 @@ from queue_store.errors import TrainctlError
 from queue_store.home import Home
 from queue_store.rows import quick_check
 from queue_store.safe import safe_line
-from trainctl.commands.rows import lengths, masks
+from trainctl.commands.rows import checks, lengths, masks
 from trainctl.context import Context, print_json_list
 from trainctl.output import count, counted, known, pairs, percent, table
 from trainctl.progress import Progress
@@ -115,6 +115,7 @@ def _plain(file: str, data: Json) -> str:
     if known(data["tokens"]):
         parts.append(lengths(data, int(data["settings"]["max_length"])))
         parts.append(masks(data))
+        parts.append(checks(data))
     parts.append(table((">line", "rejected because"), rejected))
     if data["rejected_count"] > len(rejected):
         parts.append(f"… and {count(data['rejected_count'] - len(rejected))} more")

@@ -12,6 +12,7 @@ from tui.panes.events import clock_time
 
 REJECTED_SHOWN = 5
 FAILED = "FAILED"
+FINDINGS_SHOWN = 5
 
 
 def _value(value: Any) -> str:
@@ -94,6 +95,19 @@ def _report(report: Any) -> list[Fact]:
     if isinstance(masks, Mapping):
         facts.append(("trains", f"{percent(masks.get('trained_share'))} of the tokens"))
         facts.extend(_checks(masks.get("checks")))
+    facts.extend(_contents(report.get("checks")))
+    return facts
+
+
+def _contents(checks: Any) -> list[Fact]:
+    """What the checkers of contents found, and the first of it by its line."""
+    counts = checks.get("counts") if isinstance(checks, Mapping) else None
+    if not isinstance(checks, Mapping) or not isinstance(counts, Mapping):
+        return []
+    told = [f"{name} {count(number)}" for name, number in counts.items() if number]
+    facts: list[Fact] = [("contents", f"{checks.get('level')}: {', '.join(told) or 'nothing'}")]
+    for found in list(checks.get("findings") or ())[:FINDINGS_SHOWN]:
+        facts.append((f"line {found.get('line')}", f"{found.get('checker')}: {found.get('text')}"))
     return facts
 
 
