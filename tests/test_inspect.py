@@ -66,9 +66,11 @@ def test_everything_wrong_is_told_at_once_where_preparing_would_refuse(tmp_path:
     lines = [chat("a?", "b"), {"no": 1}, chat("c?", "d " * 100), {"text": 1}, chat("held?", "e")]
     path = write_rows(tmp_path / "a.jsonl", lines)
     held = frozenset({digest_of("held?")})
-    report = inspected(
+    found = inspected(
         tmp_path, path, held_out=held, max_length=30, over_length="refuse", bad_rows="reject_file"
-    ).report
+    )
+    report = found.report
+    assert len(found.lengths) == 2, "of the rows that train, or would if they were shorter"
     assert [bad["line"] for bad in report["rejected"]] == [2, 4]
     assert report["over_length"] == [3] and report["held_out"] == [5] and report["rows"] == 1
     assert report["lines"] == 5 and report["accepted"] == 3
