@@ -63,6 +63,7 @@ class Settings:
             level=self.data.level,
             validation_split=self.data.validation_split,
             seed=self.training.seed,
+            thinking=self.data.thinking,
         )
 
 

@@ -216,10 +216,10 @@ def _from_file(
 ) -> Json:
     from engine.items import Settings
     from engine.prepare.inspect import one_row
-    from evaluation import sets
+    from queue_store.heldout import held_out
 
     settings = Settings.load(_frozen(item) or Settings.of(config).dump())
-    return one_row(model, settings.prepare_settings(), sets.held_out_digests(home), content)
+    return one_row(model, settings.prepare_settings(), held_out(home), content)
 
 
 def _model(home: Home, config: Config) -> ModelText:

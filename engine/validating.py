@@ -11,20 +11,20 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from engine.base import text_folder
 from engine.items import Settings
-from engine.messages import unknown
 from engine.prepare.inspect import Source, inspect, token_rows
-from engine.prepare.suggest import bad_rows, suggestions
+from engine.prepare.suggest import suggestions
 from engine.prepare.template import ModelText
-from evaluation import sets
+from engine.rowcheck import quick, wrong
 from queue_store import config as configuration
 from queue_store.config import Config
 from queue_store.errors import NotFound
+from queue_store.heldout import NOTHING, HeldOut, held_out
 from queue_store.home import Home
 from queue_store.rows import QuickCheck
 
@@ -41,11 +41,18 @@ class Place:
 
     config: Config
     model: ModelText
-    held_out: frozenset[str]
+    held_out: HeldOut
 
-    def source(self, path: Path, check: QuickCheck) -> Source:
-        settings = Settings.of(self.config).prepare_settings()
+    def source(self, path: Path, check: QuickCheck, level: str) -> Source:
+        """The file as it would train, with the checkers of `level`."""
+        settings = replace(Settings.of(self.config).prepare_settings(), level=level)
         return Source(path, check, self.model, settings, self.held_out)
+
+    @property
+    def level(self) -> str:
+        """The level at which a file is looked at where nobody asks for one: as before training,
+        and no less than standard."""
+        return "deep" if self.config.data.level == "deep" else "standard"
 
 
 @contextmanager
@@ -61,35 +68,10 @@ def place(home: Home | None, model: str = "") -> Iterator[Place]:
             mend="name one: --model FOLDER, or stand in a home (--home DIR)",
         )
     config = configuration.load(home.config) if home is not None else configuration.default()
-    held_out = sets.held_out_digests(home) if home is not None else frozenset()
+    held = held_out(home) if home is not None else NOTHING
     base = model or config.model.base
     with text_folder(None if model else home, base, config.training.seed) as folder:
-        yield Place(config, ModelText(folder), held_out)
-
-
-def quick(check: QuickCheck) -> dict[str, Any]:
-    """The report of a row check; what only a tokenizer knows is unknown at this level."""
-    not_read = unknown("the quick level does not tokenize")
-    rejected = [{"line": bad.line, "reason": bad.reason} for bad in check.rejected]
-    problems = [_wrong(check.rejected_count, rejected)] if rejected else []
-    mendable = check.rejected_count if check.accepted else 0
-    return {
-        "file_digest": check.digest,
-        "size_bytes": check.size,
-        "spec": check.spec,
-        "level": "quick",
-        "lines": check.lines,
-        "accepted": check.accepted,
-        "rejected": rejected,
-        "rejected_count": check.rejected_count,
-        "tokens": not_read,
-        "over_limit": not_read,
-        "masks": not_read,
-        "checks": not_read,
-        "problems": problems,
-        "suggestions": [one.text for one in bad_rows(mendable, rejected)],
-        "proposals": [],
-    }
+        yield Place(config, ModelText(folder), held)
 
 
 def tokenized(
@@ -102,7 +84,7 @@ def tokenized(
     """
     with tempfile.TemporaryDirectory(prefix="trainctl-validate-") as folder:
         found = inspect(
-            at.source(path, check),
+            at.source(path, check, level),
             Path(folder),
             lambda done, total: progress("tokens", done, total),
         )
@@ -138,7 +120,7 @@ def tokens(
     path: Path, check: QuickCheck, at: Place, progress: Progress
 ) -> Iterator[dict[str, Any]]:
     """Every row of the file with its ids and which of them train, in order; see inspect."""
-    source = at.source(path, check)
+    source = at.source(path, check, at.level)
     return token_rows(source, lambda done, total: progress("tokens", done, total))
 
 
@@ -146,15 +128,10 @@ def _has_config(at: Place) -> bool:
     return (at.model.folder / "config.json").is_file()
 
 
-def _wrong(count: int, rejected: list[dict[str, Any]]) -> str:
-    first = f"line {rejected[0]['line']}: {rejected[0]['reason']}"
-    return f"1 row is wrong: {first}" if count == 1 else f"{count} rows are wrong, first {first}"
-
-
 def _problems(report: dict[str, Any], over: int, config: Config) -> list[str]:
     found = []
     if report["rejected_count"]:
-        found.append(_wrong(report["rejected_count"], report["rejected"]))
+        found.append(wrong(report["rejected_count"], report["rejected"]))
     if over and config.data.over_length == "refuse":
         limit = report["over_limit"]
         found.append(

@@ -106,6 +106,7 @@ class Training(Section, frozen=True):
 class Data(Section, frozen=True):
     profile: str
     system_prompt: str
+    thinking: Literal["template", "keep", "drop"]
     over_length: Literal["drop", "refuse"]
     bad_rows: Literal["reject_file", "drop"]
     bad_rows_limit: Share

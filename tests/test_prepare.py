@@ -15,7 +15,7 @@ import pytest
 
 from engine.prepare import Cancelled, Prepared, prepare
 from engine.prepare.prepared import META, file_of
-from queue_store.errors import ConfigError, DataError, VerificationFailed
+from queue_store.errors import DataError, VerificationFailed
 from queue_store.rows import Message, Row, prompt_digest
 from tests.prepare_model import (
     CHATML,
@@ -87,6 +87,8 @@ def test_the_key_covers_everything_that_decides_the_arrays(tmp_path: Path) -> No
         {"max_length": 100},
         {"packing": False},
         {"system_prompt": "x"},
+        {"profile": "regime3"},
+        {"thinking": "keep"},
         {"over_length": "refuse"},
         {"bad_rows": "drop"},
         {"bad_rows_limit": 0.5},
@@ -255,11 +257,6 @@ def test_without_packing_each_row_is_a_pack_in_the_order_of_the_file(tmp_path: P
     assert [data.sequence(pack).lines for pack in range(9)] == [(n,) for n in range(1, 10)]
     with pytest.raises(IndexError):
         data.sequence(9)
-
-
-def test_an_unknown_profile_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"data\.profile: profile 'emoji_think' is unknown"):
-        prepared(tmp_path, write_rows(tmp_path / "a.jsonl", sums(1)), profile="emoji_think")
 
 
 def test_calling_off_leaves_nothing_behind(tmp_path: Path) -> None:

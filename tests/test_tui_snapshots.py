@@ -12,6 +12,7 @@ from queue_store.config import Config
 from tests.test_tui_screen import trained
 from tests.test_tui_versions import branched
 from tests.tui_pilot import NARROW, WIDE, configured, console_on, loaded, until
+from tests.tui_rows import RowsWorld
 from tests.tui_world import World
 
 Compare = Callable[..., bool]
@@ -93,6 +94,16 @@ def forked() -> World:
 @pytest.mark.parametrize("keys", [["T"], ["i"], ["ctrl+d"]], ids=["tree", "facts", "delete"])
 def test_versions(snap_compare: Compare, size: tuple[int, int], keys: list[str]) -> None:
     assert shot(snap_compare, forked(), size, "5", *keys)
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize("keys", [["enter"], ["t"], ["t", "n", "n"]], ids=["facts", "row", "wrong"])
+def test_an_item(snap_compare: Compare, size: tuple[int, int], keys: list[str]) -> None:
+    assert shot(snap_compare, RowsWorld(steps=60), size, *keys)
+
+
+def test_an_items_rows_in_ascii(snap_compare: Compare) -> None:
+    assert shot(snap_compare, RowsWorld(steps=60), NARROW, "t", config=configured(ascii=True))
 
 
 def test_ascii(snap_compare: Compare) -> None:

@@ -108,6 +108,12 @@ def test_hostile_text_reaches_the_terminal_without_a_control_byte(start: Any) ->
         screen.press("z")
     screen.press("1\r")
     screen.see("Item 1")
+    screen.press("r")
+    screen.see("row 1 ")
+    screen.press("n")
+    screen.see("broken ")
+    screen.press("nn")
+    screen.see("row 5 ")
     screen.press("\r")
     wait_until(lambda: screen.press("q") or (screen.home / "left").exists(), 15, every=0.2)
     assert screen.left() == "detach"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from queue_store.config import default
 from queue_store.home import Home
-from tests.tui_world import World
+from tests.tui_rows import RowsWorld, row, words
 from tui.app import run_console
 from tui.terminal import missing
 
@@ -26,7 +26,7 @@ def main() -> int:
     if why:
         print(f"trainctl: {why}; trainctl --daemon trains without one", file=sys.stderr)
         return 2
-    world = World(local="local" in options, steps=60)
+    world = RowsWorld(local="local" in options, steps=60)
     if "hostile" in options:
         world.hint = HOSTILE
         for item in world.items:
@@ -34,6 +34,10 @@ def main() -> int:
         for answers in world.answers.values():
             for answer in answers:
                 answer |= {"answer": HOSTILE, "prompt": HOSTILE, "expected": HOSTILE}
+        for line in range(1, 7):
+            text = f"row {line} {HOSTILE}"
+            world.special[line] = row(line, segments=[words(text), words(text, True)])
+        world.special[3] = {"line": 3, "error": f"broken {HOSTILE}"}
         world.version(HOSTILE)
         world.event("note", HOSTILE)
 

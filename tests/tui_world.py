@@ -14,7 +14,7 @@ from queue_store.errors import NoEngine, NotFound, Refused
 from tui.frame import PRIORITIES
 
 T0 = 1_780_000_000.0  # 2026-05-28 20:26:40 UTC
-READING = ("snapshot", "rollback_plan", "verifying", "version", "removal_plan")
+READING = ("snapshot", "rollback_plan", "verifying", "version", "removal_plan", "row")
 
 
 def unknown(why: str) -> dict[str, str]:

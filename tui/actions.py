@@ -78,7 +78,10 @@ ACTIONS: tuple[Action, ...] = (
     Action("raise", ("+",), "raise", "Raise the item's priority", ("queue",), 6, True),
     Action("lower", ("-",), "lower", "Lower the item's priority", ("queue",), 6, True),
     Action("add", ("a",), "add", "Add a file to the queue", ("queue",), 7, True),
-    Action("details", ("enter",), "details", "Attempts, counts, why it failed", ("queue",), 12),
+    Action(
+        "details", ("enter",), "details", "Attempts, counts, lengths, why it failed", ("queue",), 12
+    ),
+    Action("rows", ("t",), "tokens", "The item's rows: which tokens of them train", ("queue",), 12),
     Action(
         "move_up", ("K",), "earlier", "Move the item up within its priority", ("queue",), 0, True
     ),

@@ -82,6 +82,32 @@ class Asking:
 
         threading.Thread(target=run, name="console-request", daemon=True).start()
 
+    def fetch(
+        self,
+        command: str,
+        then: Callable[[Any], None],
+        failed: Callable[[str], None],
+        **arguments: Any,
+    ) -> None:
+        """Ask for something to be shown: in a thread, with no line on the screen; `then` or
+        `failed` (with the reason in words) runs in the event loop."""
+        console = self._console
+        session = console.poller.session
+
+        def run() -> None:
+            try:
+                result = session.request(command, **arguments)
+            except TrainctlError as error:
+                reason = str(error)
+                console.later(lambda: failed(reason))
+            except Exception:
+                log.exception("a request failed")
+                console.later(lambda: failed("this failed, see the log"))
+            else:
+                console.later(lambda: then(result))
+
+        threading.Thread(target=run, name="console-request", daemon=True).start()
+
     def dialog(self, dialog: Dialog, then: Callable[[Any], None]) -> None:
         """Open `dialog`; `then` gets its result unless it was cancelled."""
 

@@ -12,7 +12,8 @@ from queue_store.errors import TrainctlError
 from tui.dialogs.add import AddDialog
 from tui.dialogs.base import Fact
 from tui.dialogs.confirm import ConfirmDialog, TextDialog
-from tui.dialogs.details import event_facts, item_facts
+from tui.dialogs.details import event_facts
+from tui.dialogs.item import FACTS, ROWS, ItemView, reader
 from tui.dialogs.priority import PriorityDialog, raised
 from tui.dialogs.skip import SkipDialog
 from tui.dialogs.snapshot import SnapshotDialog
@@ -188,27 +189,38 @@ class Commands(VersionCommands):
     # -- reading
 
     def do_details(self) -> None:
+        self._open(FACTS)
+
+    def do_rows(self) -> None:
+        self._open(ROWS)
+
+    def _open(self, view: str) -> None:
+        """The chosen item whole, at its facts or at its rows."""
         item = self._item()
         if item is None:
             return
-        title = f"Item {item.get('id')}: {item.get('name')}"
         if item.get("state") == "waiting":
-            self.dialog(TextDialog(f"File {item.get('name')}", item_facts(item)), lambda _: None)
+            self._look(ItemView(f"File {item.get('name')}", item, None, view))
             return
+        number = int(item["id"])
+        title = f"Item {number}: {item.get('name')}"
 
         def read(views: Reader) -> None:
             try:
-                found: Record = views.item(int(item["id"]))
+                found: Record = views.item(number)
             except TrainctlError as error:
                 message = str(error)
                 self._console.later(lambda: self._no(message))
                 return
             # What the engine alone knows (how far the item in training is) is newer than the store.
             newer = {key: item[key] for key in ("step", "cursor") if key in item}
-            dialog = TextDialog(title, item_facts({**found, **newer}))
-            self._console.later(lambda: self.dialog(dialog, lambda _: None))
+            whole = ItemView(title, {**found, **newer}, reader(self.fetch, number), view)
+            self._console.later(lambda: self._look(whole))
 
         self._console.poller.look(read)
+
+    def _look(self, whole: ItemView) -> None:
+        self._console.push_screen(whole)
 
     def do_event(self) -> None:
         event = self._console.events_pane.selected()

@@ -14,10 +14,17 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
+from tui.contrast import muted, readable
 from tui.frame import Frame
 from tui.safe import Line, fit, line_text, plain, strip
 
-TONES = ("dim", "bold", "accent", "good", "warn", "bad", "line", "band", "mark", "chosen")
+TONES = (
+    *("dim", "bold", "accent", "good", "warn", "bad", "line", "band", "mark", "chosen"),
+    *("trained", "masked"),
+)
+MUTED_TONES = ("dim", "masked")
+"""Drawn from the theme's plain text: its own muted colour is relative to a background that a
+component style does not have."""
 
 
 def _cells(line: Line) -> tuple[str, list[str]]:
@@ -99,12 +106,13 @@ class Drawn(Widget):
             self.redraw_all()
 
     def tone(self, name: str) -> Style:
-        """The terminal style of a tone."""
-        if self.dimmed:
-            return self.get_component_rich_style("tone--dim", partial=True)
+        """The terminal style of a tone, readable on the theme's background."""
+        if self.dimmed or name in MUTED_TONES:
+            return muted(self.rich_style)
         if not name:
             return Style.null()
-        return self.get_component_rich_style(f"tone--{name}", partial=True)
+        found = self.get_component_rich_style(f"tone--{name}", partial=True)
+        return readable(found, self.rich_style)
 
     def on_resize(self, event: Resize) -> None:
         self.redraw()

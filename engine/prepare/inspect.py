@@ -8,7 +8,7 @@ Publishes nothing and changes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,15 @@ from typing import Any
 import numpy as np
 import orjson
 
+from engine.checks import Checks
+from engine.prepare import profiles
 from engine.prepare.encode import EncodedRow, Encoder
-from engine.prepare.prepare import PrepareSettings, Run
+from engine.prepare.mask_checks import MaskCheck
 from engine.prepare.prepared import META
+from engine.prepare.run import PrepareSettings, Run
 from engine.prepare.segments import segments
 from engine.prepare.template import ModelText
-from queue_store.heldout import NOTHING, HeldOut
+from queue_store.heldout import HeldOut
 from queue_store.rows import BadRow, QuickCheck, Row, prompt_digest
 
 
@@ -33,9 +36,7 @@ class Source:
     check: QuickCheck
     model: ModelText
     settings: PrepareSettings
-    held_out: frozenset[str]
-    near: HeldOut = NOTHING
-    """The sets that rows are compared with for near duplicates."""
+    held_out: HeldOut
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,10 @@ class _Inspection(Run):
             source.check.digest,
             source.check.size,
             source.settings,
-            source.held_out,
+            source.held_out.digests,
             progress,
             lambda: False,
-            source.near,
+            source.held_out,
         )
         self.lengths: list[int] = []
 
@@ -69,6 +70,9 @@ class _Inspection(Run):
 
     def _refuse_what_cannot_train(self) -> None:
         """The report tells it."""
+
+    def _refuse_masks(self, masks: list[MaskCheck]) -> None:
+        """The report has them."""
 
     def _keeps(self, row: EncodedRow) -> bool:
         kept = super()._keeps(row)
@@ -89,7 +93,7 @@ def inspect(source: Source, folder: Path, progress: Callable[[int, int], None]) 
     meanwhile, or the model cannot make tokens of its rows.
     """
     run = _Inspection(source, progress)
-    run.write(source.model, folder, "")
+    run.write(source.model, profiles.find(source.settings.profile), folder, "")
     meta = orjson.loads((folder / META).read_bytes())
     return Inspected(meta["report"], np.array(run.lengths, dtype=np.int64))
 
@@ -98,7 +102,7 @@ def token_rows(source: Source, progress: Callable[[int, int], None]) -> Iterator
     """Every row of the file as `row_json` or `error_json`, in order; a few chunks in memory."""
     run = _Inspection(source, progress)
     with ThreadPoolExecutor(1, thread_name_prefix="tokenize") as executor:
-        encoder = Encoder(source.model, source.settings.system_prompt, executor)
+        encoder = _encoder(source.model, source.settings, executor)
         for row in run.encoded(encoder):
             if isinstance(row, BadRow):
                 yield error_json(row)
@@ -108,17 +112,24 @@ def token_rows(source: Source, progress: Callable[[int, int], None]) -> Iterator
 
 
 def one_row(
-    model: ModelText, settings: PrepareSettings, held_out: frozenset[str], row: Row | BadRow
+    model: ModelText, settings: PrepareSettings, held_out: HeldOut, row: Row | BadRow
 ) -> dict[str, Any]:
     """One row as `row_json` or `error_json`."""
+    if isinstance(row, Row) and (reason := Checks(settings.level, held_out).look(row)):
+        row = BadRow(row.line, reason)
     with ThreadPoolExecutor(1, thread_name_prefix="tokenize") as executor:
-        encoder = Encoder(model, settings.system_prompt, executor)
+        encoder = _encoder(model, settings, executor)
         found = encoder.collect(encoder.submit([row]))[0]
     if isinstance(found, BadRow):
         return error_json(found)
-    held = prompt_digest(found.row) in held_out
+    held = prompt_digest(found.row) in held_out.digests
     left_out = _why(held, settings) if held or len(found.ids) > settings.max_length else ""
     return row_json(model, found.row.line, found.ids, found.trained, left_out)
+
+
+def _encoder(model: ModelText, settings: PrepareSettings, executor: Executor) -> Encoder:
+    profile = profiles.find(settings.profile)
+    return Encoder(model, settings.system_prompt, executor, settings.thinking, profile)
 
 
 def _why(held: bool, settings: PrepareSettings) -> str:

@@ -120,6 +120,12 @@ class Prepared:
         return dict(self.meta["report"])
 
     @property
+    def rendering(self) -> dict[str, str]:
+        """What made text of the rows: profile, profile_version, profile_digest, template_digest,
+        thinking. Part of the identity of what trains on them."""
+        return dict(self.meta["rendering"])
+
+    @property
     def lines(self) -> int:
         return int(self.meta["report"]["lines"])
 

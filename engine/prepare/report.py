@@ -91,9 +91,11 @@ def build(
     packs: tuple[np.ndarray, np.ndarray],
     validation: tuple[np.ndarray, np.ndarray],
     ways: Mapping[str, int],
+    checks: Sequence[Mapping[str, Any]] = (),
+    thinking: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The report. `kept` int64[R]: tokens of each row that trains or validates; `packs` and
-    `validation`: (offsets, rows).
+    `validation`: (offsets, rows); `checks` of the masks, and what became of thinking.
     """
     offsets, rows = packs
     tokens = int(kept[rows].sum()) if len(rows) else 0
@@ -123,6 +125,8 @@ def build(
             "ways": dict(ways),
             "trained_tokens": findings.trained_tokens,
             "trained_share": round(findings.trained_tokens / max(1, total), 4),
+            "thinking": dict(thinking or {}),
+            "checks": [dict(check) for check in checks],
         },
         "packing": {
             "packs": count,

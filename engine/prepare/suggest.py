@@ -10,6 +10,7 @@ import numpy as np
 
 from engine.prepare import packing
 from engine.prepare.footprint import bytes_per_token, positions
+from engine.rowcheck import mend
 from queue_store.config import Config
 
 STEP = 64
@@ -44,7 +45,9 @@ def suggestions(
 ) -> list[Suggestion]:
     """`report` of report.build; `lengths` int64[R] of the rows that train or are too long;
     `model` is the model's config.json."""
-    found = bad_rows(int(report["rejected_count"]), report["rejected"])
+    found, wrong = [], int(report["rejected_count"])
+    if wrong:
+        found.append(Suggestion(mend(wrong, report["rejected"]), "data.bad_rows", "drop"))
     if not len(lengths):
         return found
     price = bytes_per_token(model, config.model, config.training)
@@ -96,21 +99,6 @@ def suggestions(
                 Suggestion(text, "training.packing", True, fill=_fill(fitting, limit), drops=over)
             )
     return found
-
-
-def bad_rows(count: int, rejected: list[dict[str, Any]]) -> list[Suggestion]:
-    """What to do about rows that are wrong."""
-    if not count:
-        return []
-    first = f"line {rejected[0]['line']}" if count == 1 else f"first: line {rejected[0]['line']}"
-    lines = f"{_counted(count, 'rejected line')} ({first})" if count > 1 else first
-    return [
-        Suggestion(
-            f'mend {lines}, or set data.bad_rows = "drop" to train without',
-            "data.bad_rows",
-            "drop",
-        )
-    ]
 
 
 def _fill(lengths: np.ndarray, limit: int) -> float:

@@ -44,3 +44,8 @@ def dropped(messages: Sequence[Message]) -> list[Message]:
         else turn
         for turn in messages
     ]
+
+
+def last(content: str) -> str:
+    """What Qwen's templates take for the answer of a turn: all after the last end of thinking."""
+    return content.rpartition("</think>")[2]

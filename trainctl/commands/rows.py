@@ -6,12 +6,13 @@ from typing import Any
 
 from queue_store.safe import safe_line
 from trainctl.context import Context, print_json
-from trainctl.output import count, counted, known, pairs, text
+from trainctl.output import count, counted, known, pairs, table, text
 from trainctl.rowtext import ascii_only, legend, print_row
 from tui.histogram import bars
 
 WIDTH = 78
 LINES_SHOWN = 20
+FINDINGS_SHOWN = 20
 Json = dict[str, Any]
 
 
@@ -90,6 +91,25 @@ def masks(data: Json) -> str:
     return "\n".join(lines)
 
 
+def checks(data: Json) -> str:
+    """What the checkers of contents found, by checker, and the first of it by line."""
+    found = data.get("checks")
+    if not isinstance(found, dict) or not known(found):
+        return ""
+    counts = {name: number for name, number in found["counts"].items() if number}
+    told = ", ".join(f"{safe_line(name)} {count(number)}" for name, number in counts.items())
+    rows = [
+        (one["line"], f"{one['checker']} {one['version']}", one["severity"], one["text"])
+        for one in found["findings"][:FINDINGS_SHOWN]
+    ]
+    more = sum(counts.values()) - len(rows)
+    head = f"checks ({found['level']}, {len(found['versions'])} checkers): {told or 'nothing'}"
+    parts = [head, table((">line", "checker", "severity", "found"), rows)]
+    if more > 0:
+        parts.append(f"… and {count(more)} more")
+    return "\n".join(part for part in parts if part)
+
+
 def prepared_text(report: Json) -> str:
     """What preparing an item found: rows left out, lengths, masks."""
     over, packing = report["over_limit"], report["packing"]
@@ -102,4 +122,6 @@ def prepared_text(report: Json) -> str:
             ("validates", count(report["validation"]["rows"])),
         ]
     )
-    return "\n".join([facts, lengths(report, int(over["max_length"])), masks(report)])
+    limit = int(over["max_length"])
+    parts = [facts, lengths(report, limit), masks(report), checks(report)]
+    return "\n".join(part for part in parts if part)

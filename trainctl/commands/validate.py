@@ -15,7 +15,7 @@ from queue_store.errors import TrainctlError
 from queue_store.home import Home
 from queue_store.rows import quick_check
 from queue_store.safe import safe_line
-from trainctl.commands.rows import lengths, masks
+from trainctl.commands.rows import checks, lengths, masks
 from trainctl.context import Context, print_json_list
 from trainctl.output import count, counted, known, pairs, percent, table
 from trainctl.progress import Progress
@@ -40,8 +40,10 @@ def validate(context: Context, arguments: argparse.Namespace) -> int:
         at, level, why = _place(context, arguments, stack)
         check = quick_check(path, limit=SHOWN)
         if at is None or not (check.accepted or arguments.tokens):
-            from engine.validating import quick
+            from engine.rowcheck import quick
 
+            if at is not None:
+                why = "quick level only: no row can be made tokens of"
             data = {**quick(check), "level_reason": why}
         else:
             from engine import validating
@@ -65,7 +67,7 @@ def _place(
         from engine.validating import place
 
         at = stack.enter_context(place(_home(context), arguments.model or ""))
-        return at, asked or "standard", ""
+        return at, asked or at.level, ""
     except TrainctlError as error:
         if asked:
             raise
@@ -113,6 +115,7 @@ def _plain(file: str, data: Json) -> str:
     if known(data["tokens"]):
         parts.append(lengths(data, int(data["settings"]["max_length"])))
         parts.append(masks(data))
+        parts.append(checks(data))
     parts.append(table((">line", "rejected because"), rejected))
     if data["rejected_count"] > len(rejected):
         parts.append(f"… and {count(data['rejected_count'] - len(rejected))} more")

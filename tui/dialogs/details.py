@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from tui.dialogs.base import Fact
-from tui.figures import count, counted, duration, known, real, short, size, why
+from tui.figures import count, counted, duration, known, percent, real, short, size, why
 from tui.frame import Record
 from tui.panes.events import clock_time
 
 REJECTED_SHOWN = 5
+FAILED = "FAILED"
+FINDINGS_SHOWN = 5
 
 
 def _value(value: Any) -> str:
@@ -66,16 +68,59 @@ def _attempt(attempt: Mapping[str, Any]) -> str:
 
 
 def _report(report: Any) -> list[Fact]:
-    """The lengths of the rows in tokens, where the item was prepared."""
+    """What preparing the item found: lengths, rows left out, packs, masks and their checks."""
     tokens = report.get("tokens") if isinstance(report, Mapping) else None
     if not isinstance(tokens, Mapping):
         return []
     parts = [
-        f"{key} {short(tokens[key])}" for key in ("mean", "p95", "p99", "max") if key in tokens
+        f"{key} {short(tokens[key])}"
+        for key in ("mean", "p50", "p95", "p99", "max")
+        if key in tokens
     ]
     facts: list[Fact] = [("tokens", ", ".join(parts))]
-    if real(report.get("over_limit")):
-        facts.append(("too long", f"{count(report.get('over_limit'))} rows, left out"))
+    over, held = report.get("over_limit"), report.get("held_out")
+    dropped = []
+    if isinstance(over, Mapping) and real(over.get("count")):
+        limit = count(over.get("max_length"))
+        dropped.append(f"{counted(over.get('count'), 'row')} over {limit} tokens")
+    if held:
+        dropped.append(f"{counted(len(held), 'row')} in an evaluation set")
+    if real(report.get("rejected_count")):
+        dropped.append(f"{counted(report.get('rejected_count'), 'row')} refused")
+    facts.append(("left out", ", ".join(dropped) or "nothing"))
+    packing, masks = report.get("packing"), report.get("masks")
+    if isinstance(packing, Mapping):
+        fill = percent(packing.get("fill"))
+        facts.append(("packs", f"{count(packing.get('packs'))}, {fill} filled"))
+    if isinstance(masks, Mapping):
+        facts.append(("trains", f"{percent(masks.get('trained_share'))} of the tokens"))
+        facts.extend(_checks(masks.get("checks")))
+    facts.extend(_contents(report.get("checks")))
+    return facts
+
+
+def _contents(checks: Any) -> list[Fact]:
+    """What the checkers of contents found, and the first of it by its line."""
+    counts = checks.get("counts") if isinstance(checks, Mapping) else None
+    if not isinstance(checks, Mapping) or not isinstance(counts, Mapping):
+        return []
+    told = [f"{name} {count(number)}" for name, number in counts.items() if number]
+    facts: list[Fact] = [("contents", f"{checks.get('level')}: {', '.join(told) or 'nothing'}")]
+    for found in list(checks.get("findings") or ())[:FINDINGS_SHOWN]:
+        facts.append((f"line {found.get('line')}", f"{found.get('checker')}: {found.get('text')}"))
+    return facts
+
+
+def _checks(checks: Any) -> list[Fact]:
+    """The checks of the masks: how many passed, and each that failed in its own words."""
+    found = [check for check in checks or () if isinstance(check, Mapping)]
+    failed = [check for check in found if not check.get("passed")]
+    facts: list[Fact] = []
+    if found:
+        facts.append(("masks", f"{len(found) - len(failed)} of {len(found)} checks passed"))
+    for check in failed:
+        where = f", line {check['line']}" if check.get("line") is not None else ""
+        facts.append((FAILED, f"{check.get('name')}{where}: {check.get('text')}"))
     return facts
 
 
