@@ -186,7 +186,7 @@ def test_an_unknown_profile_keeps_the_engine_from_starting_and_an_edit_from_coun
         running.wait_trained()
     assert set(kit.states(home).values()) == {"done"}
     with kit.opened(home) as state:
-        (warned,) = state.db.execute("SELECT text FROM journal WHERE kind = 'warning'").fetchall()
+        (warned,) = state.db.execute("SELECT text FROM events WHERE kind = 'warning'").fetchall()
     assert 'did you mean "emoji_think"?' in warned[0] and "settings of before" in warned[0]
     running = kit.Running(home)
     running.engine.start()
