@@ -59,8 +59,9 @@ def end_tokens(model: Any, tokenizer: Any) -> list[int]:
 
 
 def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
-    """The prompt's tokens as the chat template writes them, up to where the answer begins."""
-    text = tokenizer.apply_chat_template(
+    """The prompt's tokens up to where the answer begins: of its text as training writes it, else
+    as the chat template writes its turns."""
+    text = prompt.text or tokenizer.apply_chat_template(
         list(prompt.messages), add_generation_prompt=True, tokenize=False
     )
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
