@@ -20,6 +20,7 @@ from queue_store.errors import Refused, VerificationFailed
 from queue_store.home import Home
 from queue_store.lock import EngineLock
 from snapshots import imported, retention, rollback, versions
+from snapshots import tree as versions_tree
 from snapshots.retention import Rules
 from tests import old_home
 from tests.conftest import ROOT
@@ -122,8 +123,10 @@ def test_everything_is_taken_over_once_and_the_source_stays_as_it_was(
         assert len({v.branch for v in made.values()}) == 5
         folder = versions.version_folder(home, made["imported checkpoint-200-20260106-1200"])
         assert not (folder / "optimizer.pt").exists() and (folder / "tokenizer.json").exists()
+        tree = versions_tree.grow(state, versions.versions(state))
+        assert tree.left == frozenset() and len(tree.elsewhere) == 5
         kept = retention.kept_because(state, Rules(last=1, daily=0, weekly=0, best=0))
-        assert all("imported" in why for why in kept.values())
+        assert set(map(tuple, kept.values())) == {("imported",)}  # no rule's place is theirs
     again = trainctl("import", old, "--yes", "--json", home=home)
     told = json.loads(again.out)
     assert told["done"] == [] and all(one["here"] for key in NEW for one in told[key])
