@@ -90,7 +90,8 @@ def kept_because(state: State, rules: Rules) -> dict[str, list[str]]:
         for version in chosen:
             reasons[version.name].append(why)
 
-    good = [version for version in reversed(found) if version.state == "verified"]
+    # Imported ones stay by themselves: they must not take the places of those made here.
+    good = [v for v in reversed(found) if v.state == "verified" and v.kind != IMPORTED]
     because((v for v in found if v.pinned), "pinned")
     because((v for v in found if v.kind == IMPORTED), "imported")
     because((v for v in found if at and v.checkpoint == at.id), "head")

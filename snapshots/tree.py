@@ -23,19 +23,25 @@ Row = Mapping[str, Any]
 @dataclass(frozen=True)
 class Tree:
     """`parent` names for each version the one that it came from (None: the base model itself);
-    `left` are those on a branch that a rollback left; `head` is the version that training stands
+    `left` are those on a branch that a rollback left, `elsewhere` imported ones that training
+    never stood on; `head` is the version that training stands
     on or, where it went on since, after; None where there is none."""
 
     parent: dict[str, str | None]
     left: frozenset[str]
     head: str | None
+    elsewhere: frozenset[str] = frozenset()
 
     def fields(self, name: str) -> dict[str, Any]:
-        """A version's part of its JSON: `parent` and `rolled_back`."""
+        """A version's part of its JSON: `parent`, `rolled_back`, and `on_line`, whether it is of
+        the line that training stands on."""
         why = "it came from the base model, with no version between"
+        if name in self.elsewhere:
+            why = "it trained elsewhere, and was imported"
         return {
             "parent": self.parent[name] or {"unknown": why},
             "rolled_back": name in self.left,
+            "on_line": name not in self.left | self.elsewhere,
         }
 
 
@@ -55,10 +61,13 @@ def grow(state: State, found: Sequence[Version]) -> Tree:
 
     at = records.head(state)
     ours = frozenset(line(at.checkpoint.id if at else None))
+    imported = {v.name for v in found if v.kind == "imported"}
+    off = frozenset(v.name for v in found if v.checkpoint not in ours)
     return Tree(
         parent={v.name: nearest(came_from.get(v.checkpoint)) for v in found},
-        left=frozenset(v.name for v in found if at and v.checkpoint not in ours),
+        left=off - imported if at else frozenset(),
         head=nearest(at.checkpoint.id) if at else None,
+        elsewhere=off & imported,
     )
 
 
@@ -76,7 +85,7 @@ def drawn(rows: Sequence[Row]) -> list[tuple[str, Row]]:
     waiting: list[tuple[Row, str, str]] = []
 
     def wait(below: list[Row], prefix: str, left: object) -> None:
-        ours = [row for row in below if not row.get("rolled_back")]
+        ours = [row for row in below if row.get("on_line", not row.get("rolled_back"))]
         # Where the head's line ends, what went on from there forks off, all of it.
         straight = ours or (below if left else [])
         main = straight[-1] if straight else None

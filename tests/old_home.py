@@ -220,6 +220,11 @@ def models(root: Path, weights: Weights) -> None:
             **{"val_loss": 0.6, "training_file": "a.jsonl", "skill_name": "binary"},
         },
     )
+    listed = current / "checkpoint-150-20260105-1200"
+    weights(listed, 150)
+    record = {"step": 150, "canonical_name": listed.name, "train_loss": 0.6, "val_loss": 0.7}
+    ledger = {"version": 1, "checkpoint_count": 1, "checkpoints": {"150": record}}
+    write(root / "status" / "checkpoint_ledger.json", ledger)
     linked = current / "checkpoint-300-20260107-1200"
     linked.mkdir()
     (linked / "model.safetensors").symlink_to("/etc/hostname")

@@ -20,6 +20,7 @@ from queue_store.errors import Refused, VerificationFailed
 from queue_store.home import Home
 from queue_store.lock import EngineLock
 from snapshots import imported, retention, rollback, versions
+from snapshots import tree as versions_tree
 from snapshots.retention import Rules
 from tests import old_home
 from tests.conftest import ROOT
@@ -35,7 +36,7 @@ ERRORS = {
     "models/versions/v005_20260105_030000_pickle",
     "current_model/checkpoint-300-20260107-1200",
 }
-NEW = {"items": 10, "sets": 4, "versions": 4}
+NEW = {"items": 10, "sets": 4, "versions": 5}
 
 
 @pytest.fixture
@@ -64,12 +65,13 @@ def test_a_dry_run_says_everything_and_changes_nothing(home: Home, old: Path, tr
     assert {key: len(plan[key]) for key in NEW} == NEW
     assert {one["path"] for one in plan["left_out"] if one["error"]} == ERRORS
     assert all(one["because"] for one in plan["left_out"])
+    assert "models/versions/latest" in {one["path"] for one in plan["left_out"]}
     assert plan["bytes"] > 0 and plan["free_bytes"] > plan["bytes"]
     assert [one["key"] for one in plan["settings"]["conflicts"]]
     assert counts(home) == {"items": 0, "sets": 0, "versions": 0}
     assert content(old) == source
     plain = trainctl("import", old, "--dry-run", home=home).out
-    assert "to copy: 18 things" in plain and "ERROR: queue/normal/outside.jsonl" in plain
+    assert "to copy: 19 things" in plain and "ERROR: queue/normal/outside.jsonl" in plain
 
 
 def test_without_a_terminal_it_wants_yes(home: Home, old: Path, trainctl) -> None:
@@ -116,12 +118,15 @@ def test_everything_is_taken_over_once_and_the_source_stays_as_it_was(
         )
         assert made["imported checkpoint-200-20260106-1200"].val_loss == 0.6
         assert made["imported current_model"].step == 250
+        assert made["imported checkpoint-150-20260105-1200"].val_loss == 0.7  # of the one ledger
         assert all(v.state == "verified" for v in made.values())
-        assert len({v.branch for v in made.values()}) == 4
+        assert len({v.branch for v in made.values()}) == 5
         folder = versions.version_folder(home, made["imported checkpoint-200-20260106-1200"])
         assert not (folder / "optimizer.pt").exists() and (folder / "tokenizer.json").exists()
+        tree = versions_tree.grow(state, versions.versions(state))
+        assert tree.left == frozenset() and len(tree.elsewhere) == 5
         kept = retention.kept_because(state, Rules(last=1, daily=0, weekly=0, best=0))
-        assert all("imported" in why for why in kept.values())
+        assert set(map(tuple, kept.values())) == {("imported",)}  # no rule's place is theirs
     again = trainctl("import", old, "--yes", "--json", home=home)
     told = json.loads(again.out)
     assert told["done"] == [] and all(one["here"] for key in NEW for one in told[key])
@@ -193,7 +198,7 @@ def test_while_an_engine_runs_the_weights_wait(home: Home, old: Path, trainctl) 
     with EngineLock.acquire(home, "daemon"):
         told = json.loads(trainctl("import", old, "--yes", "--json", home=home).out)
     waiting = [one for one in told["left_out"] if "an engine runs" in one["because"]]
-    assert len(waiting) == 4 and counts(home) == {**NEW, "versions": 0}
+    assert len(waiting) == 5 and counts(home) == {**NEW, "versions": 0}
     trainctl("import", old, "--yes", home=home)
     assert counts(home) == NEW
 
@@ -231,7 +236,7 @@ def test_a_copy_that_differs_is_not_taken_over(
     assert "not what was looked at" in whys["queue/high/urgent.jsonl"]
     assert "changed while" in whys["models/versions/v001_20260101_030000_first_try"]
     assert "weights changed" in whys["current_model"]
-    assert counts(home)["versions"] == 2 and list(home.tmp.iterdir()) == []
+    assert counts(home)["versions"] == 3 and list(home.tmp.iterdir()) == []
 
 
 def test_a_disk_without_room_is_refused_before_anything(
@@ -272,6 +277,8 @@ def test_links_are_not_followed_out_of_the_folder(home: Home, tmp_path: Path, tr
     told = json.loads(trainctl("import", root, "--yes", "--json", home=home).out)
     assert [one["name"] for one in told["done"]] == ["queue/low/b.jsonl"]
     assert any("outside of this folder" in one["because"] for one in told["left_out"])
+    named = {one["path"] for one in told["left_out"] if one["error"]}
+    assert {"inbox", "models", "data/validation", "queue/high"} <= named
 
 
 def test_shards_need_an_index_that_is_true(tmp_path: Path) -> None:

@@ -71,10 +71,18 @@ def test_imported_weights_are_verified_restored_and_trained_on(
     assert after != stands.weights_digest
     steps = engine_kit.steps(home)
     assert steps[0]["step"] == STEP + 1 and engine_kit.head(home).step == steps[-1]["step"]
+    engine_kit.add(home, "b.jsonl", rows=12, seed=2)
+    with engine_kit.Running(home) as running:  # and once more, by a running engine
+        running.ask("pause")
+        back = running.ask("rollback", version="v001")
+        assert back["step"] == STEP and running.step == STEP
+        running.ask("resume")
+        running.wait_trained()
+    assert engine_kit.head(home).step > STEP
     with open_state(home) as state:
         line = records.line(state, live=False)
     assert len(line) == 1
     versions = {v["name"]: v for v in json.loads(trainctl("versions", "--json", home=home).out)}
     assert versions["v001"]["kept_because"][0] == "imported"
-    assert versions["v002"]["kind"] == "before_rollback"
+    assert versions["v002"]["kind"] == versions["v003"]["kind"] == "before_rollback"
     assert trainctl("doctor", "--quick", home=home).code == 0

@@ -107,7 +107,7 @@ def _tree(rows: list[Json]) -> Iterator[str]:
         yield EMPTY
         return
     yield "base model"
-    on_line = [row for row in rows if not row["rolled_back"]]
+    on_line = [row for row in rows if row["on_line"]]
     newest = max(on_line, key=lambda row: row["step"], default={})
     for before, row in drawn(rows):
         notes = [
@@ -177,7 +177,9 @@ def _facts(found: Json) -> Iterator[str]:
     yield table(
         (">item", "name", ">rows", "whole"),
         [(i["id"], i["name"], count(i["rows"]), i["whole"]) for i in found["items"]],
-        empty="contains no item: this is the base model's state",
+        empty="contains no item of this home: it trained elsewhere"
+        if found["kind"] == "imported"
+        else "contains no item: this is the base model's state",
     )
 
 

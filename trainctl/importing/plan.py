@@ -203,8 +203,20 @@ def _versions(state: State, found: list[Source], plan: Plan) -> list[tuple[Sourc
     return result
 
 
+PLACES = (
+    *("queue", "inbox", "data", "data/validation", "config.json", *weights.PLACES),
+    *(f"queue/{name}" for name in (*files.QUEUES, *files.ENDED)),
+    *(f"inbox/{name}" for name in ("high", "normal", "low")),
+)
+"""Where things are looked for; a link in such a place is not followed."""
+
+
 def _rest(plan: Plan) -> None:
-    """What else lies at the top of the folder."""
+    """What else lies at the top of the folder, and links where folders should be."""
+    for name in PLACES:
+        if (plan.root / name).is_symlink():
+            because = "a symbolic link, which is not followed: import the folder that it names"
+            plan.left_out.append(LeftOut(name, because, True))
     for path in entries(plan.root):
         if path.name in READ or path.name.startswith("."):
             continue

@@ -80,6 +80,7 @@ def _candidates(
     places = [root / place for place in PLACES] + ([current] if current else [])
     for top in places:
         for folder in walk(top, DEPTH):
+            left += _links(root, folder, left)
             if folder in done or any(folder.is_relative_to(one) for one in inside):
                 continue
             done.add(folder)
@@ -94,6 +95,27 @@ def _candidates(
             elif weight_files(folder):
                 because = "a base model, by its name: model.base may name its folder"
                 left.append(LeftOut(str(folder.relative_to(root)), because))
+
+
+def _links(root: Path, folder: Path, left: list[LeftOut]) -> list[LeftOut]:
+    """Links to folders, such as versions/latest: what they point to is found by itself, or it
+    lies outside."""
+    told = {one.path for one in left}
+    names = [str(p.relative_to(root)) for p in entries(folder) if p.is_symlink() and p.is_dir()]
+    return [LeftOut(name, "a symbolic link") for name in names if name not in told]
+
+
+def _ledger(root: Path, folder: Path) -> Json:
+    """What was written down of a checkpoint: in its folder, else in the ledger of all of them."""
+    own = read_json(folder / ".ledger.json")
+    if isinstance(own, dict):
+        return own
+    whole = read_json(root / "status" / "checkpoint_ledger.json")
+    listed = whole.get("checkpoints") if isinstance(whole, dict) else None
+    for record in listed.values() if isinstance(listed, dict) else ():
+        if isinstance(record, dict) and record.get("canonical_name") == folder.name:
+            return record
+    return {}
 
 
 def source(root: Path, folder: Path, *, current: bool = False) -> Source:
@@ -123,9 +145,8 @@ def source(root: Path, folder: Path, *, current: bool = False) -> Source:
     _index(place, names, {path.name for path in heavy})
     kept = [path for path in entries(place) if path.name in KEPT and path.is_file()]
     small = [path.name for path in kept if not odd(path)]
-    about, ledger = read_json(folder / "metadata.json"), read_json(folder / ".ledger.json")
-    about = about if isinstance(about, dict) else {}
-    ledger = ledger if isinstance(ledger, dict) else {}
+    said, ledger = read_json(folder / "metadata.json"), _ledger(root, folder)
+    about = said if isinstance(said, dict) else {}
     if current:
         status = read_json(root / "status" / "training_status.json")
         step = status.get("current_step") if isinstance(status, dict) else None
