@@ -292,7 +292,7 @@ def run(quick: bool) -> dict[str, Any]:
             1 if quick else 3,
             lambda: _engine(folder, prepared),
             lambda: _padded(folder, single, batch),
-            1.2,
+            1.0,
         )
         return {"rows": [*rows_of_bare, *rows_of_trl, *rows_of_padded]}
     finally:

@@ -21,6 +21,7 @@ from queue_store.items import Item, ItemState
 from tests import engine_kit as kit
 from tests.test_imports import loaded_after
 from tests.waiting import wait_until
+from trainctl.commands.status import plain
 
 CHILD = "engine.prepare_ahead"
 
@@ -124,6 +125,7 @@ def test_a_process_that_is_killed_costs_nothing_but_its_work(
         running.pause_at(2)
         wait_until(children, timeout=60, what="the process")
         assert running.status["ahead"]["name"] == "b.jsonl"
+        assert "2 b.jsonl · preparing ahead, " in plain(running.status)
         (process,) = children()
         assert process.nice() == 19 or psutil.Process().nice() == 19
         leftover = home.tmp / f"prepared-{process.pid}-half"

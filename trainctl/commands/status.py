@@ -58,6 +58,7 @@ def plain(status: Json) -> str:
         ("loss", _losses(status)),
         ("speed", _speed(status)),
         ("queue", " · ".join(f"{queue.get(word, 0)} {word}" for word in ("high", "normal", "low"))),
+        ("next", _ahead(status.get("ahead"))),
         ("head", _head(head)),
         *_gpus(status.get("gpus")),
         ("ram", _used(status.get("ram"), "process")),
@@ -101,6 +102,14 @@ def _item(item: Any) -> str:
     if known(item.get("steps")):
         parts.append(f"step {progress(item.get('step'), item['steps'])}")
     return " · ".join(parts)
+
+
+def _ahead(ahead: Any) -> str:
+    """The queued item that is being prepared while another one trains."""
+    if not isinstance(ahead, dict) or not known(ahead):
+        return ""
+    share = f"{100 * ahead['progress']:.0f} %"
+    return f"{ahead['id']} {text(ahead['name'])} · preparing ahead, {share}"
 
 
 def _losses(status: Json) -> str:
