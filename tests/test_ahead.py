@@ -13,7 +13,7 @@ from engine import ahead as module
 from engine.ahead import Ahead, note
 from engine.items import Settings
 from engine.prepare import Cancelled
-from engine.prepare.prepare import _Run
+from engine.prepare.run import Run
 from queue_store import config as configuration
 from queue_store import intake, journal, queue
 from queue_store.home import Home
@@ -38,13 +38,13 @@ def home(tmp_path: Path) -> Home:
 def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the items that were prepared in this process."""
     names: list[str] = []
-    original = _Run.write
+    original = Run.write
 
-    def write(self: _Run, *arguments: Any) -> None:
+    def write(self: Run, *arguments: Any) -> None:
         names.append(self.name)
         original(self, *arguments)
 
-    monkeypatch.setattr(_Run, "write", write)
+    monkeypatch.setattr(Run, "write", write)
     return names
 
 

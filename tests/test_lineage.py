@@ -197,7 +197,13 @@ def test_the_report_counts_by_generator_version_and_badge(world: World, tmp_path
         state,
         1,
         {
-            **{"lines": 1010, "accepted": 1000, "rejected_count": 10, "over_limit": {"count": 40}},
+            **{
+                "lines": 1010,
+                "accepted": 1000,
+                "rejected": [],
+                "rejected_count": 10,
+                "over_limit": {"count": 40},
+            },
             "checks": {
                 "level": "deep",
                 "versions": {"leakage": "1.2.0", "repetition": "1.0.0"},
