@@ -17,8 +17,9 @@ from tests import engine_kit as kit
 @pytest.fixture
 def older(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The release that wrote format 1: best fit alone, and no pack is first."""
-    # By its module's name: the package has a function of the same.
-    monkeypatch.setattr(sys.modules["engine.prepare.prepare"], "FORMAT", 1)
+    # By the module's name: the package has a function of the same.
+    for module in ("prepare", "run"):
+        monkeypatch.setattr(sys.modules[f"engine.prepare.{module}"], "FORMAT", 1)
     monkeypatch.setattr(packing, "tightest", packing.best_fit)
     return monkeypatch
 
