@@ -222,6 +222,13 @@ class _Run:
         )
         checks = checker.run(Prepared(folder, {}, arrays))
         mask_checks.refuse(checks, self.name)
+        rendering = {
+            "profile": profile.name,
+            "profile_version": str(profile.version),
+            "profile_digest": profiles.digest(profile),
+            "template_digest": model.fingerprint.template,
+            "thinking": settings.thinking,
+        }
         meta = {
             "format": FORMAT,
             "key": key,
@@ -229,13 +236,7 @@ class _Run:
             "source": self.source_digest,
             "tokenizer": model.fingerprint.tokenizer,
             "template": model.fingerprint.template,
-            "rendering": {
-                "profile": profile.name,
-                "profile_version": str(profile.version),
-                "profile_digest": profiles.digest(profile),
-                "template_digest": model.fingerprint.template,
-                "thinking": settings.thinking,
-            },
+            "rendering": rendering,
             "settings": asdict(self.settings),
             "counts": {name: len(array) for name, array in arrays.items()},
             "report": report.build(
@@ -246,6 +247,8 @@ class _Run:
                 validation=validation,
                 ways=encoder.ways,
                 checks=mask_checks.as_json(checks),
+                end_tokens=checker.end_tokens,
+                rendering=rendering,
                 thinking={"setting": settings.thinking, **self.notes.thinking},
             ),
         }
