@@ -62,7 +62,7 @@ def end_tokens(model: Any, tokenizer: Any) -> list[int]:
 def ends_unheard(loaded: LoadedModel, report: dict[str, Any]) -> str:
     """A warning where answers are trained to end with a token at which no generation with this
     model stops (a base model under a chat template); "" where they are not."""
-    trained = report["masks"]["end_tokens"]
+    trained = report["masks"].get("end_tokens", [])  # an earlier release did not note them
     heard = loaded.tokenizer.convert_ids_to_tokens(end_tokens(loaded.model, loaded.tokenizer))
     if not trained or set(trained) & set(heard):
         return ""
