@@ -57,7 +57,7 @@ class Watch:
         """Text as the item's rows have it; kept while nothing of it changes, for a large vocabulary
         takes up to a second to load."""
         data, model = ready.settings.data, ModelText(folder)
-        made_of = (model.fingerprint, ready.prepared.rendering["profile_digest"], data)
+        made_of = (model.fingerprint, ready.prepared.rendering.get("profile_digest"), data)
         if self._renderer is None or self._renderer[0] != made_of:
             self.profile = profiles.find(data.profile)
             made = Renderer(model, data.system_prompt, data.thinking, self.profile)

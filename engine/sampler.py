@@ -14,6 +14,7 @@ import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from engine.controls import Answer, Prompt
+from engine.model import LoadedModel
 from engine.position import Packs
 from engine.prepare.collate import collate
 from engine.rng import preserve_rng
@@ -56,6 +57,20 @@ def end_tokens(model: Any, tokenizer: Any) -> list[int]:
     configured = getattr(model.generation_config, "eos_token_id", None)
     ids.update(configured if isinstance(configured, list) else [configured])
     return sorted(i for i in ids if i is not None)
+
+
+def ends_unheard(loaded: LoadedModel, report: dict[str, Any]) -> str:
+    """A warning where answers are trained to end with a token at which no generation with this
+    model stops (a base model under a chat template); "" where they are not."""
+    trained = report["masks"].get("end_tokens", [])  # an earlier release did not note them
+    heard = loaded.tokenizer.convert_ids_to_tokens(end_tokens(loaded.model, loaded.tokenizer))
+    if not trained or set(trained) & set(heard):
+        return ""
+    return (
+        f"answers are trained to end with {', '.join(trained)}, and generation stops at"
+        f" {', '.join(heard) or 'no token'}: set eos_token in the model's tokenizer_config.json, or"
+        " eos_token_id in its generation_config.json"
+    )
 
 
 def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:

@@ -27,6 +27,7 @@ from engine.prepare import profiles
 from engine.prepare.prepare import Cancelled
 from engine.reporting import Reports
 from engine.run import TrainingRun
+from engine.sampler import ends_unheard
 from engine.saving import Saver
 from engine.status import item_status, model_status
 from queue_store import config as configuration
@@ -267,6 +268,8 @@ class Worker:
             report=ready.prepared.report,
         )
         self.watch.look_at(ready, folder, self.boundary.calls_off)
+        if unheard := ends_unheard(self.live.loaded, ready.prepared.report):
+            self.warn(unheard)
         return ready
 
     def _step(self, item: Item, ready: Ready) -> None:

@@ -193,3 +193,21 @@ def test_an_unknown_profile_keeps_the_engine_from_starting_and_an_edit_from_coun
     assert running.engine.join(60)
     running.lock.release()
     assert isinstance(running.engine.error, ConfigError)
+
+
+def test_an_item_goes_on_with_data_that_an_earlier_release_prepared(tmp_path: Path) -> None:
+    home = kit.make_home(tmp_path)
+    kit.add(home, "a.jsonl", 24)
+    with kit.Running(home) as running:
+        running.pause_at(1)
+    (meta,) = home.prepared.glob("*/prepared.json")
+    old = json.loads(meta.read_bytes())
+    del old["rendering"], old["report"]["rendering"], old["report"]["masks"]["end_tokens"]
+    meta.chmod(0o600)
+    meta.write_text(json.dumps(old))
+    kit.train_all(home)
+    assert kit.states(home) == {"a.jsonl": "done"}
+    with kit.opened(home) as state:
+        assert checkpoints_json(state)[-1]["rendering"] == {
+            "unknown": "an earlier release did not record it"
+        }
