@@ -17,9 +17,9 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from engine.items import Settings
+from engine.items import Order, Settings
 from engine.prepare.prepare import Cancelled
-from engine.prepare_ahead import Order
+from engine.prepare_ahead import dump
 from evaluation import sets
 from queue_store import queue
 from queue_store import transitions as moves
@@ -89,7 +89,7 @@ class Ahead:
         if item is None or item.state is not ItemState.QUEUED or item.cursor:
             return
         settings = Settings.of(engine.config_now())
-        order = self._order(item, settings, live.loaded.folder)
+        order = Order.of(self.home, item, settings, live.loaded.folder)
         last, sets_now = self._work, _sets_now(self.home)
         if last is not None and (last.order, last.sets_now) == (order, sets_now):
             return  # done, or it failed: then the item's own turn says why
@@ -105,10 +105,6 @@ class Ahead:
         finally:
             work.ended.set()
 
-    def _order(self, item: Item, settings: Settings, folder: Path) -> Order:
-        wanted = settings.prepare_settings()
-        return Order(self.home.root, item.file, item.name, item.digest, folder, wanted)
-
     def _run(self, work: _Work) -> dict[str, Any]:
         """The answer of the process. Raises Unfinished."""
         threads = max(1, (os.cpu_count() or 1) // 2)
@@ -118,7 +114,7 @@ class Ahead:
             where=work.name,
             stop=work,
             progress=work.progress,
-            stdin=work.order.dump(),
+            stdin=dump(work.order),
             environment={"RAYON_NUM_THREADS": str(threads)},
             what="preparing ahead",
             mend="it is prepared when its turn comes",
@@ -138,7 +134,7 @@ class Ahead:
         Raises Cancelled.
         """
         work = self._work
-        if work is None or work.order != self._order(item, settings, folder):
+        if work is None or work.order != Order.of(self.home, item, settings, folder):
             return ""
         until = time.monotonic() + 1.0 + item.size / PACE
         while not work.ended.wait(WAIT_SECONDS):

@@ -88,6 +88,48 @@ class Ready:
     plan: Plan
 
 
+@dataclass(frozen=True)
+class Order:
+    """What to prepare, and with what: all that the item decides, as plain values."""
+
+    home: Path
+    file: str
+    name: str
+    digest: str
+    model_folder: Path
+    settings: PrepareSettings
+
+    @staticmethod
+    def of(home: Home, item: Item, settings: Settings, model_folder: Path) -> Order:
+        wanted = settings.prepare_settings()
+        return Order(home.root, item.file, item.name, item.digest, model_folder, wanted)
+
+
+def prepare_item(
+    order: Order,
+    progress: Callable[[int, int], None],
+    cancelled: Callable[[], bool],
+    ahead: str = "",
+) -> Prepared:
+    """The prepared data of an item, made or found; in line and in a process beside training the
+    same. Raises as `prepare`."""
+    home = Home(order.home)
+    held = held_out(home)
+    return prepare(
+        home.items / order.file,
+        model_folder=order.model_folder,
+        settings=order.settings,
+        held_out=held.digests,
+        near=held,
+        root=home.prepared,
+        progress=progress,
+        cancelled=cancelled,
+        called=order.name,
+        accepted=order.digest,
+        ahead=ahead,
+    )
+
+
 def settings_of(item: Item, config: Config, cursor: int) -> Settings:
     """Those that the item began with, if it has (`cursor` > 0), else today's."""
     return Settings.load(item.settings) if item.settings and cursor else Settings.of(config)
@@ -111,20 +153,8 @@ def make_ready(
     """
     prepared = _found(home, item) if cursor else None
     if prepared is None:
-        held = held_out(home)
-        prepared = prepare(
-            home.items / item.file,
-            model_folder=model_folder,
-            settings=settings.prepare_settings(),
-            held_out=held.digests,
-            near=held,
-            root=home.prepared,
-            progress=progress,
-            cancelled=cancelled,
-            called=item.name,
-            accepted=item.digest,
-            ahead=ahead,
-        )
+        order = Order.of(home, item, settings, model_folder)
+        prepared = prepare_item(order, progress, cancelled, ahead)
         if cursor and item.prepared and prepared.key != item.prepared:
             raise DataError(
                 "cannot go on where it stood: the held-out sets, the template or the file are"

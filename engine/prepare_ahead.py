@@ -11,44 +11,27 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from engine.prepare.prepare import PrepareSettings, prepare
+from engine.items import Order, prepare_item
+from engine.prepare.prepare import PrepareSettings
 from queue_store.errors import TrainctlError
-from queue_store.heldout import held_out
-from queue_store.home import Home
 
 TELL_SECONDS = 0.25
 
 
-@dataclass(frozen=True)
-class Order:
-    """What to prepare, and with what: the arguments of `prepare` that the item decides."""
+def dump(order: Order) -> bytes:
+    values = asdict(order) | {"home": str(order.home), "model_folder": str(order.model_folder)}
+    return json.dumps(values).encode()
 
-    home: Path
-    file: str
-    name: str
-    digest: str
-    model_folder: Path
-    settings: PrepareSettings
 
-    def dump(self) -> bytes:
-        values = asdict(self) | {"home": str(self.home), "model_folder": str(self.model_folder)}
-        return json.dumps(values).encode()
-
-    @staticmethod
-    def load(raw: bytes) -> Order:
-        values: dict[str, Any] = json.loads(raw)
-        return Order(
-            **{
-                **values,
-                "home": Path(values["home"]),
-                "model_folder": Path(values["model_folder"]),
-                "settings": PrepareSettings(**values["settings"]),
-            }
-        )
+def load(raw: bytes) -> Order:
+    """The reverse of `dump`."""
+    values: dict[str, Any] = json.loads(raw)
+    folders = {name: Path(values[name]) for name in ("home", "model_folder")}
+    return Order(**{**values, **folders, "settings": PrepareSettings(**values["settings"])})
 
 
 class _Teller:
@@ -65,20 +48,8 @@ class _Teller:
 
 def carry_out(order: Order) -> dict[str, Any]:
     """Prepare. Raises TrainctlError, OSError."""
-    home = Home(order.home)
-    held = held_out(home)
-    made = prepare(
-        home.items / order.file,
-        model_folder=order.model_folder,
-        settings=order.settings,
-        held_out=held.digests,
-        near=held,
-        root=home.prepared,
-        progress=_Teller(),
-        cancelled=lambda: False,  # who started it kills it
-        called=order.name,
-        accepted=order.digest,
-    )
+    # Who started this process kills it.
+    made = prepare_item(order, _Teller(), cancelled=lambda: False)
     return {
         "ok": True,
         "key": made.key,
@@ -91,7 +62,7 @@ def carry_out(order: Order) -> dict[str, Any]:
 
 def main() -> int:
     try:
-        answer = carry_out(Order.load(sys.stdin.buffer.read()))
+        answer = carry_out(load(sys.stdin.buffer.read()))
     except (TrainctlError, OSError) as error:
         print(json.dumps({"unfinished": " ".join(str(error).split())}))
         return 1
