@@ -35,6 +35,7 @@ BENCHES = (
     "faces",
     "memory",
     "engine",
+    "validate",
     "prepare",
 )
 PEERS = {"prepare": "trl"}

@@ -280,7 +280,8 @@ def test_generated_rows_raise_no_false_alarm(tmp_path: Path) -> None:
 def test_checking_keeps_a_few_bytes_of_a_row() -> None:
     def rows(count: int) -> Iterator[Row]:
         for n in range(count):
-            yield row(f"question {n} " + "word " * (20 + n % 9), f"answer {n}", line=n + 1)
+            # With an empty answer each: what is found is kept only so far.
+            yield row(f"question {n} " + "word " * (20 + n % 9), "", line=n + 1)
 
     def peak(count: int) -> int:
         tracemalloc.start()

@@ -90,9 +90,11 @@ def test_the_cheap_look_misses_no_row_that_is_held_out(home: Home, tmp_path: Pat
         {"prompt": "an older row's question", "response": "r", "system_prompt": "s"},
         {"text": "a text that is to be completed"},
     ]
-    write_rows(home.evaluation / "own.jsonl", [*real, *odd])
     wide = [spread(row) for row in [*real, *odd]]
     wide[len(real)]["messages"][0]["content"] = "cafe\u0301  au lait, s'il vous plai\u0302t"
+    odd.append(chat("how do you do it all?", "a"))
+    wide.append(chat("how" + " " * 80 + "do you do it all?", "a"))
+    write_rows(home.evaluation / "own.jsonl", [*real, *odd])
     other = [chat(f"another question, number {n}", "a") for n in range(50)]
     path = write_rows(tmp_path / "train.jsonl", [*wide, *other])
     check = quick_check(path, held_out=held_out(home).holds)
