@@ -138,7 +138,7 @@ def _rows(data: Json) -> list[tuple[str, str]]:
     too_long = f"{count(over['count'])} over {count(limit)} tokens"
     if over["count"]:
         too_long += (
-            f" ({100 * over['share']:.2g} %), the longest {count(over['longest'])} (line"
+            f" ({100 * over['share']:.1f} %), the longest {count(over['longest'])} (line"
             f" {over['longest_line']}): {'refused' if _refuses(data) else 'left out whole'}"
         )
     found.append(("too long", too_long))
