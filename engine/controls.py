@@ -46,10 +46,12 @@ class ValidationResult:
 @dataclass(frozen=True)
 class Prompt:
     """A fixed example that is answered at every sample tick: the turns before the answer, each
-    {"role", "content"}, as the chat template takes them."""
+    {"role", "content"}, as the chat template takes them. `text`: the same as training writes it
+    (profile, system prompt, thinking); "" leaves it to the tokenizer's template."""
 
     id: str
     messages: tuple[dict[str, str], ...]
+    text: str = ""
 
 
 @dataclass(frozen=True)

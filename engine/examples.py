@@ -1,7 +1,8 @@
 """The fixed examples of the samples: which ones, how they are asked, how answers are judged.
 
 They come from the home's held-out sets, in turn from each set, the same ones at every tick and
-in every session, so that each has a history.
+in every session, so that each has a history. They are asked as the item's rows train, with the
+same template, profile, system prompt and choice about thinking.
 """
 
 from __future__ import annotations
@@ -10,10 +11,15 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from engine.controls import Prompt, SampleResult
+from engine.prepare import thinking
+from engine.prepare.profiles import Profile, scored
+from engine.prepare.render import Renderer
+from engine.prepare.template import RowRefused
 from evaluation import sets
 from evaluation.scorers import score
 from queue_store import metrics
 from queue_store.config import Config
+from queue_store.errors import DataError
 from queue_store.home import Home
 
 
@@ -25,24 +31,29 @@ class Fixed:
     row: metrics.Example
 
 
-def choose(home: Home, config: Config) -> dict[str, Fixed]:
-    """`samples.count` examples of the sets that `evaluation.sets` names, by id."""
+def choose(home: Home, config: Config, renderer: Renderer) -> dict[str, Fixed]:
+    """`samples.count` examples of the sets that `evaluation.sets` names, by id. Raises DataError
+    for one that the template refuses."""
     found = sets.load_sets(home, config.evaluation.sets)
     chosen: dict[str, Fixed] = {}
     for depth in range(max((len(one.examples) for one in found), default=0)):
         for one in found:
             if depth < len(one.examples) and len(chosen) < config.samples.count:
-                fixed = _fixed(one, depth, len(chosen))
+                fixed = _fixed(one, depth, len(chosen), renderer)
                 chosen[fixed.prompt.id] = fixed
     return chosen
 
 
-def _fixed(one: sets.EvalSet, index: int, position: int) -> Fixed:
+def _fixed(one: sets.EvalSet, index: int, position: int, renderer: Renderer) -> Fixed:
     example = one.examples[index]
+    try:
+        text = renderer.prompt(example.row, len(example.prompt))
+    except RowRefused as refusal:
+        raise DataError(str(refusal), where=f"{one.name}.jsonl:{example.row.line}") from None
     # A set's bytes are part of the id: an edited set begins new histories.
     name = f"{one.name}/{one.digest[:8]}/{example.id}"
     return Fixed(
-        Prompt(name, example.prompt),
+        Prompt(name, example.prompt, text),
         metrics.Example(
             id=name,
             set_name=one.name,
@@ -60,19 +71,21 @@ def similarity(expected: str, answer: str) -> float:
     return SequenceMatcher(None, expected[:4000], answer[:4000], autojunk=False).ratio()
 
 
-def judge(result: SampleResult, fixed: dict[str, Fixed]) -> list[metrics.Sample]:
-    """The answers of a tick with their scores, to be stored in full."""
+def judge(result: SampleResult, fixed: dict[str, Fixed], profile: Profile) -> list[metrics.Sample]:
+    """The answers of a tick with their scores, to be stored in full. Scored without their thinking
+    and without what the profile adds: the sets expect neither."""
     judged = []
     for answer in result.answers:
         row = fixed[answer.id].row
+        said = scored(profile, thinking.without(answer.text))
         judged.append(
             metrics.Sample(
                 branch=result.place.branch,
                 step=result.place.global_step,
                 example=answer.id,
                 answer=answer.text,
-                exact=score(row.skill, row.expected, answer.text).exact,
-                similarity=similarity(row.expected, answer.text),
+                exact=score(row.skill, row.expected, said).exact,
+                similarity=similarity(row.expected, said),
                 tokens=answer.tokens,
                 seconds=answer.seconds,
             )

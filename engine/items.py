@@ -152,10 +152,14 @@ def _found(home: Home, item: Item) -> Prepared | None:
 
 
 def validation_sets(
-    home: Home, config: Config, model_folder: Path, cancelled: Callable[[], bool]
+    home: Home,
+    config: Config,
+    settings: Settings,
+    model_folder: Path,
+    cancelled: Callable[[], bool],
 ) -> dict[str, Prepared]:
-    """The held-out sets as packs, for the validation loss; by the set's name."""
-    settings = Settings.of(config)
+    """The held-out sets as packs, for the validation loss; by the set's name. They are rendered as
+    the item's own rows, by its `settings`."""
     chosen = {one.name for one in sets.load_sets(home, config.evaluation.sets)}
     whole = msgspec.structs.replace(
         settings.data, validation_split=0.0, over_length="drop", level="quick"

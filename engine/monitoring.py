@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine import examples
-from engine.items import validation_sets
+from engine.items import Ready, validation_sets
 from engine.position import Packs
-from engine.prepare.prepared import Prepared
+from engine.prepare import profiles
+from engine.prepare.render import Renderer
+from engine.prepare.template import ModelText
 from engine.run import Monitoring
 from engine.ticks import Monitor
 from queue_store.errors import TrainctlError
@@ -26,10 +28,13 @@ class Watch:
         self.worker = worker
         self.monitor = Monitor(worker.config.training.monitoring_budget)
         self.fixed: dict[str, examples.Fixed] = {}
+        self.profile = profiles.find("none")
         self._packs: dict[str, Packs] = {}
+        self._renderer: tuple[object, Renderer] | None = None
 
-    def look_at(self, prepared: Prepared, folder: Path, cancelled: Callable[[], bool]) -> None:
-        """Take the sets as they are now, and the rows that the item keeps for validation.
+    def look_at(self, ready: Ready, folder: Path, cancelled: Callable[[], bool]) -> None:
+        """Take the sets as they are now, and the rows that the item keeps for validation; asked and
+        packed with the settings that the item trains with.
 
         A set that cannot be read is a hint, not the item's failure.
         """
@@ -38,13 +43,26 @@ class Watch:
         self.monitor.budget = config.training.monitoring_budget
         self._packs = {}
         try:
-            self.fixed = examples.choose(worker.home, config)
+            self.fixed = examples.choose(worker.home, config, self._renderer_of(ready, folder))
             worker.metrics.set_examples([f.row for f in self.fixed.values()])
-            self._packs.update(validation_sets(worker.home, config, folder, cancelled))
+            self._packs.update(
+                validation_sets(worker.home, config, ready.settings, folder, cancelled)
+            )
         except TrainctlError as error:
             worker.warn(f"a held-out set cannot be used: {error}")
-        if prepared.validation.rows:
-            self._packs[SPLIT] = prepared.validation
+        if ready.prepared.validation.rows:
+            self._packs[SPLIT] = ready.prepared.validation
+
+    def _renderer_of(self, ready: Ready, folder: Path) -> Renderer:
+        """Text as the item's rows have it; kept while nothing of it changes, for a large vocabulary
+        takes up to a second to load."""
+        data, model = ready.settings.data, ModelText(folder)
+        made_of = (model.fingerprint, ready.prepared.rendering.get("profile_digest"), data)
+        if self._renderer is None or self._renderer[0] != made_of:
+            self.profile = profiles.find(data.profile)
+            made = Renderer(model, data.system_prompt, data.thinking, self.profile)
+            self._renderer = made_of, made
+        return self._renderer[1]
 
     def monitoring(self) -> Monitoring:
         """For the run of the item that was looked at last."""

@@ -87,7 +87,7 @@ class Reports:
 
     def samples(self, result: SampleResult) -> None:
         worker = self.worker
-        judged = judge(result, worker.watch.fixed)
+        judged = judge(result, worker.watch.fixed, worker.watch.profile)
         worker.metrics.add_samples(worker.line.id, judged)
         worker.board.samples_step = result.place.global_step
         exact = sum(s.exact for s in judged)

@@ -14,6 +14,7 @@ import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from engine.controls import Answer, Prompt
+from engine.model import LoadedModel
 from engine.position import Packs
 from engine.prepare.collate import collate
 from engine.rng import preserve_rng
@@ -58,9 +59,24 @@ def end_tokens(model: Any, tokenizer: Any) -> list[int]:
     return sorted(i for i in ids if i is not None)
 
 
+def ends_unheard(loaded: LoadedModel, report: dict[str, Any]) -> str:
+    """A warning where answers are trained to end with a token at which no generation with this
+    model stops (a base model under a chat template); "" where they are not."""
+    trained = report["masks"].get("end_tokens", [])  # an earlier release did not note them
+    heard = loaded.tokenizer.convert_ids_to_tokens(end_tokens(loaded.model, loaded.tokenizer))
+    if not trained or set(trained) & set(heard):
+        return ""
+    return (
+        f"answers are trained to end with {', '.join(trained)}, and generation stops at"
+        f" {', '.join(heard) or 'no token'}: set eos_token in the model's tokenizer_config.json, or"
+        " eos_token_id in its generation_config.json"
+    )
+
+
 def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
-    """The prompt's tokens as the chat template writes them, up to where the answer begins."""
-    text = tokenizer.apply_chat_template(
+    """The prompt's tokens up to where the answer begins: of its text as training writes it, else
+    as the chat template writes its turns."""
+    text = prompt.text or tokenizer.apply_chat_template(
         list(prompt.messages), add_generation_prompt=True, tokenize=False
     )
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]

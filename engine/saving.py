@@ -92,6 +92,7 @@ class Saver:
         item: Item | None,
         cursors: dict[int, tuple[int, int]],
         figures: dict[str, float | None],
+        rendering: dict[str, str] | None = None,
     ) -> Moment:
         """The live state at this moment, checked; write it here or aside, before anything moves.
 
@@ -123,6 +124,7 @@ class Saver:
                 loss=figures.get("loss"),
                 val_loss=figures.get("val_loss"),
                 learning_rate=figures.get("learning_rate"),
+                rendering=rendering,
             )
             captured = capture_state(live.loaded, live.optimizer, live.schedule, info)
             stack.pop_all()
@@ -253,6 +255,7 @@ def save_live(worker: Worker, *, aside: bool = False) -> records.Checkpoint | No
             item=worker.item,
             cursors=dict(worker.cursors),
             figures=board.figures(),
+            rendering=worker.rendering,
         )
         beside = aside and worker.config.snapshots.background == "auto"
         if beside and worker.saver.write_aside(moment, worker.changes):

@@ -22,9 +22,11 @@ from engine.items import Ready, make_ready, settings_of
 from engine.live import Live, base_folder, load_live
 from engine.messages import EngineState
 from engine.monitoring import Watch
+from engine.prepare import profiles
 from engine.prepare.prepare import Cancelled
 from engine.reporting import Reports
 from engine.run import TrainingRun
+from engine.sampler import ends_unheard
 from engine.saving import Saver
 from engine.status import item_status, model_status
 from queue_store import config as configuration
@@ -64,6 +66,8 @@ class Worker:
         self.item: Item | None = None
         self.run_now: TrainingRun | None = None
         self.cursors: dict[int, tuple[int, int]] = {}
+        self.rendering: dict[str, str] = {}
+        """What made text of the rows that trained last (see records.Progress)."""
         self._warned: set[str] = set()
         self.changes = self.saved = 0
         """Changes of the live state so far, and those of them that the head's checkpoint has."""
@@ -91,6 +95,7 @@ class Worker:
     def _begin(self) -> None:
         self.board.set(EngineState.STARTING, "looking after the last session")
         recovery.check_locked(self.state, self.config, self.home.config)
+        profiles.find(self.config.data.profile)
         for line in recovery.recover(self.state, self.metrics):
             log.info("%s", line)
         self.board.stand_on_head(self.state, self.config.snapshots)
@@ -119,6 +124,7 @@ class Worker:
         self.live = load_live(self.home, self.config, at.checkpoint)
         self.line = records.start_run(self.state)
         self.cursors = dict(at.checkpoint.progress.cursors)
+        self.rendering = dict(at.checkpoint.progress.rendering)
         self.saved = self.changes
         self.saver.stands_on(at.checkpoint.step)
         self.board.forget_steps()
@@ -216,6 +222,7 @@ class Worker:
         try:
             config = configuration.load(self.home.config)
             recovery.check_locked(self.state, config, self.home.config)
+            profiles.find(config.data.profile)
         except ConfigError as error:
             self.warn(f"{error}: going on with the settings of before")
             return
@@ -257,7 +264,9 @@ class Worker:
             held_out=len(ready.prepared.held_out),
             report=ready.prepared.report,
         )
-        self.watch.look_at(ready.prepared, folder, self.boundary.calls_off)
+        self.watch.look_at(ready, folder, self.boundary.calls_off)
+        if unheard := ends_unheard(self.live.loaded, ready.prepared.report):
+            self.warn(unheard)
         return ready
 
     def _step(self, item: Item, ready: Ready) -> None:
@@ -285,6 +294,7 @@ class Worker:
             self.watch.monitoring(),
         )
         self.run_now, self.saver.flush = run, run.flush
+        self.rendering = ready.prepared.rendering
         self.board.set(EngineState.TRAINING)
         self.publish(force=True)
         outcome = run.train()

@@ -30,6 +30,8 @@ class Example:
     skill: str
     level: int | None
     metadata: dict[str, Any]
+    row: Row
+    """The row itself, for who renders it as training renders rows."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ def _example(row: Row, path: Path, taken: set[str]) -> Example:
         skill=str(data.get("skill", "")),
         level=level if type(level) is int else None,
         metadata=data,
+        row=row,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import orjson
 
@@ -24,20 +24,25 @@ S = ItemState
 @dataclass(frozen=True)
 class Progress:
     """How far each item was at a moment: `cursors` {item id: (cursor in rows, step of the item)}
-    of the unfinished ones, `finished` the ids of those that trained whole."""
+    of the unfinished ones, `finished` the ids of those that trained whole. `rendering`: what made
+    text of the rows that trained last (profile, template, thinking: names and digests); empty
+    where none trained, or an earlier release did not record it."""
 
     cursors: dict[int, tuple[int, int]]
     finished: frozenset[int]
+    rendering: dict[str, str] = field(default_factory=dict)
 
     def dumps(self) -> str:
         cursors = {str(k): list(v) for k, v in sorted(self.cursors.items())}
-        return orjson.dumps({"cursors": cursors, "finished": ranges(self.finished)}).decode()
+        told = {"rendering": self.rendering} if self.rendering else {}
+        plain = {"cursors": cursors, "finished": ranges(self.finished), **told}
+        return orjson.dumps(plain).decode()
 
     @staticmethod
     def loads(text: str) -> Progress:
         raw = orjson.loads(text)
         cursors = {int(k): (int(v[0]), int(v[1])) for k, v in raw["cursors"].items()}
-        return Progress(cursors, parse_ranges(raw["finished"]))
+        return Progress(cursors, parse_ranges(raw["finished"]), raw.get("rendering", {}))
 
 
 def ranges(numbers: Iterable[int]) -> str:
@@ -249,12 +254,14 @@ def commit_checkpoint(
     seconds: float = 0.0,
     stall: float | None = None,
     trained: Collection[int] | None = None,
+    rendering: dict[str, str] | None = None,
 ) -> Checkpoint:
     """One transaction: the checkpoint's row, every item's cursor, trained -> done, head, event.
 
     `cursors` are those of all items with trained rows that are not finished, `trained` the items
     whose last row is in it (None: all that are trained now), both of the moment at which the
-    state was captured: what trained while it was written is not in it. `seconds` from capture to
+    state was captured: what trained while it was written is not in it. `rendering` as in Progress.
+    `seconds` from capture to
     here, `stall` those of them in which no step was done.
     """
     with state.transaction() as db:
@@ -263,7 +270,7 @@ def commit_checkpoint(
         done = {row[0] for row in db.execute("SELECT id FROM items WHERE state = 'done'")}
         finished = frozenset(done | {i.id for i in whole})
         unfinished = {k: v for k, v in cursors.items() if k not in finished and v[0]}
-        progress = Progress(unfinished, finished)
+        progress = Progress(unfinished, finished, rendering or {})
         cursor = cursors.get(item, (0, 0))[0] if item is not None else 0
         row = insert_checkpoint(
             state,

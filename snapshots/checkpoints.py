@@ -47,8 +47,8 @@ class Ledger:
 
     `item_cursor` is the cursor of `item`, `cursors` {item id: [cursor in rows, step]} those of
     all unfinished items, `rows` how many rows this branch has trained; `finished`, `frozen` and
-    `line` are those of ledger_line, empty in ledgers of before version 3. Other names as in the
-    checkpoint's row and in older ledgers.
+    `line` are those of ledger_line, empty in ledgers of before version 3; `rendering` is that of
+    records.Progress. Other names as in the checkpoint's row and in older ledgers.
     """
 
     id: int
@@ -79,6 +79,7 @@ class Ledger:
     trained: list[int] | None = None
     """Items whose last row is in this checkpoint and that it makes done; None in ledgers of
     before: all that were trained."""
+    rendering: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self), indent=1, sort_keys=True).encode() + b"\n"
@@ -174,6 +175,7 @@ class CheckpointWriter:
         trained: list[int] | None = None,
         file: str = "",
         rows: int = 0,
+        rendering: dict[str, str] | None = None,
     ) -> Ledger:
         """The ledger of the state as it stands at this moment; the files are not known yet.
 
@@ -206,6 +208,7 @@ class CheckpointWriter:
             files={},
             created_by=made_by(),
             trained=trained,
+            rendering=rendering or {},
             **ledger_line.of_save(self._state, cursors, run, trained),
         )
 
@@ -280,6 +283,7 @@ def register(
         seconds=seconds,
         stall=stall,
         trained=ledger.trained,
+        rendering=ledger.rendering,
     )
 
 

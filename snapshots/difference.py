@@ -110,8 +110,9 @@ def _said(settings: dict[str, Any], key: str) -> Any:
 
 def _frozen(state: State, version: Version, checkpoint: Checkpoint) -> dict[str, Any]:
     """The settings under which the version's last steps were trained, by dotted key: those that
-    its item froze, and those of the saved state (optimizer, dtype, threads, libraries)."""
-    found: dict[str, Any] = {}
+    its item froze, what made text of its rows, and those of the saved state (optimizer, dtype,
+    threads, libraries)."""
+    found: dict[str, Any] = _flat({"rendering": checkpoint.progress.rendering}, "")
     at: Checkpoint | None = checkpoint
     while at is not None and at.item is None:
         at = records.checkpoint(state, at.parent) if at.parent is not None else None

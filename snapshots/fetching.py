@@ -208,7 +208,7 @@ def _checkpoint(state: State, folder: Path, info: dict[str, Any], alone: bool) -
                 info["checkpoint_name"],
                 info["branch"],
                 info["step"],
-                Trained({}, frozenset()).dumps(),
+                Trained({}, frozenset(), info.get("rendering", {})).dumps(),
                 info["created"],
                 sealed.size_bytes,
                 info.get("loss"),

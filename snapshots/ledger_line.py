@@ -37,7 +37,8 @@ def of_save(
 
 def of_checkpoint(state: State, then: Checkpoint) -> dict[str, Any]:
     """The ledger's fields of a new checkpoint at the moment of another one."""
-    return _fields(state, then.progress.finished, then.progress.cursors, _run_of(state, then))
+    fields = _fields(state, then.progress.finished, then.progress.cursors, _run_of(state, then))
+    return {**fields, "rendering": then.progress.rendering}
 
 
 def _fields(

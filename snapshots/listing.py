@@ -46,6 +46,7 @@ def versions_json(
             "val_loss": _known(version.val_loss, "no validation before it"),
             "scores": version.scores,
             "weights_digest": version.weights_digest,
+            "rendering": rendering_json(records.checkpoint(state, version.checkpoint)),
             "deep_verified_at": _known(version.deep_verified_at, "never verified deep"),
             **grown.fields(version.name),
             **elsewhere[version.id],
@@ -75,8 +76,17 @@ def _checkpoint(state: State, checkpoint: Checkpoint) -> dict[str, Any]:
         "loss": _known(checkpoint.loss, "none was measured before it"),
         "val_loss": _known(checkpoint.val_loss, "no validation before it"),
         "complete": complete,
+        "rendering": rendering_json(checkpoint),
         "weights_digest": checkpoint.weights_digest,
     }
+
+
+def rendering_json(checkpoint: Checkpoint) -> dict[str, str]:
+    """What made text of the rows that a checkpoint trained last: {profile, profile_version,
+    profile_digest, template_digest, thinking}."""
+    if checkpoint.kind == "base":
+        return {"unknown": "no row has trained yet"}
+    return checkpoint.progress.rendering or {"unknown": "an earlier release did not record it"}
 
 
 def _known(value: float | None, why: str) -> Any:

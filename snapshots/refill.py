@@ -191,13 +191,15 @@ class Refill:
                 " items are those that stepped and have no cursor"
             )
         cursors = {k: v for k, v in ledger.cursors.items() if k not in finished and v[0]}
-        return Progress(cursors, frozenset(finished))
+        return Progress(cursors, frozenset(finished), ledger.rendering)
 
     def _placeholder(self, number: int, told: Any) -> None:
         """A row of a checkpoint that is gone, for others refer to it."""
         name, digest = f"rebuilt-{number}", ""
         run: int | None = None
+        rendering: dict[str, str] = {}
         if isinstance(told, dict):
+            rendering = told.get("rendering", {})
             name, digest = str(told["checkpoint_name"]), str(told["weights_digest"])
             branch, step = int(told["branch"]), int(told["step"])
         else:
@@ -218,7 +220,7 @@ class Refill:
             step=step,
             run=run,
             parent=max(known, default=0),
-            progress=Progress({}, frozenset()),
+            progress=Progress({}, frozenset(), rendering),
             weights_digest=digest,
             deleted=now(),
         )

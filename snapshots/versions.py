@@ -113,6 +113,7 @@ def create(
         "val_loss": checkpoint.val_loss,
         "weights_digest": checkpoint.weights_digest,
         "model": model_of(state),
+        "rendering": checkpoint.progress.rendering,
     }
     with using(checkpoint):
         sealed = _write(state, checkpoint, info)

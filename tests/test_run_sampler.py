@@ -145,3 +145,14 @@ def test_a_prompt_that_fills_the_context_is_named(place: dict[str, Any]) -> None
     long = Prompt("too-long", ({"role": "user", "content": "w1 " * 3000},))
     with pytest.raises(DataError, match="too-long"):
         answer(loaded.model, loaded.tokenizer, [*PROMPTS, long], max_tokens=5)
+
+
+def test_an_end_token_at_which_generation_does_not_stop_is_warned_about(
+    place: dict[str, Any],
+) -> None:
+    loaded, report = place["bench"].loaded, place["prepared"].report
+    assert report["masks"]["end_tokens"] and sampler.ends_unheard(loaded, report) == ""
+    report = {"masks": {**report["masks"], "end_tokens": ["<|eot_id|>"]}}
+    warned = sampler.ends_unheard(loaded, report)
+    assert warned.startswith("answers are trained to end with <|eot_id|>, and generation stops at")
+    assert "set eos_token" in warned

@@ -1,17 +1,19 @@
 """TRL as oracle: our masks are those of `assistant_only_loss` wherever TRL knows the template.
 
-Two deliberate differences, both about a newline that the model never has to write:
+Two deliberate differences, both about text that the model never has to write:
 - after the end token: Qwen's templates put one there, TRL trains it; generation has stopped at
   the end token by then, so nothing may learn to go on after it;
-- before the answer: TRL trains the newline of "<|im_start|>assistant\\n" for Qwen2.5; it is part of
-  the prompt that every server asks with.
+- before the answer: TRL trains the newline of "<|im_start|>assistant\\n" for Qwen2.5 (and the
+  "<think>" that Qwen3.6's prompt ends with); it is part of the prompt that every server asks with.
 Everything else is the same, token for token: text, ids, thinking, tool calls, empty answers.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ import pytest
 import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from engine.prepare.encode import EncodedRow
 from queue_store.rows import BadRow, Message, Row, read_rows
@@ -126,6 +129,55 @@ def test_a_template_with_markers_needs_no_other_and_has_trls_masks(tmp_path: Pat
         ids, mask = oracle.masks(one)
         assert ours.ids.tolist() == ids == same.ids.tolist()
         assert ours.trained.astype(int).tolist() == mask == same.trained.astype(int).tolist()
+
+
+FAMILIES = {
+    "cohere": ("template", set()),
+    "cohere2": ("template", set()),
+    "gemma": ("template", {"\n"}),
+    "gemma3": ("template", {"\n"}),
+    "lfm2": ("template", {"\n"}),
+    "phi3": (
+        "template",
+        {"\n", "\n<eos>"},
+    ),  # it ends an answer with <|end|>
+    "qwen3_instruct_2507": ("template", {"\n"}),
+    "qwen3_6": ("keep", {"\n", "<think>\n"}),  # its prompt ends with <think>
+}
+"""Other templates that TRL knows: `data.thinking`, and the stretches that TRL trains and we leave
+out on purpose."""
+
+SPECIAL = re.compile(r"<\|[\w ]+\|>|<(?:start|end)_of_turn>")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_masks_of_other_families_equal_trls_but_for_what_the_model_never_writes(
+    tmp_path: Path, name: str
+) -> None:
+    how, left_out = FAMILIES[name]
+    template = getattr(chat_template_utils, f"{name}_chat_template")
+    folder = stock_folder(tmp_path, "chatml", template)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_special_tokens(["<bos>", "<eos>", *sorted(set(SPECIAL.findall(template)))])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config |= {"bos_token": "<bos>", "eos_token": "<eos>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    oracle = Oracle(folder)
+    rows = conversations(14, 150, tools=False, thinking=name == "qwen3_6")
+    compared = 0
+    for one, ours in zip(rows, encoded(folder, rows, how), strict=True):
+        if isinstance(ours, BadRow):
+            assert name == "gemma" and "System role not supported" in ours.reason
+            continue
+        ids, mask = oracle.masks(one)
+        trl = np.array(mask, dtype=np.bool_)
+        assert ours.ids.tolist() == ids and not (ours.trained & ~trl).any()
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], trl & ~ours.trained, [False]])))
+        for start, end in edges.reshape(-1, 2).tolist():
+            assert oracle.tokenizer.decode(ids[start:end]) in left_out
+        compared += 1
+    assert compared > 80
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=40)

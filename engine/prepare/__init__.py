@@ -3,10 +3,12 @@
 The way of the data, one module a stage:
 
     file -- queue_store.rows.read_rows --> Row(messages | text) | BadRow(line, reason)
-         -- masks.Masker (over template.ChatTemplate) --> text, spans of characters that train
+         -- render.Renderer (a profile, then masks.Masker over template.ChatTemplate)
+                    --> text, spans of characters that train
          -- encode.Encoder (tokenizers, in its own threads) --> ids int32[n], trained bool[n]
          -- prepare: held out? over length? validation? --> rows of this item
          -- packing.best_fit --> packs of at most max_length tokens
+         -- mask_checks.MaskChecks --> five checks passed, or the file is refused
          -- prepared.Prepared, on disk at root/<key>/, memory-mapped
          -- order(seed, epoch), sequence(pack) --> collate.collate --> tensors of a batch
 

@@ -94,6 +94,8 @@ class MaskChecks:
         self._ends = {number for number, token in added.items() if token.special}
         self._ends.update([eos_id] if eos_id is not None else [])
         self._again: dict[int, _Again] = {}
+        self.end_tokens: list[str] = []
+        """The end tokens that answers train with, once `run` has looked."""
 
     def run(self, data: Prepared) -> list[MaskCheck]:
         """The five checks, in order."""
@@ -290,6 +292,9 @@ class MaskChecks:
         behind = behind[(at[behind] > runs.starts[behind])]
         good = behind[np.isin(tokens[at[behind] - 1], ends)]
         wrong = np.setdiff1d(left, good, assume_unique=True)
+        direct = np.delete(tokens[at], left)
+        found = np.unique(np.concatenate([direct, tokens[at[good] - 1]])).tolist()
+        self.end_tokens = [str(self._tokenizer.id_to_token(number)) for number in found]
         if len(wrong):
             row = int(runs.rows[wrong[0]])
             last = self._tokenizer.decode([int(tokens[at[wrong[0]]])], skip_special_tokens=False)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,8 @@ from queue_store.rows import Message
 
 MARKERS, STRUCTURE, PREFIXES = "generation markers", "structure", "prefixes"
 KEPT = "thinking kept"
+
+_OPENED = re.compile(r"<think>\s*(</think>\s*)?$")
 
 _SHAPES = 4096
 """Shapes that are remembered: rows with tools have one each."""
@@ -127,9 +130,14 @@ class Masker:
         return asked
 
     def _starts(self, messages: Sequence[Message], tools: Tools, text: str) -> int | None:
-        """Where the turn after `messages` starts in `text`; None where no prompt tells it."""
-        found = [len(p) for p in self._prompts(messages, tools) if text.startswith(p)]
-        return max(found, default=None)
+        """Where the turn after `messages` starts in `text`; None where no prompt tells it.
+
+        A prompt may open a think block (Qwen3.5's does) that the text has no more of an earlier
+        turn.
+        """
+        prompts = self._prompts(messages, tools)
+        prompts += [_OPENED.sub("", prompt) for prompt in prompts]
+        return max((len(p) for p in prompts if text.startswith(p)), default=None)
 
     def _keeps(self, messages: Sequence[Message], *, last: bool = True) -> bool:
         """Whether the row needs rendering turn by turn: an answer that is not the last turn, under
@@ -240,7 +248,7 @@ class Masker:
             if turn.tool_calls:
                 ended.append(self._called(turns[: index + 1], tools, text, at))
             else:
-                ended.append(self._ended(text[at:], index))
+                ended.append(self._ended(turns[: index + 1], tools, text[at:]))
         return _Shape(order, (*pieces, text[at:]), tuple(spoken), tuple(ended))
 
     def _spoken(self, before: Sequence[Message], tools: Tools, text: str, start: int) -> int:
@@ -251,13 +259,37 @@ class Masker:
             return 0  # a template may refuse a conversation that opens with the assistant
         return start - prompt if prompt else 0
 
-    def _ended(self, after: str, index: int) -> int:
-        """The length of the end token that follows the content, white space before it included."""
-        space = len(after) - len(after.lstrip())
-        for token in self._special:
-            if after.startswith(token, space):
-                return space + len(token)
-        raise RowRefused(_no_end(index))
+    def _ended(self, upto: Sequence[Message], tools: Tools, after: str) -> int:
+        """The length of the end token that follows the content, white space before it included.
+
+        Of several tokens in a row (Cohere ends the response and then the turn) all count that are
+        there both when the conversation ends here and when a user's turn follows.
+        """
+        first = self._specials(after, len(after), most=1)
+        if not first:
+            raise RowRefused(_no_end(len(upto) - 1))
+        word = upto[-1].content
+        try:
+            closing = self._template.render(upto, tools).rpartition(word)[2]
+            more = self._template.render([*upto, Message("user", "qzNextzq")], tools)
+        except RowRefused:
+            return first
+        following = more.rpartition(word)[2]
+        same = (len(set(letters)) == 1 for letters in zip(closing, following, after, strict=False))
+        common = sum(itertools.takewhile(bool, same))
+        return max(first, self._specials(after, common))
+
+    def _specials(self, text: str, bound: int, most: int = 9) -> int:
+        """Where the special tokens (and white space between) at the start of `text` end, within
+        `bound` characters; 0 without any."""
+        end = 0
+        for _ in range(most):
+            start = end + len(text[end:]) - len(text[end:].lstrip())
+            token = next((t for t in self._special if text.startswith(t, start)), None)
+            if token is None or start + len(token) > bound:
+                break
+            end = start + len(token)
+        return end
 
     def _called(self, upto: Sequence[Message], tools: Tools, text: str, at: int) -> int:
         """The length of the tool calls and the end token that follow the content, which ends `at`.

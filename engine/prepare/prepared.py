@@ -113,8 +113,9 @@ class Prepared:
     @property
     def rendering(self) -> dict[str, str]:
         """What made text of the rows: profile, profile_version, profile_digest, template_digest,
-        thinking. Part of the identity of what trains on them."""
-        return dict(self.meta["rendering"])
+        thinking. Part of the identity of what trains on them; empty in data that an earlier
+        release prepared, for an item that goes on with it."""
+        return dict(self.meta.get("rendering", {}))
 
     @property
     def lines(self) -> int:

@@ -186,6 +186,8 @@ def transformed(profile: Profile, row: Row) -> Row:
         raise RowRefused(
             f"profile {profile.name} fails on the row: {type(error).__name__}: {error}"
         ) from None
+    if made is row:
+        return row
     if not isinstance(made, Row) or (made.messages is None) != (row.messages is None):
         raise RowRefused(f"profile {profile.name} makes no row of it")
     if not (made.messages or made.text):

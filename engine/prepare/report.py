@@ -91,10 +91,13 @@ def build(
     validation: tuple[np.ndarray, np.ndarray],
     ways: Mapping[str, int],
     checks: Sequence[Mapping[str, Any]] = (),
+    end_tokens: Sequence[str] = (),
     thinking: Mapping[str, Any] | None = None,
+    rendering: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The report. `kept` int64[R]: tokens of each row that trains or validates; `packs` and
-    `validation`: (offsets, rows); `checks` of the masks, and what became of thinking.
+    `validation`: (offsets, rows); `checks` of the masks, the tokens that answers end with, what
+    became of thinking, and what made text of the rows.
     """
     offsets, rows = packs
     tokens = int(kept[rows].sum()) if len(rows) else 0
@@ -125,8 +128,10 @@ def build(
             "trained_tokens": findings.trained_tokens,
             "trained_share": round(findings.trained_tokens / max(1, total), 4),
             "thinking": dict(thinking or {}),
+            "end_tokens": list(end_tokens),
             "checks": [dict(check) for check in checks],
         },
+        "rendering": dict(rendering or {}),
         "packing": {
             "packs": count,
             "tokens": tokens,

@@ -133,6 +133,13 @@ class Run:
         )
         masks = checker.run(Prepared(folder, {}, arrays)) if len(lengths) else []
         self._refuse_masks(masks)
+        rendering = {
+            "profile": profile.name,
+            "profile_version": str(profile.version),
+            "profile_digest": profiles.digest(profile),
+            "template_digest": model.fingerprint.template,
+            "thinking": settings.thinking,
+        }
         meta = {
             "format": FORMAT,
             "key": key,
@@ -140,13 +147,7 @@ class Run:
             "source": self.source_digest,
             "tokenizer": model.fingerprint.tokenizer,
             "template": model.fingerprint.template,
-            "rendering": {
-                "profile": profile.name,
-                "profile_version": str(profile.version),
-                "profile_digest": profiles.digest(profile),
-                "template_digest": model.fingerprint.template,
-                "thinking": settings.thinking,
-            },
+            "rendering": rendering,
             "settings": asdict(self.settings),
             "counts": {name: len(array) for name, array in arrays.items()},
             "report": report.build(
@@ -157,6 +158,8 @@ class Run:
                 validation=validation,
                 ways=encoder.ways,
                 checks=mask_checks.as_json(masks),
+                end_tokens=checker.end_tokens,
+                rendering=rendering,
                 thinking={"setting": settings.thinking, **self.notes.thinking},
             )
             | {"checks": self.checks.report().to_json()},

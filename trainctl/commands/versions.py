@@ -155,6 +155,7 @@ def _facts(found: Json) -> Iterator[str]:
                 " other names too",
             ),
             ("weights", found["weights_digest"]),
+            ("rows as", _rendering(found["rendering"])),
         ]
     )
     files = found["files"]
@@ -177,6 +178,17 @@ def _facts(found: Json) -> Iterator[str]:
         (">item", "name", ">rows", "whole"),
         [(i["id"], i["name"], count(i["rows"]), i["whole"]) for i in found["items"]],
         empty="contains no item: this is the base model's state",
+    )
+
+
+def _rendering(made: Json) -> str:
+    """What made text of the rows that trained last, in words."""
+    if not known(made):
+        return text(made)
+    return (
+        f"profile {text(made['profile'])} {text(made['profile_version'])}"
+        f" ({made['profile_digest'][:12]}), template {made['template_digest'][:12]}, thinking:"
+        f" {made['thinking']}"
     )
 
 
