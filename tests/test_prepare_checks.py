@@ -131,7 +131,5 @@ def test_the_journal_and_the_item_tell_what_does_not_train(home: Home, tmp_path:
         assert queue.get(state, item.id).report == report
         assert shapes.item(queue.get(state, item.id), [])["rejected"] == report["rejected"]
     # The set itself is prepared too, for its loss, and is not near to itself.
-    whole = validation_sets(
-        home, config.load(home.config), Settings.of(config.load(home.config)), folder, lambda: False
-    )
+    whole = validation_sets(home, config.load(home.config), own, folder, lambda: False)
     assert whole["own"].rows == 1 and whole["own"].report["checks"]["counts"] == {}

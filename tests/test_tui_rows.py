@@ -14,7 +14,7 @@ from tests.tui_world import unknown
 from tui.contrast import contrast
 from tui.dialogs.item import ItemView, row_lines
 from tui.histogram import bars
-from tui.rowtext import ASCII_MARKS, MARKS, MASKED, TRAINED, printed, visible
+from tui.rowtext import ASCII_MARKS, MARKS, MASKED, TRAINED, printed, thinking, visible
 from tui.rowtext import lines as drawn
 from tui.safe import line_text
 
@@ -220,6 +220,13 @@ def test_brackets_and_signs_of_the_text_cannot_pass_for_ours() -> None:
     assert ascii == "^[[2J^M^J\n^I? ? [trained] [ +x+ ] ^@^J^?"
     assert not set(MARKS) & set(visible(text))
     assert not any(mark in ascii for mark in ASCII_MARKS)
+
+
+def test_what_became_of_thinking_is_told_where_there_is_any() -> None:
+    found = {"setting": "template", "answers": 8, "trained": 5, "left_out": 3, "empty_blocks": 2}
+    assert thinking(found) == "template: 5 of 8 train, 2 empty blocks added by the template"
+    assert thinking({**found, "empty_blocks": 0}) == "template: 5 of 8 train"
+    assert thinking({**found, "answers": 0, "empty_blocks": 0}) == "" == thinking(None)
 
 
 def test_print_marks_by_colour_or_by_brackets() -> None:

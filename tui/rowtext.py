@@ -77,6 +77,19 @@ def lines(segments: Sequence[Mapping[str, Any]], width: int, *, ascii: bool = Fa
     return found
 
 
+def thinking(found: object) -> str:
+    """What became of the answers' think blocks, "" where there are none: {"setting", "answers",
+    "trained", "left_out", "empty_blocks"} of a report's masks."""
+    if not isinstance(found, Mapping):
+        return ""
+    numbers = {key: int(found.get(key) or 0) for key in ("answers", "trained", "empty_blocks")}
+    if not numbers["answers"] and not numbers["empty_blocks"]:
+        return ""
+    text = f"{found.get('setting')}: {numbers['trained']} of {numbers['answers']} train"
+    empty = numbers["empty_blocks"]
+    return f"{text}, {empty} empty blocks added by the template" if empty else text
+
+
 def _broken(line: str, width: int) -> list[tuple[int, int]]:
     """Where to break a line: after a space in the second half of the width, else anywhere."""
     pieces: list[tuple[int, int]] = []

@@ -7,7 +7,7 @@ The way of the data, one module a stage:
                     --> text, spans of characters that train
          -- encode.Encoder (tokenizers, in its own threads) --> ids int32[n], trained bool[n]
          -- prepare: held out? over length? validation? --> rows of this item
-         -- packing.best_fit --> packs of at most max_length tokens
+         -- packing.tightest --> packs of at most max_length tokens
          -- mask_checks.MaskChecks --> five checks passed, or the file is refused
          -- prepared.Prepared, on disk at root/<key>/, memory-mapped
          -- order(seed, epoch), sequence(pack) --> collate.collate --> tensors of a batch

@@ -89,7 +89,7 @@ def suggestions(
         found.append(other(few, f"leaves out the longest {_counted(drops, 'row')}", drops=drops))
     fitting = lengths[lengths <= limit]
     if not config.training.packing and len(fitting):
-        packs = len(packing.best_fit(fitting, limit)[0]) - 1
+        packs = len(packing.tightest(fitting, limit)[0]) - 1
         if packs <= WORTH * len(fitting):
             text = (
                 f"training.packing = true puts {_counted(len(fitting), 'row')} into"
@@ -102,7 +102,7 @@ def suggestions(
 
 
 def _fill(lengths: np.ndarray, limit: int) -> float:
-    packs = len(packing.best_fit(lengths, limit)[0]) - 1
+    packs = len(packing.tightest(lengths, limit)[0]) - 1
     return round(int(lengths.sum()) / max(1, packs * limit), 4)
 
 

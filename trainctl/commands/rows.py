@@ -9,6 +9,7 @@ from trainctl.context import Context, print_json
 from trainctl.output import count, counted, known, pairs, table, text
 from trainctl.rowtext import ascii_only, legend, print_row
 from tui.histogram import bars
+from tui.rowtext import thinking
 
 WIDTH = 78
 LINES_SHOWN = 20
@@ -84,6 +85,8 @@ def masks(data: Json) -> str:
     lines = [
         f"trained tokens: {100 * found['trained_share']:.1f} %" + (f", by {ways}" if ways else "")
     ]
+    told = thinking(found.get("thinking"))
+    lines += [f"thinking: {safe_line(told)}"] if told else []
     for check in found.get("checks", ()):
         where = f" (line {check['line']})" if check["line"] is not None else ""
         word = "ok  " if check["passed"] else "FAIL"

@@ -9,6 +9,7 @@ from tui.dialogs.base import Fact
 from tui.figures import count, counted, duration, known, percent, real, short, size, why
 from tui.frame import Record
 from tui.panes.events import clock_time
+from tui.rowtext import thinking
 
 REJECTED_SHOWN = 5
 FAILED = "FAILED"
@@ -94,6 +95,8 @@ def _report(report: Any) -> list[Fact]:
         facts.append(("packs", f"{count(packing.get('packs'))}, {fill} filled"))
     if isinstance(masks, Mapping):
         facts.append(("trains", f"{percent(masks.get('trained_share'))} of the tokens"))
+        told = thinking(masks.get("thinking"))
+        facts.extend([("thinking", told)] if told else [])
         facts.extend(_checks(masks.get("checks")))
     facts.extend(_contents(report.get("checks")))
     return facts
