@@ -7,6 +7,7 @@ Publishes nothing and changes nothing.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ class _Inspection(Run):
             lambda: False,
             source.held_out,
         )
-        self.lengths: list[int] = []
+        self.lengths = array("i")
 
     def _refuse_row(self, bad: BadRow) -> None:
         self.found.reject(bad)

@@ -7,6 +7,7 @@ of the file and not a sample (D04).
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +28,7 @@ class Findings:
     """What the pass over a file has gathered; lines count from 1."""
 
     lines: int = 0
-    lengths: list[int] = field(default_factory=list)
+    lengths: array[int] = field(default_factory=lambda: array("i"))
     rejected: list[BadRow] = field(default_factory=list)
     rejected_count: int = 0
     over_length: list[int] = field(default_factory=list)

@@ -7,6 +7,7 @@ away.
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -57,13 +58,14 @@ class PrepareSettings:
     level: str = "standard"
 
 
-@dataclass
 class _Kept:
-    """One entry for every row that trains or validates, in the order of the file."""
+    """One entry for every row that trains or validates, in the order of the file. Packed numbers:
+    a file may have tens of millions of rows."""
 
-    lengths: list[int]
-    lines: list[int]
-    ranks: list[int]
+    def __init__(self) -> None:
+        self.lengths = array("i")
+        self.lines = array("q")
+        self.ranks = array("Q")
 
 
 class Run:
@@ -91,7 +93,7 @@ class Run:
         self.cancelled = cancelled
         self.found = report.Findings()
         self.checks = checks.Checks(settings.level, near)
-        self.kept = _Kept([], [], [])
+        self.kept = _Kept()
         self.notes = MaskNotes()
         self.done = 0
         self.hasher = blake3()
