@@ -72,6 +72,9 @@ async def go_to(pilot: Pilot[Any], selector: str) -> None:
 async def push(pilot: Pilot[Any], selector: str) -> None:
     """Press Enter on a button of the dialog on top."""
     await go_to(pilot, selector)
+    button = pilot.app.screen.query_one(selector)
+    # For as long as a button shows that it was pressed, Textual passes over a second Enter.
+    await until(pilot, lambda: not button.has_class("-active"), f"{selector} can be pressed")
     await pilot.press("enter")
 
 
