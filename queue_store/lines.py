@@ -195,8 +195,10 @@ def _may_hide_a_key(line: bytes, value: Any) -> bool:
     """Whether an object of the line may have more keys than the parser kept.
 
     Every key has its colon, and all other colons stand in strings: so where the line has as many
-    as its value shows, no key was lost. (Unless somebody writes a colon as an escape as well.)
+    as its value shows, no key was lost, unless a colon is written as an escape.
     """
+    if b"\\u003a" in line or b"\\u003A" in line:
+        return True
     shown = line.count(b":")
     if type(value) is dict and len(value) == 1:
         # Most lines are nothing but turns of a role and a text.

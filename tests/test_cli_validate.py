@@ -112,7 +112,8 @@ def test_the_homes_settings_and_held_out_rows_count(home, tmp_path, trainctl) ->
 def test_a_template_that_trains_the_instructions_fails_the_mask_checks(tmp_path, trainctl) -> None:
     code, found = report(trainctl, GSM8K, "--model", model_folder(tmp_path / "good", MARKED))
     assert code == 0 and [check["passed"] for check in found["masks"]["checks"]] == [True] * 5
-    wrong = MARKED.replace("== 'assistant'", "== 'user'")
+    asked = "{%- generation %}{{- messages[0]['content'] + "
+    wrong = MARKED.replace("{%- generation %}{{- ", asked)
     folder = model_folder(tmp_path / "wrong", wrong)
     code, found = report(trainctl, GSM8K, "--model", folder)
     failed = [check for check in found["masks"]["checks"] if not check["passed"]]
@@ -121,7 +122,7 @@ def test_a_template_that_trains_the_instructions_fails_the_mask_checks(tmp_path,
     done = trainctl("validate", GSM8K, "--model", folder)
     assert done.code == 1 and f"FAIL {failed[0]['name']} (line" in done.out
     shown = trainctl("validate", GSM8K, "--model", folder, "--tokens").out
-    assert "<|im_start|>user⏎\n⟦" in shown, "and the rows show why"
+    assert "<|im_start|>assistant⏎\n⟦Solve the problem" in shown, "and the rows show why"
 
 
 def test_a_wrong_row_is_exit_1_at_every_level(home, tmp_path, trainctl) -> None:

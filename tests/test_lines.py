@@ -93,6 +93,7 @@ def test_a_file_of_another_kind_is_refused_once_and_digested_whole(
         (GOOD.replace(b'"a"', b'"a","content":"b"'), "key 'content' occurs twice in one object"),
         (GOOD.replace(b'"a"', b'"a","role":"user"'), "key 'role' occurs twice in one object"),
         (b'{"messages":[],' + GOOD[1:], "key 'messages' occurs twice in one object"),
+        (b'{"text":"a\\u003A","text":"b\\u003a"}', "key 'text' occurs twice in one object"),
     ],
 )
 def test_what_a_parser_would_take_otherwise_is_named(

@@ -220,14 +220,15 @@ MISMATCHED = {
         ),
         "no end token",
     ),
-    "the other role marked": (
-        MARKED.replace("== 'assistant'", "!= 'assistant'"),
+    "more than the answer": (
+        MARKED.replace("{%- generation %}{{- ", "{%- generation %}{{- 'Well, ' + "),
         "and the answer is",
     ),
-    "another text than the answer": (
+    "more than an answer with thinking": (
         MARKED.replace(
-            "{{- message['content'] + '<|im_end|>' }}{%- endg",
-            "{{- message['content'][1:] + '<|im_end|>' }}{%- endg",
+            "{%- generation %}{{- message['content']",
+            "{%- generation %}{{- messages[0]['content'] + '<think>' + '\\n' * 9"
+            " + '</think>' + message['content']",
         ),
         "and the answer is",
     ),

@@ -245,6 +245,25 @@ def test_what_cannot_be_told_is_refused_with_its_reason(
     assert isinstance(bad, BadRow) and bad.reason.startswith(reason), bad
 
 
+@pytest.mark.parametrize("template", [CHATML, MARKED])
+def test_an_answer_that_the_template_cuts_is_refused_in_every_row(
+    tmp_path: Path, template: str
+) -> None:
+    cut = template.replace("message['content'] +", "message['content'].split('#')[0] +")
+    assert cut != template
+    encoded, _ = encode(tmp_path, [chat("a", "whole"), chat("b", "one # two")], cut)
+    assert isinstance(encoded[0], EncodedRow) and isinstance(encoded[1], BadRow)
+    assert encoded[1].reason == "the chat template cuts or rewrites the answer of turn 2"
+
+
+def test_tools_nested_too_deeply_are_refused(tmp_path: Path) -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(300):
+        deep = {"a": deep}
+    encoded, _ = encode(tmp_path, [{**chat("a", "b"), "tools": [deep]}])
+    assert isinstance(encoded[0], BadRow) and "nested too deeply" in encoded[0].reason
+
+
 def test_a_prompt_that_is_no_prefix_of_the_row_is_refused(tmp_path: Path) -> None:
     changing = (
         "{% for m in messages %}<|im_start|>{{ messages | length if m.content == 'x' else 0 }}"

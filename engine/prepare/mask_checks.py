@@ -275,7 +275,10 @@ class MaskChecks:
             thoughts = {_squeezed(thinking.thought(text) or "") for text in (said, content)}
             if len(thoughts) > 1:
                 return False
-        return _squeezed(bare) == _squeezed(thinking.last(content))
+        # Before the answer stands its thinking or an empty block, and nothing else.
+        opening = _squeezed(said.removesuffix(bare)).removeprefix("<think>")
+        known = opening in ("", "</think>") or opening in _squeezed(content)
+        return known and _squeezed(bare) == _squeezed(thinking.last(content))
 
     def _require_ends(self, data: Prepared, runs: _Runs) -> None:
         tokens = data.arrays["tokens"]

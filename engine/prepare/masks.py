@@ -92,11 +92,11 @@ class Masker:
         if self._template.has_generation_markers:
             text, spans = self._template.render_marked(messages, tools)
             self._refuse_lost(messages, tools, text)
-            return self._checked(text, spans, MARKERS)
+            return self._checked(text, spans, MARKERS, messages)
         if self._keeps(messages):
             text, spans = kept.render(self._template, self._special, messages, tools)
             self._refuse_lost(messages, tools, text)
-            return self._checked(text, spans, KEPT)
+            return self._checked(text, spans, KEPT, messages)
         text = self._template.render(messages, tools)
         shape = self._shape(messages, tools)
         contents = [message.content for message in messages]
@@ -104,7 +104,7 @@ class Masker:
             if shape.text(variant) == text:
                 return self._checked(text, shape.spans(variant), STRUCTURE)
         spans = self._by_prefixes(messages, tools, text, shape)
-        return self._checked(text, spans, PREFIXES)
+        return self._checked(text, spans, PREFIXES, messages)
 
     def prompt(self, messages: Sequence[Message], tools: Tools = ()) -> str:
         """What the model is asked with after these turns, the turns as `render` has them. Raises
@@ -157,9 +157,19 @@ class Masker:
             self._turn_by_turn = self._template.render(turns) != shape.text(contents)
         return self._turn_by_turn
 
-    def _checked(self, text: str, spans: list[Span], way: str) -> tuple[str, list[Span]]:
+    def _checked(
+        self, text: str, spans: list[Span], way: str, messages: Sequence[Message] = ()
+    ) -> tuple[str, list[Span]]:
+        """`messages`: the turns, where the way does not itself compare their contents."""
         if not any(end > start for start, end in spans):
             raise RowRefused("no assistant segment: the chat template marks none in this row")
+        mine = [index for index, turn in enumerate(messages) if turn.role == "assistant"]
+        pairs = zip(mine, spans, strict=True) if len(mine) == len(spans) else ()
+        for index, (start, end) in pairs:
+            answer = "".join(thinking.last(messages[index].content).split())
+            if start < end and answer not in "".join(text[start:end].split()):
+                why = f"the chat template cuts or rewrites the answer of turn {index + 1}"
+                raise RowRefused(why)
         self.used[way] = self.used.get(way, 0) + 1
         return text, spans
 
@@ -186,7 +196,10 @@ class Masker:
         key: object = tuple(message.role for message in messages)
         if tools or any(turn.tool_calls or turn.name for turn in messages):
             calls = [(turn.tool_calls, turn.name, not turn.content) for turn in messages]
-            key = key, orjson.dumps([calls, tools], default=str)
+            try:
+                key = key, orjson.dumps([calls, tools], default=str)
+            except orjson.JSONEncodeError:  # it writes 254 levels and reads 1024
+                raise RowRefused("tools or tool calls are nested too deeply") from None
         shape = self._shapes.get(key)
         if shape is None:
             try:
