@@ -35,13 +35,19 @@ def resolve_base(home: Home, base: str, seed: int) -> Path:
         durable.make_read_only(tmp)
         durable.publish(tmp, final)
         return final
-    if Path(base).is_absolute() or base.startswith(("./", "../", "~")) or base.count("/") != 1:
+    if not fetchable(base):
         raise NotFound(
             f"no model folder {base}",
             where="model.base",
             mend='give a folder with a config.json, a hub id "owner/name", or "builtin:tiny"',
         )
     return _fetch(home, base)
+
+
+def fetchable(base: str) -> bool:
+    """Whether `model.base` names a model of a hub, and no folder."""
+    folder = Path(base).is_absolute() or base.startswith(("./", "../", "~"))
+    return not folder and base.count("/") == 1
 
 
 def base_here(home: Home, base: str, seed: int) -> Path | None:

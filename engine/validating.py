@@ -18,12 +18,13 @@ from typing import Any
 from engine.base import text_folder
 from engine.items import Settings
 from engine.prepare.inspect import Source, inspect, token_rows
+from engine.prepare.report import too_bad
 from engine.prepare.suggest import suggestions
 from engine.prepare.template import ModelText
 from engine.rowcheck import quick, wrong
 from queue_store import config as configuration
 from queue_store.config import Config
-from queue_store.errors import NotFound
+from queue_store.errors import DataError, NotFound
 from queue_store.heldout import NOTHING, HeldOut, held_out
 from queue_store.home import Home
 from queue_store.rows import QuickCheck
@@ -90,8 +91,7 @@ def tokenized(
         )
     report = found.report
     settings = at.config.training
-    model = json.loads((at.model.folder / "config.json").read_bytes()) if _has_config(at) else {}
-    proposed = suggestions(report, found.lengths, at.config, model)
+    proposed = suggestions(report, found.lengths, at.config, _model_config(at.model.folder))
     held = report.pop("held_out")
     over = report.pop("over_length")
     return {
@@ -124,14 +124,27 @@ def tokens(
     return token_rows(source, lambda done, total: progress("tokens", done, total))
 
 
-def _has_config(at: Place) -> bool:
-    return (at.model.folder / "config.json").is_file()
+def _model_config(folder: Path) -> dict[str, Any]:
+    """The model's config.json, {} where there is none. Raises DataError where it is broken."""
+    path = folder / "config.json"
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"is not JSON: {error}", where=str(path)) from None
+    if not isinstance(found, dict):
+        raise DataError("is not a JSON object", where=str(path))
+    return found
 
 
 def _problems(report: dict[str, Any], over: int, config: Config) -> list[str]:
     found = []
-    if report["rejected_count"]:
-        found.append(wrong(report["rejected_count"], report["rejected"]))
+    bad = report["rejected_count"]
+    if bad and config.data.bad_rows == "reject_file":
+        found.append(wrong(bad, report["rejected"]))
+    elif bad and (reason := too_bad(bad, report["lines"], config.data.bad_rows_limit)):
+        found.append(f"{reason}; {wrong(bad, report['rejected'])}")
     if over and config.data.over_length == "refuse":
         limit = report["over_limit"]
         found.append(

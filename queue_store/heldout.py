@@ -11,8 +11,9 @@ import contextlib
 import functools
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from queue_store.home import Home
 from queue_store.rows import (
     QuickCheck,
     Row,
-    messages_digest,
+    asks_one_of,
     prompt_digest,
     quick_check,
     read_rows,
@@ -50,13 +51,11 @@ class HeldOut:
         """Whether the row that `value` (a row of a file, without a fault) holds is in a set."""
         if not self.digests:
             return False
-        opening = _opening_of(value)
-        if opening and opening not in self._openings:
+        if all(opening and opening not in self._openings for opening in _openings_of(value)):
             return False
         turns = turns_of(value)
-        if turns is not None:
-            return messages_digest(turns) in self.digests
-        return prompt_digest(Row(0, None, value["text"])) in self.digests
+        row = Row(0, turns, None if turns is not None else value["text"])
+        return asks_one_of(row, self.digests)
 
 
 NOTHING = HeldOut(frozenset(), {}, frozenset())
@@ -143,14 +142,16 @@ def _asked_last(row: Row) -> str:
     return next((turn.content for turn in reversed(asked) if turn.role != "assistant"), "")
 
 
-def _opening_of(value: dict[str, Any]) -> str:
-    """`_opening` of `_asked_last` of the row that `value` holds, without making the row; "" where
-    that is not simple."""
+def _openings_of(value: dict[str, Any]) -> Iterator[str]:
+    """`_opening` of what is asked before each answer of the row that `value` holds, without making
+    the row; "" where that is not simple."""
     turns = value.get("messages")
-    if turns is None or len(turns) < 2 or turns[-1]["role"] != "assistant":
-        return ""
-    asked = turns[-2]
-    return _opening(asked["content"]) if asked["role"] == "user" else ""
+    if turns is None:
+        yield ""
+        return
+    for asked, answer in pairwise(turns):
+        if answer["role"] == "assistant":
+            yield _opening(asked["content"]) if asked["role"] == "user" else ""
 
 
 # -- nearly the same ------------------------------------------------------------------------------

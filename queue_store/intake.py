@@ -233,6 +233,10 @@ def _insert(
             ),
         )
         text = f"{name} rejected: {error}" if error else f"{name} queued: {accepted} rows"
+        if rejected and not error:
+            text += (
+                f", {lines - accepted} bad (line {rejected[0]['line']}: {rejected[0]['reason']})"
+            )
         if held and not error:
             text += f", {held} of them in an evaluation set (those never train)"
         data = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -172,21 +172,37 @@ def _normal(text: str) -> str:
 
 def messages_digest(messages: Sequence[Message]) -> str:
     """`prompt_digest` of a conversation that is not a file's row."""
-    answers = [index for index, message in enumerate(messages) if message.role == "assistant"]
-    prompt = messages[: answers[-1]] if answers else messages
-    parts = [
-        f"{message.role}\x1f{_normal(message.content)}\x1e"
-        for message in prompt
-        if message.role != "assistant"
-    ]
-    return blake3("".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
+    *_, last = prompt_digests(messages)
+    return last
+
+
+def prompt_digests(messages: Sequence[Message]) -> Iterator[str]:
+    """The digest of what is asked before each answer of a conversation, in order (of all of it
+    where there is no answer): every one of them trains. The last is its `prompt_digest`."""
+    hasher = blake3()
+    answers = 0
+    for message in messages:
+        if message.role == "assistant":
+            answers += 1
+            yield hasher.hexdigest()
+        else:
+            part = f"{message.role}\x1f{_normal(message.content)}\x1e"
+            hasher.update(part.encode("utf-8", "surrogatepass"))
+    if not answers:
+        yield hasher.hexdigest()
+
+
+def asks_one_of(row: Row, digests: Container[str]) -> bool:
+    """Whether the prompt of any answer of the row is one of `digests`: such a row never trains
+    where they are an evaluation set's (D14)."""
+    if row.messages is None:
+        return prompt_digest(row) in digests
+    return any(digest in digests for digest in prompt_digests(row.messages))
 
 
 def prompt_digest(row: Row) -> str:
     """blake3 hex of the system and user turns before the last assistant answer, of the whole
-    text for a completion row; white space is normalised. Equal digests ask the same: rows whose
-    digest is that of an evaluation row never train (D14).
-    """
+    text for a completion row; white space is normalised. Equal digests ask the same."""
     if row.messages is not None:
         return messages_digest(row.messages)
     text = f"text\x1f{_normal(row.text or '')}\x1e"

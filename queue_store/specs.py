@@ -36,6 +36,9 @@ UNREAD = {
 }
 """Keys of a turn that other tools give a meaning that would be lost here, and what to do."""
 
+EXACT = 2.0**64
+"""From here on a whole number is read as a float, and its last digits are lost."""
+
 Turn = dict[str, Any]
 
 
@@ -194,8 +197,8 @@ def _optional_fault(row: dict[str, Any], spec: str, nul: bool) -> str | None:
         return reason
     if row.get("tools") is not None and (reason := _tools_fault(row["tools"])):
         return reason
-    if nul and _any_nul(row.get("tools")):
-        return "tools contains a NUL character"
+    if row.get("tools") and (reason := _values_fault(row["tools"], nul)):
+        return f"tools {reason}"
     if spec == SYLLO:
         for name in ("difficulty", "category", "variant"):
             if row.get(name) is not None and (reason := _text_fault(name, row[name], nul)):
@@ -275,8 +278,8 @@ def _turn_fault(turn: Turn, role: str, nul: bool) -> str | None:
             return f".tool_calls stands in a turn of {role}; only the assistant calls tools"
         if reason := _calls_fault(calls):
             return reason
-        if nul and _any_nul(calls):
-            return ".tool_calls contains a NUL character"
+        if reason := _values_fault(calls, nul):
+            return f".tool_calls {reason}"
     name = turn.get("name")
     if name is not None and not isinstance(name, str):
         return f".name is {_kind(name)}, not a string"
@@ -353,16 +356,19 @@ def _text_fault(name: str, value: Any, nul: bool) -> str | None:
     return None
 
 
-def _any_nul(value: Any) -> bool:
-    """Whether any string in a JSON value has a NUL character."""
+def _values_fault(value: Any, nul: bool) -> str | None:
+    """What of a JSON value, at any depth, would not train as it stands in the file. `nul`: whether
+    the line may have NUL characters."""
     left: list[Any] = [value]
     while left:
         one = left.pop()
         if isinstance(one, str):
-            if "\x00" in one:
-                return True
+            if nul and "\x00" in one:
+                return "contains a NUL character"
         elif isinstance(one, dict):
             left += [*one, *one.values()]
         elif isinstance(one, list):
             left += one
-    return False
+        elif isinstance(one, float) and abs(one) >= EXACT:
+            return f"has a number of which only {one!r} is kept; write it as a string"
+    return None

@@ -46,6 +46,16 @@ def test_add_copies_the_file_and_prints_its_id(home, files, trainctl) -> None:
     assert [path.read_text() for path in stored] == [GOOD * 3]
 
 
+def test_add_says_at_once_which_lines_are_bad(home, files, trainctl) -> None:
+    (files / "d.jsonl").write_text(GOOD + "{}\n" + GOOD + "[]\n")
+    done = trainctl("add", files / "d.jsonl", home=home)
+    assert done.code == 0 and done.out.startswith(
+        "1  d.jsonl  queued, 4 lines; line 2 is bad: has no"
+    )
+    assert "and 1 more bad line (data.bad_rows)" in done.out
+    assert "2 bad (line 2: has no messages" in trainctl("log", home=home).out
+
+
 def test_the_json_of_add_queue_and_show_is_one_shape(home, files, trainctl) -> None:
     added = json.loads(trainctl("add", files / "a.jsonl", "--json", home=home).out)
     listed = json.loads(trainctl("queue", "--json", home=home).out)

@@ -137,6 +137,37 @@ def test_a_wrong_row_is_exit_1_at_every_level(home, tmp_path, trainctl) -> None:
     assert done.code == 1 and "line 2: wrong: has no messages" in done.out
 
 
+def test_a_home_that_is_broken_is_not_passed_by_a_look_at_the_rows(
+    home, trainctl, tmp_path
+) -> None:
+    done = trainctl("validate", GSM8K, home=Home(tmp_path / "nowhere"))
+    assert done.code == 1 and "nowhere" in done.err
+    configured(home, model={"base": "/no/such/model"})
+    done = trainctl("validate", GSM8K, home=home)
+    assert done.code == 1 and "/no/such/model" in done.err and done.err.count("\n") == 1
+    configured(home, data={"bad_row": "drop"})
+    done = trainctl("validate", GSM8K, home=home)
+    assert done.code == 2 and "bad_row" in done.err
+    folder = model_folder(tmp_path)
+    (folder / "config.json").write_text("[1")
+    done = trainctl("validate", GSM8K, "--model", folder)
+    assert done.code == 1 and "config.json" in done.err and done.err.count("\n") == 1
+
+
+def test_bad_rows_that_the_settings_drop_are_no_problem_up_to_the_limit(
+    home, trainctl, tmp_path
+) -> None:
+    rows = [chat(f"{n}?", str(n)) for n in range(30)]
+    path = write_rows(tmp_path / "a.jsonl", [*rows, {"odd": 1}])
+    configured(home, data={"bad_rows": "drop"})
+    code, found = report(trainctl, path, home=home)
+    assert (code, found["problems"], found["rejected_count"], found["rows"]) == (0, [], 1, 30)
+    configured(home, data={"bad_rows": "drop", "bad_rows_limit": 0.01})
+    code, found = report(trainctl, path, home=home)
+    assert code == 1 and "bad_rows_limit is 1.0%" in found["problems"][0]
+    assert not any("drop" in text for text in found["suggestions"])
+
+
 def test_tokens_as_json_are_a_list_with_an_object_a_line(home, tmp_path, trainctl) -> None:
     path = write_rows(tmp_path / "a.jsonl", [chat("a?", HOSTILE), {"no": 1}, {"text": "x y z"}])
     done = trainctl("validate", path, "--tokens", "--json", home=home)

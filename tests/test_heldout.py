@@ -14,7 +14,15 @@ from queue_store.database import open_state
 from queue_store.heldout import bare, held_out, near_digest
 from queue_store.home import Home
 from queue_store.items import Item, ItemState
-from queue_store.rows import Message, Row, prompt_digest, quick_check, read_rows
+from queue_store.rows import (
+    Message,
+    Row,
+    asks_one_of,
+    prompt_digest,
+    prompt_digests,
+    quick_check,
+    read_rows,
+)
 from tests.prepare_model import GSM8K, chat, write_rows
 
 
@@ -46,6 +54,17 @@ def test_some_held_out_rows_are_counted_in_the_event(home: Home) -> None:
     assert item.state is ItemState.QUEUED
     assert "3 rows, 2 of them in an evaluation set" in event["text"]
     assert event["data"]["held_out"] == 2
+
+
+def test_a_held_out_question_inside_a_longer_conversation_does_not_train(home: Home) -> None:
+    write_rows(home.evaluation / "own.jsonl", [chat("2+2?", "4")])
+    later = chat("2+2?", "4", "thanks", "you are welcome")
+    other = chat("2+3?", "5", "2+2?", "4")  # asked after something else: another prompt
+    item, event = added(home, [later, other, chat("5+5?", "10")])
+    assert (item.state, event["data"]["held_out"]) == (ItemState.QUEUED, 1)
+    rows = [row for row in read_rows(home.items / item.file) if isinstance(row, Row)]
+    assert [asks_one_of(row, held_out(home).digests) for row in rows] == [True, False, False]
+    assert list(prompt_digests(rows[0].messages or ()))[-1] == prompt_digest(rows[0])
 
 
 def test_an_unreadable_set_rejects_no_file(home: Home) -> None:
@@ -100,7 +119,7 @@ def test_the_cheap_look_misses_no_row_that_is_held_out(home: Home, tmp_path: Pat
     check = quick_check(path, held_out=held_out(home).holds)
     digests = held_out(home).digests
     rows = [row for row in read_rows(path) if isinstance(row, Row)]
-    assert check.held_out == sum(prompt_digest(row) in digests for row in rows)
+    assert check.held_out == sum(asks_one_of(row, digests) for row in rows)
     assert check.held_out == len(real) + len(odd)
 
 

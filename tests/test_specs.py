@@ -129,6 +129,10 @@ def test_tool_turns_are_read_with_their_calls_tools_and_names(tmp_path: Path) ->
         ({"tools": "[]"}, "tools is a string, not a list"),
         ({"tools": ["f"]}, "tools[0] is a string, not an object"),
         ({"tools": [{"name": "f\x00"}]}, "tools contains a NUL character"),
+        (
+            {"tools": [{"name": "f", "n": 10**30}]},
+            "tools has a number of which only 1e+30 is kept; write it as a string",
+        ),
         ({"metadata": [1]}, "metadata is a list, not an object"),
         ({"system_prompt": 3}, "system_prompt is a number, not a string"),
         ({"system_prompt": "\x00"}, "system_prompt contains a NUL character"),

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Set
 
 from engine.checks.findings import Level, Problem
 from queue_store.heldout import near_digest
-from queue_store.rows import Row, prompt_digest
+from queue_store.rows import Row, asks_one_of
 
 NAME, VERSION = "near_held_out", "1.0.0"
 
@@ -29,7 +29,7 @@ class NearHeldOut:
         if not self._near:
             return None
         found = self._near.get(near_digest(row) or b"")
-        if found is None or prompt_digest(row) in self._digests:
+        if found is None or asks_one_of(row, self._digests):
             return None
         name, line = found
         return Problem(f"asks nearly what line {line} of the evaluation set {name} asks")

@@ -26,7 +26,7 @@ from engine.prepare.run import PrepareSettings, Run
 from engine.prepare.segments import segments
 from engine.prepare.template import ModelText
 from queue_store.heldout import HeldOut
-from queue_store.rows import BadRow, QuickCheck, Row, prompt_digest
+from queue_store.rows import BadRow, QuickCheck, Row, asks_one_of
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def one_row(
         found = encoder.collect(encoder.submit([row]))[0]
     if isinstance(found, BadRow):
         return error_json(found)
-    held = prompt_digest(found.row) in held_out.digests
+    held = asks_one_of(found.row, held_out.digests)
     left_out = _why(held, settings) if held or len(found.ids) > settings.max_length else ""
     return row_json(model, found.row.line, found.ids, found.trained, left_out)
 

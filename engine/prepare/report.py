@@ -44,18 +44,28 @@ class Findings:
             self.rejected.append(bad)
 
 
+def too_bad(count: int, lines: int, limit: float) -> str:
+    """Why data.bad_rows = "drop" does not take a file with `count` bad rows of `lines`: more than
+    the share `limit` of it is not what was meant. "" where it does."""
+    if count <= round(limit * lines, 6):
+        return ""
+    return (
+        f"{count} of {lines} rows are bad ({count / lines:.1%}, and data.bad_rows_limit is"
+        f" {limit:.1%})"
+    )
+
+
 def refuse_if_too_bad(findings: Findings, limit: float, name: str) -> None:
-    """With data.bad_rows = "drop", a file of which more than the share `limit` is bad is not what
-    was meant: raises DataError, which counts the rows and names the first."""
+    """Raises DataError for a file that is `too_bad`; it counts the rows and names the first."""
     count = findings.rejected_count
-    if count <= round(limit * findings.lines, 6):
+    reason = too_bad(count, findings.lines, limit)
+    if not reason:
         return
-    share, first = count / findings.lines, findings.rejected[0]
+    first, share = findings.rejected[0], math.ceil(count / findings.lines * 1000) / 1000
     raise DataError(
-        f"{count} of {findings.lines} rows are bad ({share:.1%}, and data.bad_rows_limit is"
-        f" {limit:.1%}); line {first.line}: {first.reason}",
+        f"{reason}; line {first.line}: {first.reason}",
         where=name,
-        mend=f"mend the rows, or set data.bad_rows_limit = {math.ceil(share * 1000) / 1000}",
+        mend=f"mend the rows, or set data.bad_rows_limit = {share}",
     )
 
 

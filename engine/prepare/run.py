@@ -27,7 +27,7 @@ from engine.prepare.prepared import ARRAYS, FORMAT, META, Prepared, digest_of, f
 from engine.prepare.template import ModelText
 from queue_store.errors import DataError
 from queue_store.heldout import HeldOut
-from queue_store.rows import BadRow, Row, prompt_digest, read_rows
+from queue_store.rows import BadRow, Row, asks_one_of, prompt_digest, read_rows
 
 VALIDATION_FROM = 2000
 """Rows that a file must have before any of them is kept for validation."""
@@ -229,7 +229,7 @@ class Run:
         found, length, line = self.found, len(row.ids), row.row.line
         found.lengths.append(length)
         digest = prompt_digest(row.row)
-        if digest in self.held_out:
+        if self.held_out and asks_one_of(row.row, self.held_out):
             found.held_out.append(line)
             return False
         found.longest = max(found.longest, (length, line), key=lambda entry: entry[0])

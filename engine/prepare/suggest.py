@@ -45,11 +45,13 @@ def suggestions(
 ) -> list[Suggestion]:
     """`report` of report.build; `lengths` int64[R] of the rows that train or are too long;
     `model` is the model's config.json."""
-    found, wrong = [], int(report["rejected_count"])
-    if wrong:
-        found.append(Suggestion(mend(wrong, report["rejected"]), "data.bad_rows", "drop"))
+    found: list[Suggestion] = []
     if not len(lengths):
         return found
+    wrong = int(report["rejected_count"])
+    # Where bad rows are dropped already, only their number could be a problem.
+    if wrong and config.data.bad_rows == "reject_file":
+        found.append(Suggestion(mend(wrong, report["rejected"]), "data.bad_rows", "drop"))
     price = bytes_per_token(model, config.model, config.training)
     limit, batch = config.training.max_length, config.training.batch_size
     rows, longest = len(lengths), int(lengths.max())

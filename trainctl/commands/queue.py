@@ -81,7 +81,13 @@ def _add(context: Context, path: Path, priority: Priority) -> Json:
 
 def _added(item: Json) -> str:
     lines = counted(item["lines"], "line")
-    return f"{item['id']}  {text(item['name'])}  {text(item['state'])}, {lines}"
+    told = f"{item['id']}  {text(item['name'])}  {text(item['state'])}, {lines}"
+    bad = item["rejected"] if item["state"] != "rejected" else ()
+    if not bad:
+        return told
+    # What becomes of them is said by data.bad_rows as it stands when the item's turn comes.
+    more = f", and {counted(len(bad) - 1, 'more bad line')}" if len(bad) > 1 else ""
+    return f"{told}; line {bad[0]['line']} is bad: {text(bad[0]['reason'])}{more} (data.bad_rows)"
 
 
 def _change(context: Context, command: str, change: Callable[[], int], **words: Any) -> Json:

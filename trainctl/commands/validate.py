@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from queue_store.errors import TrainctlError
+from queue_store.errors import NotFound
 from queue_store.home import Home
 from queue_store.rows import quick_check
 from queue_store.safe import safe_line
@@ -63,13 +63,17 @@ def _place(
     asked = arguments.level or ("standard" if arguments.tokens or arguments.model else "")
     if arguments.level == "quick" and not arguments.tokens:
         return None, "quick", ""
-    try:
-        from engine.validating import place
+    from engine.base import fetchable
+    from engine.validating import place
 
-        at = stack.enter_context(place(_home(context), arguments.model or ""))
+    home = _home(context)
+    try:
+        at = stack.enter_context(place(home, arguments.model or ""))
         return at, asked or at.level, ""
-    except TrainctlError as error:
-        if asked:
+    except NotFound as error:
+        # Without a home, or before a hub's model came, nothing is broken. All else is, and a
+        # script must not take a look at the rows alone for the whole check.
+        if asked or (home is not None and not fetchable(context.config.model.base)):
             raise
         return None, "quick", f"quick level only: {error}"
 
