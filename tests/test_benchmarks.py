@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import importlib
 import json
 import platform
 from pathlib import Path
@@ -10,6 +11,11 @@ from pathlib import Path
 from benchmarks import __main__ as runner
 from benchmarks import machine
 from benchmarks.figures import at_least, at_most, median_and_p95, missing, skipped
+
+
+def test_every_benchmark_still_finds_what_it_measures() -> None:
+    for path in sorted(Path(runner.__file__).parent.glob("bench_*.py")):
+        assert callable(importlib.import_module(f"benchmarks.{path.stem}").run)
 
 
 def test_a_target_is_judged_by_the_median() -> None:
