@@ -207,10 +207,11 @@ def test_training_survives_a_disk_without_a_byte_bit_for_bit(tmp_path: Path, tra
             dispatcher = Dispatcher(running.engine)
             server = Server(home, dispatcher)
             server.start()
+            running.pause_at(4)  # the nine steps take less time than filling a disk
             wait_until(home.reserve.exists, timeout=60, what="the reserve")
-            running.wait_step(2)
             filler = fill(disk)
-            wait_until(lambda: running.status["state"] == "paused", timeout=60, what="the pause")
+            running.ask("resume")
+            wait_until(lambda: "free some" in running.status["hint"], timeout=60, what="the pause")
             assert engine_kit.states(home)["a.jsonl"] not in ("failed", "queued")
             session = connect(home)
             status = session.request("snapshot")
