@@ -16,6 +16,7 @@ from tui.dialogs.base import Dialog
 
 if TYPE_CHECKING:
     from tui.console import Console
+    from tui.frame import Record
 
 log = logging.getLogger(__name__)
 
@@ -119,3 +120,14 @@ class Asking:
 
     def _no(self, text: str) -> None:
         self._console.say(text, "warn")
+
+    def _item(self, *states: str) -> Record | None:
+        """The chosen item, if it is in one of `states`; else a line that says why not."""
+        item = self._console.queue_pane.selected()
+        if item is None:
+            self._no("the queue is empty: a adds a file")
+        elif states and item.get("state") not in states:
+            self._no(f"{item.get('name')} is {item.get('state')}, not {' or '.join(states)}")
+        else:
+            return item
+        return None

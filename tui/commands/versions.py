@@ -1,4 +1,4 @@
-"""What the actions on versions ask of the engine; mixed into the console's commands.
+"""What the actions on versions ask of the engine.
 
 Reading a version back may take minutes: meanwhile the screen says how far it is, and nothing
 waits for it.
@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from queue_store.errors import Refused, TrainctlError, VerificationFailed
-from tui.asking import Asking
+from tui.commands.asking import Asking
 from tui.dialogs.confirm import TextDialog
 from tui.dialogs.delete import DeleteDialog, removal_facts
 from tui.dialogs.label import DescribeDialog, TagDialog

@@ -1,0 +1,12 @@
+"""What the actions ask of the engine, by what they act on: one class of `do_…` methods a room."""
+
+from __future__ import annotations
+
+from tui.commands.queue import QueueCommands
+from tui.commands.reading import ReadingCommands
+from tui.commands.training import TrainingCommands
+from tui.commands.versions import VersionCommands
+
+
+class Commands(TrainingCommands, QueueCommands, VersionCommands, ReadingCommands):
+    """The `do_…` methods of all actions that talk to the engine or open a dialog."""

@@ -1,0 +1,58 @@
+"""The actions that show something whole: an item with its rows, an event."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from queue_store.errors import TrainctlError
+from tui.commands.asking import Asking
+from tui.dialogs.confirm import TextDialog
+from tui.dialogs.details import event_facts
+from tui.dialogs.item import FACTS, ROWS, ItemView, reader
+
+if TYPE_CHECKING:
+    from tui.frame import Record
+    from tui.poller import Reader
+
+
+class ReadingCommands(Asking):
+    """The `do_…` methods of the actions that only look."""
+
+    def do_details(self) -> None:
+        self._open(FACTS)
+
+    def do_rows(self) -> None:
+        self._open(ROWS)
+
+    def _open(self, view: str) -> None:
+        """The chosen item whole, at its facts or at its rows."""
+        item = self._item()
+        if item is None:
+            return
+        if item.get("state") == "waiting":
+            self._look(ItemView(f"File {item.get('name')}", item, None, view))
+            return
+        number = int(item["id"])
+        title = f"Item {number}: {item.get('name')}"
+
+        def read(views: Reader) -> None:
+            try:
+                found: Record = views.item(number)
+            except TrainctlError as error:
+                message = str(error)
+                self._console.later(lambda: self._no(message))
+                return
+            # What the engine alone knows (how far the item in training is) is newer than the store.
+            newer = {key: item[key] for key in ("step", "cursor") if key in item}
+            whole = ItemView(title, {**found, **newer}, reader(self.fetch, number), view)
+            self._console.later(lambda: self._look(whole))
+
+        self._console.poller.look(read)
+
+    def _look(self, whole: ItemView) -> None:
+        self._console.push_screen(whole)
+
+    def do_event(self) -> None:
+        event = self._console.events_pane.selected()
+        if event is not None:
+            self.dialog(TextDialog(f"Event {event.get('seq')}", event_facts(event)), lambda _: None)
