@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from queue_store import config
-from snapshots import backup, copies, manifest, programs, targets, versions
+from queue_store import config, programs
+from snapshots import backup, copies, manifest, targets, versions
 from snapshots.remote import MARKER
 from tests.backup_kit import configure, kinds, make_versions, run, tree
 from tests.store_world import World, flip, run_killed

@@ -105,7 +105,7 @@ def python(module: str, *arguments: str) -> list[str]:
 
 def lowered(command: Sequence[str], end: signal.Signals = signal.SIGTERM) -> list[str]:
     """The command that runs `command` at the lowest priority; it gets `end` when we die."""
-    place = str(_ROOT / "snapshots" / "lowered.py")
+    place = str(_ROOT / "queue_store" / "lowered.py")
     return [sys.executable, "-I", "-S", place, str(os.getpid()), str(int(end)), *command]
 
 
