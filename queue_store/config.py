@@ -31,6 +31,9 @@ Room = Annotated[str, Meta(pattern=r"^\d+(\.\d+)?( (kB|MB|GB|TB))?$")]
 Clock = Annotated[str, Meta(pattern=r"^(([01]\d|2[0-3]):[0-5]\d)?$")]
 """A local time of day, "03:00"; "" is never."""
 
+Interpreter = Annotated[str, Meta(pattern=r"^[^-\x00-\x1f\x7f'][^\x00-\x1f\x7f']*$")]
+"""A program's name or path; it becomes one quoted word of a command."""
+
 OPEN_TABLES = ("console.keys.", "backups.", "hosts.")
 """Tables whose keys are a person's own names; msgspec checks what stands under them."""
 
@@ -159,9 +162,7 @@ class Host(Section, frozen=True):
     """An alias of the user's ssh configuration, or user@host."""
     store: Annotated[str, Meta(min_length=1)] = "trainctl-store"
     """The folder for weights there, from the root or the login folder on."""
-    python: Annotated[
-        str, Meta(min_length=1, pattern=r"^[^-\x00-\x1f\x7f'][^\x00-\x1f\x7f']*$")
-    ] = "python3"
+    python: Interpreter = "python3"
     """An interpreter there that has torch and transformers."""
     ssh_config: str = ""
     """A file for `ssh -F`, where the host needs other settings than ~/.ssh/config."""

@@ -188,8 +188,12 @@ class Session:
         for some in _chunks(items):
             part = self._job(self._loaded, some, config, on_result, cancelled)
             whole = Done(
-                *(whole.told + part.told, whole.tokens + part.tokens),
-                *(whole.seconds + part.seconds, part.batch, part.backend, part.cancelled),
+                told=whole.told + part.told,
+                tokens=whole.tokens + part.tokens,
+                seconds=whole.seconds + part.seconds,
+                batch=part.batch,
+                backend=part.backend,
+                cancelled=part.cancelled,
             )
             if part.cancelled:
                 break
@@ -266,8 +270,12 @@ class Session:
     def _done(self, message: Message, told: int, waits: set[str]) -> Done:
         try:
             done = Done(
-                *(told, int(message["tokens"]), float(message["seconds"]), int(message["batch"])),
-                *(_text(message["backend"]), message["cancelled"] is True),
+                told=told,
+                tokens=int(message["tokens"]),
+                seconds=float(message["seconds"]),
+                batch=int(message["batch"]),
+                backend=_text(message["backend"]),
+                cancelled=message["cancelled"] is True,
             )
         except (KeyError, TypeError, ValueError):
             raise self._nonsense("done") from None

@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 PACKAGES = ("torch", "transformers", "safetensors", "peft", "accelerate")
@@ -39,7 +40,7 @@ def cards() -> list[Json] | Json:
     """
     program = shutil.which("nvidia-smi")
     if program is None:
-        if os.path.exists("/dev/nvidia0"):
+        if Path("/dev/nvidia0").exists():
             return {"unknown": "there is a card, and no nvidia-smi"}
         return []
     command = [program, f"--query-gpu={QUERY}", "--format=csv,noheader,nounits"]
@@ -56,7 +57,7 @@ def _card(line: str) -> Json:
     name, *values = (part.strip() for part in line.rsplit(",", 5))
     keys = ("utilization", "memory_used", "memory_total", "temperature", "power")
     found: Json = {"name": name}
-    for key, value in zip(keys, values):
+    for key, value in zip(keys, values, strict=False):
         try:
             number = float(value)
         except ValueError:
@@ -69,7 +70,7 @@ def _card(line: str) -> Json:
 def memory() -> Json:
     """{used, total} in bytes."""
     try:
-        lines = open("/proc/meminfo", encoding="ascii").read().splitlines()
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         values = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if ":" in line}
         total = values["MemTotal"]
         return {"used": total - values["MemAvailable"], "total": total}

@@ -54,7 +54,7 @@ class Loaded:
         tokens, values = found.indices.tolist(), found.values.tolist()
         if any(value != value for value in values):
             raise Trouble("model", "the loaded model computes no numbers (NaN)")
-        return [[token, round(value, 5)] for token, value in zip(tokens, values)]
+        return [[token, round(value, 5)] for token, value in zip(tokens, values, strict=True)]
 
 
 def prepare_process(device: str, threads: int) -> None:
@@ -93,7 +93,7 @@ def load(folder: Path, adapter: Path | None, digest: str, device: str, precision
         if adapter is not None:
             model = _with_adapter(model, adapter)
         model.to(device)
-    except torch.OutOfMemoryError:
+    except torch.cuda.OutOfMemoryError:
         raise Trouble("no_memory", f"the model does not fit on {device}") from None
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -33,7 +33,7 @@ def run(job: Job) -> None:
         try:
             with torch.inference_mode():
                 out = _generate(job, [ids for _, ids in some])
-        except torch.OutOfMemoryError:
+        except torch.cuda.OutOfMemoryError:
             if size == 1:
                 raise Trouble("no_memory", "not even one prompt fits into memory") from None
             size = max(1, min(size, len(some)) // 2)
@@ -41,7 +41,7 @@ def run(job: Job) -> None:
                 torch.cuda.empty_cache()
             continue
         ms = (time.monotonic() - started) * 1000 / len(some)
-        for (name, _), tokens in zip(some, out):
+        for (name, _), tokens in zip(some, out, strict=True):
             job.result(name, tokens, ms, len(some))
         at += len(some)
     job.done(size)

@@ -7,6 +7,7 @@ was heard for too long, so that a dead link leaves no model in a card's memory.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import queue
@@ -190,10 +191,8 @@ class Worker:
                 return  # the link is gone; who listens notices too
 
     def _last_words(self, trouble: str, text: str) -> None:
-        try:
+        with contextlib.suppress(OSError):
             self.send({"kind": "error", "trouble": trouble, "text": text})
-        except OSError:
-            pass
 
     def _complain(
         self, message: Message, trouble: str, text: str, names: tuple[str, ...] = ()

@@ -55,13 +55,14 @@ def sha256_of(path: Path) -> str:
 def checked(message: dict[str, Any]) -> tuple[str, Files, str]:
     """Digest, files and base's digest of a frame, nothing of them believed. Raises Trouble."""
     digest, files, base = message.get("digest"), message.get("files"), message.get("base", "")
-    good = isinstance(digest, str) and DIGEST.fullmatch(digest)
-    good = good and isinstance(base, str) and (not base or DIGEST.fullmatch(base))
-    if not good or not isinstance(files, list) or not files:
+    named = isinstance(digest, str) and isinstance(base, str)
+    if named and base:
+        named = DIGEST.fullmatch(base) is not None
+    if not named or not DIGEST.fullmatch(str(digest)) or not isinstance(files, list) or not files:
         raise Trouble("digest", "no digest of 64 hexadecimal digits, or no files")
     for file in files:
-        named = isinstance(file, dict) and isinstance(file.get("name"), str)
-        if not named or not NAME.fullmatch(file["name"]):
+        fits = isinstance(file, dict) and isinstance(file.get("name"), str)
+        if not fits or not NAME.fullmatch(file["name"]):
             raise Trouble("digest", "a file's name is not allowed")
         if type(file.get("size")) is not int or not DIGEST.fullmatch(str(file.get("sha256"))):
             raise Trouble("digest", f"{file['name']} has no size or digest")
@@ -69,14 +70,15 @@ def checked(message: dict[str, Any]) -> tuple[str, Files, str]:
         raise Trouble("digest", "a file is named twice")
     if digest_of(files, base) != digest:
         raise Trouble("digest", "the digest is not that of the files it names")
-    assert isinstance(digest, str)
-    return digest, files, base
+    return str(digest), files, base
 
 
 def differing(folder: Path, files: Files) -> list[str]:
     """The names of files that are not there as listed, every byte read, and of those too many."""
     listed = {file["name"]: file for file in files}
-    wrong = [name for name in os.listdir(folder) if name not in listed and name != PARTIAL]
+    wrong = [
+        path.name for path in folder.iterdir() if path.name not in listed and path.name != PARTIAL
+    ]
     for name, file in listed.items():
         try:
             info = (folder / name).stat()
@@ -139,7 +141,7 @@ class Store:
     def open(self, who: str) -> None:
         """Make the store where there is none, and take its lock. Raises Trouble."""
         try:
-            if not self.path.exists() or not os.listdir(self.path):
+            if not self.path.exists() or not any(self.path.iterdir()):
                 self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
                 marker = {"made_by": "trainctl", "created": time.time()}
                 (self.path / MARKER).write_text(json.dumps(marker))
@@ -203,8 +205,8 @@ class Store:
             raise Trouble("digest", f"{wrong[0]} is not what was sent", tuple(wrong))
         if folder == coming:
             self._remove(coming / PARTIAL)
-            for name in os.listdir(coming):
-                (coming / name).chmod(0o400)
+            for path in coming.iterdir():
+                path.chmod(0o400)
             coming.rename(final)
             final.chmod(0o500)
         os.utime(final)
