@@ -46,3 +46,15 @@ JSON: {
   done[{kind, name, is}] | null               null with --dry-run }
 "here" names what a thing is in this home already, "" for a new one.
 """
+
+HOSTS = """\
+JSON: [{
+  name, ssh, state                            idle, busy, refused (up, and to be mended), down
+  why                                         who has it, what is wrong; "" when idle
+  gpus[{name, utilization, memory_used, memory_total, temperature, power}], ram{used, total}
+  disk{free, total, store}                    bytes where its store of weights is
+  models[{digest, version, bytes, used}]      what it holds; version: its name in this home
+  python, packages{}, backends[] }]
+Percent, bytes, degrees Celsius, watts, seconds since the epoch; what a host did not say is
+{"unknown": why}. Reaching it takes no lock there and makes nothing.
+"""

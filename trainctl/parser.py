@@ -142,6 +142,7 @@ def _build() -> argparse.ArgumentParser:
     _model_verbs(verbs)
     _removal_verbs(verbs)
     _backup_verb(verbs)
+    _host_verbs(verbs)
     _reading_verbs(verbs)
     return parser
 
@@ -176,6 +177,7 @@ def _home_verbs(verbs: _Verbs) -> None:
     unlock.add_argument("--yes", action="store_true", help="do not ask")
     doctor = verbs.add("doctor", "commands.doctor:doctor", "what is wrong here, and what to do")
     doctor.add_argument("--quick", action="store_true", help="read no weights, no whole database")
+    doctor.add_argument("--host", metavar="NAME", help="this host instead, from ssh to tokens/s")
     rebuild = verbs.add("rebuild", "commands.rebuild:rebuild", "a lost database, made anew")
     rebuild.add_argument("--from", dest="source", choices=("backup", "manifests"))
     rebuild.add_argument("--dry-run", action="store_true", help="only say what would be done")
@@ -362,6 +364,16 @@ def _backup_verb(verbs: _Verbs) -> None:
         help="bring a version back; without one, all that are there",
     )
     backup.add_argument("--version", dest="only", metavar="VERSION", help="this version only")
+
+
+def _host_verbs(verbs: _Verbs) -> None:
+    about = verbs.add("hosts", "commands.hosts:hosts", "the machines that evaluate, asked now")
+    _describe(about, helptext.HOSTS)
+    trust = _Verbs(about, "hosts_verb").add(
+        "trust", "commands.hosts:trust", "look at a host's key, and believe it from now on"
+    )
+    trust.add_argument("name", metavar="NAME")
+    trust.add_argument("--yes", metavar="FINGERPRINT", help="do not ask; names the key expected")
 
 
 def _reading_verbs(verbs: _Verbs) -> None:

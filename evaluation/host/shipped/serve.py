@@ -98,7 +98,7 @@ class Worker:
             {
                 **{"kind": "hello", "proto": PROTO, "worker": message.get("worker", "")},
                 **{"pid": os.getpid(), "busy": holder, "store": facts, "gpu": meters.cards()},
-                **meters.machine(),
+                **{"ram": meters.memory(), **meters.machine()},
                 "missing": meters.missing(),
                 "backends": [backend.NAME for backend in BACKENDS if backend.available()],
             }
