@@ -31,9 +31,10 @@ def processors(config: dict[str, Any], tokenizer: Any, prompt: int, ends: list[i
             ids = _single(tokenizer, think["texts"])
             found.append(Think(ids, float(think["penalty"]), schedule, prompt))
         if stop := config.get("after_stop"):
-            signs = [_ids(tokenizer, text) for text in stop["texts"]]
+            signs = [str(text) for text in stop["texts"] if text]
             base, rate = float(stop["base"]), float(stop["rate"])
-            found.append(AfterStop(signs, base, rate, float(stop.get("reward", 0)), prompt, ends))
+            reward = float(stop.get("reward", 0))
+            found.append(AfterStop(signs, (base, rate, reward), tokenizer, prompt, ends))
     except (KeyError, TypeError, ValueError) as error:
         raise Trouble("config", f"penalties make no sense: {error!r}") from None
     return found
@@ -72,33 +73,37 @@ class Think:
 
 
 class AfterStop:
-    """Ends each row that said a stop sign, by itself; the ends get `reward` in its place."""
+    """Ends each row that said a stop sign, by itself; the ends get `reward` in its place.
+
+    A sign is looked for in the text: a tokenizer may write it in several ways. One object serves
+    one batch, whose rows keep their places.
+    """
 
     def __init__(
         self,
-        signs: list[list[int]],
-        base: float,
-        rate: float,
-        reward: float,
+        signs: list[str],
+        amounts: tuple[float, float, float],
+        tokenizer: Any,
         prompt: int,
         ends: list[int],
     ) -> None:
-        self.signs, self.base, self.rate, self.reward = signs, base, rate, reward
-        self.prompt, self.ends = prompt, ends
-
+        self.signs, self.tokenizer, self.prompt, self.ends = signs, tokenizer, prompt, ends
+        self.base, self.rate, self.reward = amounts
+        # Each token of a sign has a byte of it at least; one before it may hold its beginning.
+        self._tail = max(len(sign.encode()) for sign in signs) + 1
         self._said: list[int | None] = []
-        """Per row the length of the answer at its first stop sign. One object serves one batch,
-        whose rows keep their places."""
+        """Per row the length of the answer at its first stop sign."""
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         answers = input_ids[:, self.prompt :]
         length = answers.shape[1]
         if not self._said:
             self._said = [None] * answers.shape[0]
-        longest = max(map(len, self.signs))
-        for row, tail in enumerate(answers[:, -longest:].tolist()):
-            if self._said[row] is None and any(tail[-len(sign) :] == sign for sign in self.signs):
-                self._said[row] = length
+        for row, tail in enumerate(answers[:, -self._tail :].tolist() if length else ()):
+            if self._said[row] is None:
+                text = self.tokenizer.decode(tail)
+                if any(sign in text for sign in self.signs):
+                    self._said[row] = length
         if all(at is None for at in self._said):
             return scores
         scores = scores.clone()
