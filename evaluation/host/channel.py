@@ -7,7 +7,9 @@ gets the lowest priority and dies with the thread that opened the channel, which
 
 from __future__ import annotations
 
+import contextlib
 import queue
+import select
 import subprocess
 import threading
 import time
@@ -118,13 +120,12 @@ class Channel:
         """Say goodbye and end the child; never raises. Idempotent."""
         if not self.closed.is_set():
             self.closed.set()
-            if self._failure is None:
-                self._write(pack({"kind": "bye"}))
-            try:
-                assert self.child.stdin is not None
+            assert self.child.stdin is not None
+            with contextlib.suppress(OSError, ValueError):
+                # To a peer that stands still a word would block, and the end of input is enough.
+                if select.select([], [self.child.stdin], [], 0)[1] and self._writing.acquire(False):
+                    self.child.stdin.write(pack({"kind": "bye"}))
                 self.child.stdin.close()
-            except OSError:
-                pass
             try:
                 self.child.wait(END_SECONDS)
             except subprocess.TimeoutExpired:
@@ -229,11 +230,9 @@ class Channel:
                 return
 
     def _pings(self) -> None:
-        self.started.wait()
-        count = 0
         while not self.closed.wait(self.ping) and self._failure is None:
-            count += 1
-            self._write(pack({"kind": "ping", "n": count}))
+            if self.started.is_set():
+                self._write(pack({"kind": "ping"}))
 
 
 def expect(channel: Channel, kind: str, timeout: float, on_other: Any = None) -> Message:
