@@ -31,9 +31,6 @@ Room = Annotated[str, Meta(pattern=r"^\d+(\.\d+)?( (kB|MB|GB|TB))?$")]
 Clock = Annotated[str, Meta(pattern=r"^(([01]\d|2[0-3]):[0-5]\d)?$")]
 """A local time of day, "03:00"; "" is never."""
 
-Interpreter = Annotated[str, Meta(pattern=r"^[^-\x00-\x1f\x7f'][^\x00-\x1f\x7f']*$")]
-"""A program's name or path; it becomes one quoted word of a command."""
-
 OPEN_TABLES = ("console.keys.", "backups.", "hosts.")
 """Tables whose keys are a person's own names; msgspec checks what stands under them."""
 
@@ -162,7 +159,7 @@ class Host(Section, frozen=True):
     """An alias of the user's ssh configuration, or user@host."""
     store: Annotated[str, Meta(min_length=1)] = "trainctl-store"
     """The folder for weights there, from the root or the login folder on."""
-    python: Interpreter = "python3"
+    python: Annotated[str, Meta(min_length=1)] = "python3"
     """An interpreter there that has torch and transformers."""
     ssh_config: str = ""
     """A file for `ssh -F`, where the host needs other settings than ~/.ssh/config."""
@@ -282,6 +279,7 @@ def check(own: dict[str, Any], path: Path) -> Config:
             )
     for name, host in config.hosts.items():
         places.parse_host(name, host.ssh, host.store, host.ssh_config, where=str(path))
+        places.check_python(name, host.python, where=str(path))
     return config
 
 

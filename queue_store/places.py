@@ -94,6 +94,16 @@ def parse_host(
     return Place(name, address, path, ssh_config)
 
 
+def check_python(name: str, python: str, where: str = "config.toml") -> None:
+    """Raise ConfigError where hosts.NAME.python cannot be one word of a command."""
+    if python.startswith("-") or any(ord(c) < 0x20 or c in "\x7f'" for c in python):
+        raise ConfigError(
+            f"hosts.{name}.python: {python!r} is no interpreter",
+            where=where,
+            mend='a name or a path there: "python3", "~/venv/bin/python"',
+        )
+
+
 def _bracketed(target: str) -> bool:
     return "[" in target.partition("]:")[0] and "]:" in target
 
