@@ -11,7 +11,6 @@ import contextlib
 import importlib
 import os
 import queue
-import shutil
 import sys
 import threading
 import time
@@ -44,7 +43,6 @@ class Worker:
         self.cancelled: set[str] = set()
         self.store: Store | None = None
         self.loaded: Loaded | None = None
-        self.scratch: Path | None = None
         self.settings: Message = {}
 
     def send(self, message: Message) -> None:
@@ -117,21 +115,15 @@ class Worker:
         started = time.monotonic()
         digest, files, base = checked(message)
         self._unload()
-        adapter = None
-        try:
-            folder = self._folder(digest, files)
+        with contextlib.ExitStack() as stack:
+            folder, adapter = self._folder(digest, files, stack), None
             if base:
                 adapter = folder
-                base_files = message.get("base_files")
-                found, listed, _ = checked({"digest": base, "files": base_files})
-                folder = self._folder(found, listed)
+                found, listed, _ = checked({"digest": base, "files": message.get("base_files")})
+                folder = self._folder(found, listed, stack)
             precision = str(self.settings.get("precision", "auto"))
             device = str(self.settings.get("device", "auto"))
             self.loaded = load(folder, adapter, digest, device, precision)
-        finally:
-            if self.scratch is not None:
-                shutil.rmtree(self.scratch, ignore_errors=True)
-                self.scratch = None
         self.send(
             {
                 **{"kind": "loaded", "digest": digest, "probe": self.loaded.probe()},
@@ -207,10 +199,12 @@ class Worker:
             raise Trouble("store", "no store was opened")
         return self.store
 
-    def _folder(self, digest: str, files: list[dict[str, Any]]) -> Path:
+    def _folder(
+        self, digest: str, files: list[dict[str, Any]], stack: contextlib.ExitStack
+    ) -> Path:
+        """Where the verified files of a model are, for as long as the stack lasts."""
         if all("path" in file for file in files):
-            self.scratch = linked(files)
-            return self.scratch
+            return stack.enter_context(linked(files))
         return self._its_store().verified(digest, files)
 
     def _unload(self) -> None:

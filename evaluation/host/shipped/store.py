@@ -18,7 +18,8 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -238,20 +239,18 @@ class Store:
             path.unlink()
 
 
-def linked(files: Files) -> Path:
-    """For a worker on the training machine: a new folder in which each file is a link to its
-    `path`, once every byte was compared. Nothing is copied. Raises Trouble."""
-    folder = Path(tempfile.mkdtemp(prefix="trainctl-worker-"))
-    try:
+@contextmanager
+def linked(files: Files) -> Iterator[Path]:
+    """For a worker on the training machine: a folder in which each file is a link to its `path`,
+    once every byte was compared. Nothing is copied. Raises Trouble."""
+    with tempfile.TemporaryDirectory(prefix="trainctl-worker-") as made:
+        folder = Path(made)
         for file in files:
             (folder / file["name"]).symlink_to(str(file["path"]))
         wrong = differing(folder, files)
         if wrong:
             raise Trouble("digest", f"{wrong[0]} is not what was recorded", tuple(wrong))
-    except BaseException:
-        shutil.rmtree(folder)
-        raise
-    return folder
+        yield folder
 
 
 def _size(folder: Path) -> int:
