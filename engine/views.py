@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,7 @@ import orjson
 
 from engine import lines, shapes
 from engine.messages import EngineState, Mode, known, unknown
+from engine.queuelist import QueueList
 from engine.status import disk_status, engine_status, free_limit, item_status, model_status, status
 from queue_store import config, journal, lineage, lock, queue, records
 from queue_store.database import (
@@ -62,6 +63,7 @@ class Views:
             opened = self.__dict__.pop(name, None)
             if opened is not None:
                 opened.close()
+        self.__dict__.pop("_listing", None)
 
     def __enter__(self) -> Views:
         return self
@@ -181,6 +183,15 @@ class Views:
             offset = 0
             found += self._items([Item.of(row) for row in rows])
         return found
+
+    def queue_list(self) -> Sequence[dict[str, Any]]:
+        """All of the queue, of each item what a row shows; see queuelist. The same object as
+        before where nothing changed."""
+        return self._listing.read()
+
+    @cached_property
+    def _listing(self) -> QueueList:
+        return QueueList(self.state)
 
     def item(self, item: int) -> dict[str, Any]:
         """One item, as in `queue`, with every rejected line and its preparation's report.

@@ -11,7 +11,7 @@ import threading
 from typing import Any
 
 from queue_store.errors import NoEngine, NotFound, Refused
-from tui.frame import PRIORITIES
+from tui.frame import PRIORITIES, in_order
 
 T0 = 1_780_000_000.0  # 2026-05-28 20:26:40 UTC
 READING = ("snapshot", "rollback_plan", "verifying", "version", "removal_plan", "row")
@@ -43,6 +43,7 @@ class World:
         self.items: list[dict[str, Any]] = []
         self.gpus: Any = []
         self.refuse: dict[str, str] = {}
+        self._listed: list[Any] = []
         self.plans: dict[str, dict[str, Any]] = {}
         """What `removal_plan` says of a version beside the usual."""
         self.reading: list[dict[str, Any]] = []
@@ -371,8 +372,12 @@ class World:
 
     # -- the views
 
-    def queue(self, state: str | None = None, limit: int | None = None) -> list[dict[str, Any]]:
-        return [dict(item) for item in self.items]
+    def queue_list(self) -> list[dict[str, Any]]:
+        """In order, and the same object where nothing changed, as engine.queuelist."""
+        fresh = in_order([dict(item) for item in self.items])
+        if fresh != self._listed:
+            self._listed = fresh
+        return self._listed
 
     def versions(self) -> list[dict[str, Any]]:
         return [dict(version) for version in self.versions_]

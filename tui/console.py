@@ -299,9 +299,9 @@ class Console(App[int], inherit_bindings=False):
 
     def do_back(self) -> None:
         pane = self.panes[self.pane_name]
-        if isinstance(pane, ListPane) and pane.filter:
-            pane.set_filter("")
-        elif self._zoomed:
+        if isinstance(pane, ListPane) and pane.step_back():
+            return
+        if self._zoomed:
             self.do_zoom()
         elif self._bars[2].message[0]:
             self._bars[2].say("")
