@@ -215,7 +215,7 @@ def shift(state: State, item_ids: list[int], by: int) -> list[int]:
                 (of, priority),
             ).fetchall()
             before = [row[0] for row in rows]
-            after = _shifted(before, wanted, by)
+            after = shifted(before, wanted, by)
             places = sorted(row[1] for row in rows)
             if len(set(places)) < len(places):  # two came to stand on one place: number anew
                 places = [float(n) for n in range(1, len(places) + 1)]
@@ -238,7 +238,7 @@ def shift(state: State, item_ids: list[int], by: int) -> list[int]:
         return moved
 
 
-def _shifted(order: list[int], wanted: set[int], by: int) -> list[int]:
+def shifted(order: list[int], wanted: set[int], by: int) -> list[int]:
     """`order` with the `wanted` moved `by` places, as far as there is room."""
     back = by > 0
     line = order[::-1] if back else order

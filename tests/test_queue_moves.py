@@ -55,8 +55,8 @@ def test_one_place_at_a_time_or_all_at_once_is_the_same() -> None:
         by = chance.choice([-4, -2, -1, 1, 3])
         steps = order
         for _ in range(abs(by)):
-            steps = queue._shifted(steps, chosen, 1 if by > 0 else -1)
-        assert queue._shifted(order, chosen, by) == steps
+            steps = queue.shifted(steps, chosen, 1 if by > 0 else -1)
+        assert queue.shifted(order, chosen, by) == steps
 
 
 def test_each_priority_moves_for_itself_and_what_runs_does_not(five: State) -> None:

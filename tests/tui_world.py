@@ -11,6 +11,7 @@ import threading
 from typing import Any
 
 from queue_store.errors import NoEngine, NotFound, Refused
+from queue_store.queue import shifted
 from tui.frame import PRIORITIES, in_order
 
 T0 = 1_780_000_000.0  # 2026-05-28 20:26:40 UTC
@@ -44,6 +45,7 @@ class World:
         self.gpus: Any = []
         self.refuse: dict[str, str] = {}
         self._listed: list[Any] = []
+        self.trash: dict[int, dict[str, Any]] = {}
         self.plans: dict[str, dict[str, Any]] = {}
         """What `removal_plan` says of a version beside the usual."""
         self.reading: list[dict[str, Any]] = []
@@ -265,17 +267,37 @@ class World:
         self.event("priority", f"{self._get(id)['name']} is {priority}")
         return {}
 
-    def do_move(self, id: int, before: int) -> dict[str, Any]:
-        self._get(id)["position"] = self._get(before)["position"] - 0.5
-        return {}
+    def do_shift(self, items: list[int], by: int) -> dict[str, Any]:
+        first = self._get(items[0])
+        same = ("priority", "state")
+        peers = [i for i in self.items if all(i[key] == first[key] for key in same)]
+        order = sorted(peers, key=lambda i: i["position"])
+        before = [i["id"] for i in order]
+        places = [i["position"] for i in order]
+        after = shifted(before, set(items), by)
+        if after == before:
+            edge = "first" if by < 0 else "last"
+            raise Refused(f"{first['name']} is {edge} already, within the priority")
+        for number, place in zip(after, places, strict=True):
+            self._get(number)["position"] = place
+        self.event("item.moved", f"{first['name']} moved")
+        return {"moved": items}
 
     def do_retry(self, id: int) -> dict[str, Any]:
         self._get(id)["state"] = "queued"
-        return {}
+        return self._get(id)
 
     def do_remove(self, id: int) -> dict[str, Any]:
-        self.items.remove(self._get(id))
-        return {}
+        item = self._get(id)
+        self.items.remove(item)
+        self.trash[id] = item
+        return item
+
+    def do_unremove(self, id: int) -> dict[str, Any]:
+        if id not in self.trash:
+            raise NotFound(f"item {id} is not in the trash", mend="trainctl trash lists what is")
+        self.items.append(self.trash.pop(id))
+        return self.items[-1]
 
     def do_add(self, path: str, priority: str) -> Any:
         return [self.add_item(path.rsplit("/", 1)[-1], priority, "queued")]

@@ -100,6 +100,9 @@ ACTIONS: tuple[Action, ...] = (
     Action(
         "remove", ("x",), "remove", "Take an item out of the queue (asks)", ("queue",), 13, True
     ),
+    Action(
+        "unremove", ("u",), "undo", "Take back the last removal of this console", ("queue",), 13, True
+    ),
     # curves
     Action("metric", ("m",), "metric", "Next metric", ("curves",), 5),
     Action("log", ("y",), "log scale", "Logarithmic or linear y", ("curves",), 5),

@@ -103,6 +103,7 @@ class Console(App[int], inherit_bindings=False):
         self.keymap = Keymap(config.console.keys)
         self.frame = Frame()
         self.preempt = config.queue.preempt
+        self.trash_days = config.snapshots.trash_days
         self.left = ""
         self._leave = leave
         self._local = session.local

@@ -198,6 +198,8 @@ class QueuePane(ListPane):
         if self.marks:
             self.unmark()
         elif self.filter or self.only != "all":
+            keys = self.shown()
+            self.chosen = keys[self.position(keys)] if keys else self.chosen
             self.only = "all"
             self.set_filter("")
         else:
