@@ -88,7 +88,9 @@ def run(quick: bool) -> dict[str, Any]:
         trainer.pause()
         threading.Event().wait(2)
         used = cpu(process, seconds, lambda: None)
-        rows.append(at_most(f"the console while paused, {what}", [used], "% of a core", IDLE_PERCENT))
+        rows.append(
+            at_most(f"the console while paused, {what}", [used], "% of a core", IDLE_PERCENT)
+        )
         screen.close()
 
         with open_state(home) as own:
@@ -97,7 +99,9 @@ def run(quick: bool) -> dict[str, Any]:
             listing.read()
             rows.append(figure(f"to read {what} for the first time, CPU", whole, "ms"))
             same = spent(listing.read, repeats)
-            rows.append(at_most(f"to see that none of {what} changed, CPU", same, "ms", UNCHANGED_MS))
+            rows.append(
+                at_most(f"to see that none of {what} changed, CPU", same, "ms", UNCHANGED_MS)
+            )
             for label, act in (("changed", prioritized), ("moved", change)):
                 taken = []
                 for _ in range(repeats):

@@ -169,6 +169,12 @@ def _remove(views: Views, item: int) -> dict[str, Any]:
     return was
 
 
+def _unremove(state: State, item: int) -> None:
+    from snapshots import trash
+
+    trash.restore_item(state, item)
+
+
 def _labelled(act: Callable[..., versions.Version]) -> Callable[..., Any]:
     """A handler that changes what is written on a version and answers how it looks now."""
 
@@ -209,7 +215,7 @@ _HANDLERS: dict[str, Callable[..., Any]] = {
     "shift": _shift,
     "retry": _changed(transitions.retry),
     "remove": _remove,
-    "unremove": _changed(intake.unremove),
+    "unremove": _changed(_unremove),
     "pin": _labelled(labels.pin),
     "tag": _labelled(_tag),
     "describe": _labelled(labels.describe),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -21,7 +21,7 @@ from engine import shapes
 from engine.messages import unknown
 from queue_store import queue
 from queue_store.database import State
-from queue_store.items import ItemState, Priority
+from queue_store.items import ENDED, RUNNABLE, ItemState, Priority
 
 Record = dict[str, Any]
 Rank = tuple[int, int, int, float, int]
@@ -174,3 +174,26 @@ class QueueList:
             rank = (3, 0, 0, -row[14], -number)
         self._ranks[number] = rank
         return rank
+
+
+def buckets(
+    state: ItemState | None,
+) -> Iterator[tuple[str, tuple[Any, ...]] | None]:
+    """The queue's order as conditions that the index (state, priority, position) answers; None
+    stands for what waits in the inbox."""
+    one = "state = ? AND priority = ? ORDER BY position"
+    if state in ENDED:
+        yield "+state = ? ORDER BY id DESC", (state,)
+    elif state is ItemState.WAITING:
+        yield None
+    elif state is not None:
+        yield from ((one, (state, priority)) for priority in range(3))
+    else:
+        for busy in (ItemState.TRAINING, ItemState.PREPARING):
+            yield from ((one, (busy, priority)) for priority in range(3))
+        for priority in range(3):
+            yield from ((one, (of, priority)) for of in RUNNABLE)
+        yield None
+        yield from ((one, (ItemState.TRAINED, priority)) for priority in range(3))
+        # By id, not by the index: a page of the newest of many ended items needs no sort.
+        yield "+state IN (?, ?, ?, ?) ORDER BY id DESC", ENDED

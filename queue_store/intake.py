@@ -326,22 +326,6 @@ def remove(state: State, item_id: int, days: float = TRASH_DAYS) -> Item:
         return item
 
 
-def unremove(state: State, item_id: int) -> Item:
-    """Take back the removal of an item: its file, its place, its priority and its attempts.
-
-    Raises NotFound where it is not in the trash, or its file is gone from there.
-    """
-    row = state.db.execute(
-        "SELECT * FROM trash WHERE kind = 'item' AND json_extract(row, '$.item.id') = ?"
-        " ORDER BY id DESC LIMIT 1",
-        (item_id,),
-    ).fetchone()
-    thrown = None if row is None else trash.Trashed.of(row)
-    if thrown is None or thrown.expires <= 0 or not thrown.folder(state).exists():
-        raise NotFound(f"item {item_id} is not in the trash", mend="trainctl trash lists what is")
-    return untrash(state, thrown)
-
-
 def untrash(state: State, thrown: trash.Trashed) -> Item:
     """Bring a removed item back: its file, its row under its own number, its attempts."""
     with state.transaction() as db:

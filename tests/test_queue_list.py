@@ -14,6 +14,7 @@ from queue_store.database import State, open_state
 from queue_store.errors import Refused
 from queue_store.home import Home
 from queue_store.items import Priority
+from snapshots import trash
 from tests.test_queue_store import add, home, start, state, train
 from tui.frame import in_order
 
@@ -113,7 +114,7 @@ def test_after_any_changes_it_is_what_a_fresh_reading_says(state: State, own: St
                     lambda: moves.skip(state, number, "no"),
                     lambda: moves.retry(state, number),
                     lambda: intake.remove(state, number),
-                    lambda: intake.unremove(state, number),
+                    lambda: trash.restore_item(state, number),
                     lambda: moves.claim(state),
                     lambda: moves.suspend(state, number, "stopped", "stopped"),
                 ]

@@ -11,6 +11,7 @@ from queue_store import intake, journal, queue
 from queue_store.database import State
 from queue_store.errors import NotFound, Refused
 from queue_store.items import ItemState, Priority
+from snapshots import trash
 from tests.test_queue_store import add, home, state, train
 
 __all__ = ["home", "state"]
@@ -93,12 +94,12 @@ def test_a_removal_is_taken_back_with_file_place_and_priority(five: State, home:
         intake.remove(five, number)
     assert not path.exists() and names(five) == ["g", "a", "d", "e"]
     for number in (2, 3):
-        back = intake.unremove(five, number)
+        back = trash.restore_item(five, number)
         assert back.id == number and back.state is ItemState.QUEUED
     assert names(five) == ["c", "g", "a", "b", "d", "e"]
     assert path.read_bytes() == content
     with pytest.raises(NotFound, match="item 3 is not in the trash"):
-        intake.unremove(five, 3)
+        trash.restore_item(five, 3)
 
 
 def test_a_removed_item_whose_file_is_gone_is_not_promised_back(five: State) -> None:
@@ -106,5 +107,5 @@ def test_a_removed_item_whose_file_is_gone_is_not_promised_back(five: State) -> 
     for path in five.home.trash.iterdir():
         path.unlink()
     with pytest.raises(NotFound, match="item 2 is not in the trash"):
-        intake.unremove(five, 2)
+        trash.restore_item(five, 2)
     assert names(five) == ["a", "c", "d", "e"]

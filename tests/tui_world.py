@@ -45,6 +45,7 @@ class World:
         self.gpus: Any = []
         self.refuse: dict[str, str] = {}
         self._listed: list[Any] = []
+        self.report: dict[str, Any] = {"lines": 3, "accepted": 3, "problems": []}
         self.trash: dict[int, dict[str, Any]] = {}
         self.plans: dict[str, dict[str, Any]] = {}
         """What `removal_plan` says of a version beside the usual."""
@@ -409,6 +410,20 @@ class World:
 
     def item(self, item: int) -> dict[str, Any]:
         return {**self._get(item), "report": unknown("not prepared yet")}
+
+    def file_of(self, item: int) -> str:
+        return f"/home/store/items/{self._get(item)['name']}"
+
+    def validate(self, file: str, stop: threading.Event, progress: Any) -> dict[str, Any]:
+        """Waits in the middle where a test holds it, as a long validation does."""
+        self.log.append(("validate", {"file": file}))
+        progress(0, 1000)
+        if self.hold is not None:
+            progress(400, 1000)
+            while not self.hold.wait(0.02):
+                if stop.is_set():
+                    raise Refused("the validation did not finish: broken off")
+        return dict(self.report)
 
     def events(self, after: int = 0, limit: int = 500) -> dict[str, Any]:
         return {"events": self.events_[after:], "last": len(self.events_)}

@@ -86,6 +86,7 @@ ACTIONS: tuple[Action, ...] = (
         "move_up", ("K",), "earlier", "Move the item up within its priority", ("queue",), 0, True
     ),
     Action("move_down", ("J",), "later", "Move the item down in its priority", ("queue",), 0, True),
+    Action("validate", ("v",), "validate", "Check the whole file, deep", ("queue",), 13),
     Action("mark", ("space",), "mark", "Mark an item, or take the mark off", ("queue",), 7),
     Action("mark_all", ("A",), "mark all", "Mark all items shown (Esc: none)", ("queue",), 14),
     Action(
@@ -101,7 +102,13 @@ ACTIONS: tuple[Action, ...] = (
         "remove", ("x",), "remove", "Take an item out of the queue (asks)", ("queue",), 13, True
     ),
     Action(
-        "unremove", ("u",), "undo", "Take back the last removal of this console", ("queue",), 13, True
+        "unremove",
+        ("u",),
+        "undo",
+        "Take back the last removal of this console",
+        ("queue",),
+        13,
+        True,
     ),
     # curves
     Action("metric", ("m",), "metric", "Next metric", ("curves",), 5),

@@ -14,6 +14,7 @@ import re
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 MOST = 10_000
 """Files that one glob may mean."""
@@ -109,7 +110,7 @@ def complete(line: str, base: str) -> Completed:
     if word.text == "~":
         return Completed(line[: word.start] + "~/")
     head, slash, stem = word.text.rpartition("/")
-    folder = os.path.join(base, os.path.expanduser(head + slash))
+    folder = _place(head + slash, base)
     names = []
     try:
         with os.scandir(folder) as entries:
@@ -123,13 +124,28 @@ def complete(line: str, base: str) -> Completed:
         return Completed(line, problem=f"{folder}: {error.strerror}")
     if not names:
         return Completed(line, problem=f"nothing here begins with {stem}" if stem else "empty")
-    common = os.path.commonprefix([name.removesuffix("/") for name in names])
+    bare = [name.removesuffix("/") for name in names]
+    common = _common(min(bare), max(bare))
     only = len(names) == 1
     path = head + slash + (names[0] if only else max(common, stem, key=len))
     space = " " if only and not path.endswith("/") else ""
     text = line[: word.start] + written(path) + space
     names.sort()
     return Completed(text, () if only else tuple(names[:SHOWN]), len(names))
+
+
+def _place(typed: str, base: str) -> Path:
+    """Where a typed path leads from `base`. A ~ of an unknown person is a name like others."""
+    try:
+        return base / Path(typed).expanduser()
+    except RuntimeError:
+        return base / Path(typed)
+
+
+def _common(first: str, last: str) -> str:
+    """How far two names agree."""
+    at = next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), None)
+    return first[: min(len(first), len(last)) if at is None else at]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -143,12 +159,13 @@ def expanded(line: str, base: str) -> list[str]:
     """The absolute paths of the files that `line` names, each once, in order. Raises Wrong."""
     found: dict[str, None] = {}
     for word in words(line):
-        path = os.path.join(base, os.path.expanduser(word.text))
+        path = _place(word.text, base)
         if word.magic and not os.path.lexists(path):
-            pattern = os.path.join(glob.escape(base), os.path.expanduser(word.pattern))
+            pattern = str(_place(word.pattern, glob.escape(base)))
             matches = []
-            for match in glob.iglob(pattern):
-                if not os.path.isdir(match):
+            # As a shell does, and Path.glob does not, it leaves hidden files out.
+            for match in glob.iglob(pattern):  # noqa: PTH207
+                if not Path(match).is_dir():
                     matches.append(match)
                 if len(matches) > MOST:
                     raise Wrong(f"{word.text} means more than {MOST:,} files")
@@ -167,7 +184,7 @@ def looked_at(paths: Sequence[str]) -> list[tuple[str, int]]:
     found = []
     for path in paths:
         try:
-            info = os.stat(path)
+            info = Path(path).stat()
         except OSError as error:
             why = "no such file" if error.errno == errno.ENOENT else error.strerror
             raise Wrong(f"{why}: {path}") from None
@@ -179,5 +196,5 @@ def looked_at(paths: Sequence[str]) -> list[tuple[str, int]]:
             raise Wrong(f"you may not read it: {path}")
         if not path.isprintable():
             raise Wrong("its name has characters that only `trainctl add` can take")
-        found.append((os.path.basename(path), info.st_size))
+        found.append((Path(path).name, info.st_size))
     return found

@@ -288,10 +288,12 @@ def remove(context: Context, arguments: argparse.Namespace) -> int:
 
 def unremove(context: Context, arguments: argparse.Namespace) -> int:
     """Take back the removal of an item, as long as it is in the trash."""
+    from snapshots import trash
+
     item = _change(
         context,
         "unremove",
-        lambda: intake.unremove(context.state, arguments.id).id,
+        lambda: trash.restore_item(context.state, arguments.id).id,
         id=arguments.id,
     )
     return _moved(context, item)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from queue_store.errors import NoEngine, TrainctlError
@@ -120,7 +121,7 @@ class Bulk(Asking):
                 if time.monotonic() - said >= SAY_SECONDS:
                     said = time.monotonic()
                     text = f"{doing}: {number + 1} of {total}…"
-                    console.later(lambda text=text: console.say(text, "dim"))
+                    console.later(partial(console.say, text, "dim"))
             console.later(lambda: self._report(outcome, then))
 
         threading.Thread(target=run, name="console-request", daemon=True).start()

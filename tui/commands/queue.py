@@ -132,7 +132,9 @@ class QueueCommands(Bulk):
         if len(items) == 1:
             retry()
         elif items:
-            self.dialog(ConfirmDialog(f"Retry {of(items)}", [*named(items), *notes], "Retry"), retry)
+            self.dialog(
+                ConfirmDialog(f"Retry {of(items)}", [*named(items), *notes], "Retry"), retry
+            )
 
     def do_skip(self) -> None:
         """The marked items, or the chosen one where it waits; else the one in training."""
@@ -181,9 +183,7 @@ class QueueCommands(Bulk):
             return outcome.text("removed") + back
 
         def remove(_: Any) -> None:
-            self.each(
-                items, lambda item: ("remove", {"id": item.get("id")}), removed, "removing"
-            )
+            self.each(items, lambda item: ("remove", {"id": item.get("id")}), removed, "removing")
 
         self.dialog(ConfirmDialog(f"Remove {of(items)}", facts, "Remove"), remove)
 

@@ -6,9 +6,9 @@ meanwhile) is dropped. What is wrong stands in the dialog, and what was typed st
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.cells import cell_len
@@ -61,7 +61,7 @@ class AddDialog(Dialog):
         self._text = text
         self._priority = priority
         self._problem = problem
-        self._base = os.getcwd()
+        self._base = str(Path.cwd())
         self._asked = 0
         self._agreed = ""
 

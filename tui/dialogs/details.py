@@ -97,7 +97,7 @@ def _report(report: Any) -> list[Fact]:
         facts.append(("trains", f"{percent(masks.get('trained_share'))} of the tokens"))
         told = thinking(masks.get("thinking"))
         facts.extend([("thinking", told)] if told else [])
-        facts.extend(_checks(masks.get("checks")))
+        facts.extend(mask_checks(masks.get("checks")))
     facts.extend(_contents(report.get("checks")))
     return facts
 
@@ -114,7 +114,7 @@ def _contents(checks: Any) -> list[Fact]:
     return facts
 
 
-def _checks(checks: Any) -> list[Fact]:
+def mask_checks(checks: Any) -> list[Fact]:
     """The checks of the masks: how many passed, and each that failed in its own words."""
     found = [check for check in checks or () if isinstance(check, Mapping)]
     failed = [check for check in found if not check.get("passed")]

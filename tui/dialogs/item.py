@@ -274,7 +274,7 @@ def _times(row: Record) -> list[str]:
 
 def facts_lines(item: Record, width: int, *, ascii: bool = False) -> list[Line]:
     """The facts of an item under each other, then its rows' lengths as bars."""
-    found = _facts(item_facts(item), width, ascii=ascii)
+    found = facts_under(item_facts(item), width, ascii=ascii)
     report = item.get("report")
     tokens = report.get("tokens") if isinstance(report, dict) else None
     if not isinstance(tokens, dict):
@@ -288,7 +288,8 @@ def facts_lines(item: Record, width: int, *, ascii: bool = False) -> list[Line]:
     return [*found, (), title, *(((bar, ""),) for bar in drawn)]
 
 
-def _facts(facts: Sequence[Fact], width: int, *, ascii: bool) -> list[Line]:
+def facts_under(facts: Sequence[Fact], width: int, *, ascii: bool) -> list[Line]:
+    """Facts under each other in `width` columns, the labels in a column of their own."""
     left = max((len(fact[0]) for fact in facts if isinstance(fact, tuple)), default=0) + 2
     found: list[Line] = []
 

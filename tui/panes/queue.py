@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tui.figures import count, counted, real, short, why
-from tui.frame import ACTIVE, ENDED, Frame, QueueRows, Record, key_of
+from tui.frame import ACTIVE, ENDED, Frame, QueueRows, Record
 from tui.panes.base import READING, ListPane, words
 from tui.safe import Line, Span, pad
 
