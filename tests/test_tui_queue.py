@@ -256,3 +256,44 @@ async def test_ten_thousand_items_are_all_within_reach() -> None:
         world.train(1)
         await until(pilot, lambda: "step 121" in screen(pilot))
         assert 0 < len(reads) < 500, "a paint reads the rows on the screen"
+
+
+async def test_the_details_follow_the_item_while_it_trains_and_stay_where_they_are_read() -> None:
+    world = trained()
+    attempts = [
+        {"n": n, "started": world.now, "ended": world.now + 5, "cause": "data", "error": f"e{n}"}
+        for n in range(40)
+    ]
+    world.items[0] |= {"attempts": attempts, "error": "bad row", "reason": "data"}
+    app = console_on(world)
+    async with running(app, NARROW) as pilot:
+        await pilot.press("1", "enter")
+        await until(pilot, lambda: "step 120 of 250" in screen(pilot))
+        shown = screen(pilot)
+        assert "bad row" in shown and "class" in shown and "no sidecar came" in shown
+        await pilot.press("j")
+        world.train(5)
+        await until(pilot, lambda: "step 125 of 250" in screen(pilot))
+        assert "   2-" in screen(pilot), "it did not jump to the top"
+
+
+async def test_lineage_stands_in_the_details() -> None:
+    world = trained()
+    world.items[0]["lineage"] = {
+        "generator": {
+            "generator_id": "syllo",
+            "generator_version": "1.2",
+            "generated_at": "2026-05-01",
+            "example_count": 1900,
+            "params": {"level": 1},
+        },
+        "validators": [{"name": "rows", "version": "1", "errors": 1, "warnings": 0}],
+        "notes": ["the sidecar counts 1900 rows, the file has 2000"],
+    }
+    app = console_on(world)
+    async with running(app) as pilot:
+        await pilot.press("1", "enter")
+        await until(pilot, lambda: "syllo 1.2, 2026-05-01, 1 900 rows" in screen(pilot))
+        shown = screen(pilot)
+        assert "level 1" in shown and "the sidecar counts 1900 rows" in shown
+        assert "rows 1: 1 error, 0 warnings" in shown and "None" not in shown

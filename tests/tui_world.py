@@ -409,7 +409,14 @@ class World:
         return [{"name": "checkpoint-1", "size_bytes": 12_400_000}]
 
     def item(self, item: int) -> dict[str, Any]:
-        return {**self._get(item), "report": unknown("not prepared yet")}
+        nothing = unknown("no sidecar came with the file")
+        lineage = {"generator": nothing, "validators": [], "notes": []}
+        return {
+            "report": unknown("not prepared yet"),
+            "settings": unknown("not prepared yet"),
+            "lineage": lineage,
+            **self._get(item),
+        }
 
     def file_of(self, item: int) -> str:
         return f"/home/store/items/{self._get(item)['name']}"

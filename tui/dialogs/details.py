@@ -28,6 +28,8 @@ def item_facts(item: Record) -> list[Fact]:
         if item.get(key):
             facts.append(("why", str(item.get(key))))
             break
+    if item.get("error") and item.get("reason"):
+        facts.append(("class", str(item.get("reason"))))
     facts += [
         ("trained", f"step {count(item.get('step'))} of {_value(item.get('steps'))}"),
         ("rows", _rows(item)),
@@ -37,6 +39,7 @@ def item_facts(item: Record) -> list[Fact]:
         facts.append(("size", size(item.get("size"))))
     if item.get("source"):
         facts.append(("from", str(item.get("source"))))
+    facts.extend(lineage_facts(item.get("lineage")))
     facts.extend(_report(item.get("report")))
     for attempt in item.get("attempts") or ():
         facts.append((f"try {attempt.get('n')}", _attempt(attempt)))
@@ -47,6 +50,31 @@ def item_facts(item: Record) -> list[Fact]:
         facts.append((f"line {row.get('line')}", str(row.get("reason"))))
     if len(rejected) > REJECTED_SHOWN:
         facts.append(("", f"and {len(rejected) - REJECTED_SHOWN} more refused lines"))
+    return facts
+
+
+def lineage_facts(lineage: Any) -> list[Fact]:
+    """What made the file, by its sidecar, and what was found where the two differ."""
+    if not isinstance(lineage, Mapping):
+        return []
+    said = lineage.get("generator")
+    if not isinstance(said, Mapping) or why(said):
+        facts: list[Fact] = [("lineage", why(said) or "not known")]
+    else:
+        rows = said.get("example_count")
+        parts = (
+            f"{said.get('generator_id')} {said.get('generator_version')}",
+            str(said.get("generated_at") or ""),
+            counted(rows, "row") if known(rows) else "",
+        )
+        facts = [("lineage", ", ".join(part for part in parts if part))]
+        params = said.get("params")
+        if isinstance(params, Mapping) and params:
+            facts.append(("made with", ", ".join(f"{key} {params[key]}" for key in params)))
+    facts += [("note", str(note)) for note in lineage.get("notes") or ()]
+    for one in lineage.get("validators") or ():
+        found = [counted(one.get(key), key.rstrip("s")) for key in ("errors", "warnings")]
+        facts.append(("checked", f"{one.get('name')} {one.get('version')}: {', '.join(found)}"))
     return facts
 
 
