@@ -39,8 +39,6 @@ def item_facts(item: Record) -> list[Fact]:
         facts.append(("size", size(item.get("size"))))
     if item.get("source"):
         facts.append(("from", str(item.get("source"))))
-    facts.extend(lineage_facts(item.get("lineage")))
-    facts.extend(_report(item.get("report")))
     for attempt in item.get("attempts") or ():
         facts.append((f"try {attempt.get('n')}", _attempt(attempt)))
         if attempt.get("advice"):
@@ -50,6 +48,8 @@ def item_facts(item: Record) -> list[Fact]:
         facts.append((f"line {row.get('line')}", str(row.get("reason"))))
     if len(rejected) > REJECTED_SHOWN:
         facts.append(("", f"and {len(rejected) - REJECTED_SHOWN} more refused lines"))
+    facts.extend(_report(item.get("report")))
+    facts.extend(lineage_facts(item.get("lineage")))
     return facts
 
 
@@ -72,9 +72,16 @@ def lineage_facts(lineage: Any) -> list[Fact]:
         if isinstance(params, Mapping) and params:
             facts.append(("made with", ", ".join(f"{key} {params[key]}" for key in params)))
     facts += [("note", str(note)) for note in lineage.get("notes") or ()]
+    clean = 0
     for one in lineage.get("validators") or ():
+        if not one.get("errors") and not one.get("warnings"):
+            clean += 1
+            continue
         found = [counted(one.get(key), key.rstrip("s")) for key in ("errors", "warnings")]
-        facts.append(("checked", f"{one.get('name')} {one.get('version')}: {', '.join(found)}"))
+        who = " ".join(str(one.get(key)) for key in ("name", "version") if one.get(key))
+        facts.append(("checked", f"{who}: {', '.join(found)}"))
+    if clean:
+        facts.append(("checked", f"{counted(clean, 'checker')} found nothing"))
     return facts
 
 
