@@ -103,6 +103,7 @@ async def test_marked_items_that_cannot_are_named_and_none_that_can_opens_nothin
         await pilot.press("right", "enter")
         await until(pilot, lambda: "2 items are queued again" in screen(pilot))
         assert {entry[1]["id"] for entry in asked(world)} == {5, 6}
+        assert app.queue_pane.marks == {3}, "what could not stays marked"
         app.queue_pane.marks = {2, 3}
         await pilot.press("r")
         await until(pilot, lambda: "none of the 2 marked items is failed or" in screen(pilot))
