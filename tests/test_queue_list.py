@@ -66,10 +66,10 @@ def test_a_change_of_one_item_reads_that_one(state: State, own: State) -> None:
 
 def test_what_no_event_names_is_read_again(state: State, own: State) -> None:
     run = start(state)
-    item = add(state, "a.jsonl")
+    train(state, add(state, "a.jsonl"))
+    train(state, add(state, "b.jsonl"), whole=False)
     listing = QueueList(own)
     listing.read()
-    train(state, item)
     records.commit_checkpoint(
         state,
         name="c",
@@ -77,7 +77,7 @@ def test_what_no_event_names_is_read_again(state: State, own: State) -> None:
         step=4,
         run=run.id,
         item=1,
-        cursors={},
+        cursors={2: (3, 3)},
         size_bytes=1,
         loss=None,
         val_loss=None,
@@ -86,13 +86,13 @@ def test_what_no_event_names_is_read_again(state: State, own: State) -> None:
         weights_digest="",
     )
     listing._rest_until = 0.0
-    (found,) = listing.read()
-    assert (found["state"], found["cursor"]) == ("done", 4)
+    found = {item["name"]: (item["state"], item["cursor"]) for item in listing.read()}
+    assert found == {"a.jsonl": ("done", 4), "b.jsonl": ("paused", 3)}
     file = {"path": "/i/w.jsonl", "name": "w.jsonl", "priority": 1, "reason": "open", "since": 1.0}
     queue.set_waiting(state, [file])
-    assert [row["name"] for row in listing.read()] == ["w.jsonl", "a.jsonl"]
+    assert [row["name"] for row in listing.read()] == ["b.jsonl", "w.jsonl", "a.jsonl"]
     queue.set_waiting(state, [])
-    assert [row["name"] for row in listing.read()] == ["a.jsonl"]
+    assert [row["name"] for row in listing.read()] == ["b.jsonl", "a.jsonl"]
 
 
 def test_after_any_changes_it_is_what_a_fresh_reading_says(state: State, own: State) -> None:
