@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from textual.widgets import Input
 
-from tests.test_tui_queue import asked, opened
+from tests.test_tui_queue import asked
 from tests.test_tui_screen import trained
 from tests.tui_pilot import NARROW, console_on, push, running, screen, until
 from tests.tui_world import World

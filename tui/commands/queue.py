@@ -5,6 +5,7 @@ Each acts on the marked items, or on the one under the cursor where none is mark
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,13 @@ from tui.dialogs.base import Fact
 from tui.dialogs.confirm import ConfirmDialog
 from tui.dialogs.priority import PriorityDialog, raised
 from tui.dialogs.skip import SkipDialog
-from tui.figures import count
+from tui.figures import counted
 from tui.frame import Record, key_of
 
 if TYPE_CHECKING:
     from tui.console import Console
+
+log = logging.getLogger(__name__)
 
 OPEN = ("queued", "paused", "training", "preparing")
 
@@ -110,7 +113,19 @@ class QueueCommands(Bulk):
             self._console.say(error.what, "warn")
 
         ids = [item.get("id") for item in items]
-        self.ask("shift", moved, refused=refused, doing="moving", items=ids, by=by)
+        session = self._console.poller.session
+
+        def request() -> Any:
+            try:
+                return session.request("shift", items=ids, by=by)
+            except TrainctlError:
+                raise
+            except Exception:
+                # Whatever breaks, the presses that wait must get their turn.
+                log.exception("a request failed")
+                raise TrainctlError("this failed, see the log") from None
+
+        self.work(request, moved, refused=refused, doing="moving")
 
     def _next_shift(self) -> None:
         self._shifting = False
@@ -169,11 +184,14 @@ class QueueCommands(Bulk):
         if not items:
             return
         one = len(items) == 1
-        days = count(self._console.trash_days)
+        days = self._console.trash_days
+        until = (
+            f"for {counted(days, 'day')}: u takes" if days else "until it is emptied: u can take"
+        )
         facts: list[Fact] = [*(() if one else named(items)), *notes]
         facts.append(
             f"{'It' if one else 'They'} will not train. The {'copy' if one else 'copies'} in the"
-            f" store {'goes' if one else 'go'} to the trash for {days} days: u takes this back."
+            f" store {'goes' if one else 'go'} to the trash {until} this back."
         )
 
         def removed(outcome: Outcome) -> str:
