@@ -150,7 +150,7 @@ async def test_a_folder_that_does_not_answer_freezes_nothing(
     async with running(app) as pilot:
         await pilot.press("1", "a", "o", "tab")
         await until(pilot, entered.is_set)
-        await until(pilot, lambda: "reading…" in screen(pilot))
+        await until(pilot, lambda: "reading ..." in screen(pilot))
         world.train(1)
         await until(pilot, lambda: "step 121" in screen(pilot), "the screen lives")
         await pilot.press("t")

@@ -185,13 +185,11 @@ class QueueCommands(Bulk):
             return
         one = len(items) == 1
         days = self._console.trash_days
-        until = (
-            f"for {counted(days, 'day')}: u takes" if days else "until it is emptied: u can take"
-        )
+        until = f"for {counted(days, 'day')}" if days else "until that is emptied"
         facts: list[Fact] = [*(() if one else named(items)), *notes]
         facts.append(
             f"{'It' if one else 'They'} will not train. The {'copy' if one else 'copies'} in the"
-            f" store {'goes' if one else 'go'} to the trash {until} this back."
+            f" store {'goes' if one else 'go'} to the trash {until}: u takes this back."
         )
 
         def removed(outcome: Outcome) -> str:

@@ -119,7 +119,7 @@ class AddDialog(Dialog):
     @on(PathField.Complete)
     def _complete(self) -> None:
         text = self.query_one("#path", Input).value
-        self._tell("#candidates", "reading…")
+        self._tell("#candidates", "reading ...")
         self._look(lambda: paths.complete(text, self._base), self._completed)
 
     def _completed(self, found: paths.Completed) -> None:
@@ -153,7 +153,7 @@ class AddDialog(Dialog):
     def result(self, button: str) -> Any:
         """Looks at the files first, in a thread; the dialog closes once they are fine."""
         text = self.query_one("#path", Input).value
-        self._tell("#notice", "looking…")
+        self._tell("#notice", "looking ...")
 
         def look() -> tuple[list[str], list[tuple[str, int]]]:
             files = paths.expanded(text, self._base)
