@@ -11,6 +11,7 @@ from tests.tui_world import World
 from tui.console import Console
 from tui.dialogs.base import Dialog
 from tui.dialogs.confirm import TextDialog
+from tui.dialogs.details import item_facts
 from tui.dialogs.priority import PriorityDialog
 
 
@@ -302,3 +303,15 @@ async def test_lineage_stands_in_the_details() -> None:
         assert "level 1" in shown and "the sidecar counts 1900 rows" in shown
         assert "rows 1: 1 error, 0 warnings" in shown and "1 checker found nothing" in shown
         assert "None" not in shown
+
+
+def test_what_to_do_about_a_failure_is_said_once_where_it_came_again() -> None:
+    tries = [
+        {"n": n, "started": 1.0, "ended": 2.0, "cause": cause, "error": "e", "advice": advice}
+        for n, (cause, advice) in enumerate([("hang", "A"), ("data", "B"), ("data", "B")], 1)
+    ]
+    item = {"state": "failed", "error": "e", "reason": "data", "attempts": tries}
+    told = [fact[1] for fact in item_facts(item) if fact[1].startswith("what to do")]
+    assert told == ["what to do: A", "what to do: B"]
+    labels = [fact[0] for fact in item_facts(item)]
+    assert labels.index("class") < labels.index("try 1")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+ADD_SECONDS = 600.0
+"""How long the copying of a file may take."""
 OPEN = ("queued", "paused", "training", "preparing")
 
 
@@ -243,7 +245,14 @@ class QueueCommands(Bulk):
 
             self.each(
                 files,
-                lambda file: ("add", {"path": file["path"], "priority": choice["priority"]}),
+                lambda file: (
+                    "add",
+                    {
+                        "path": file["path"],
+                        "priority": choice["priority"],
+                        "timeout": ADD_SECONDS,
+                    },
+                ),
                 added,
                 "adding",
             )

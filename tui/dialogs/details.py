@@ -39,10 +39,13 @@ def item_facts(item: Record) -> list[Fact]:
         facts.append(("size", size(item.get("size"))))
     if item.get("source"):
         facts.append(("from", str(item.get("source"))))
-    for attempt in item.get("attempts") or ():
+    attempts = list(item.get("attempts") or ())
+    for number, attempt in enumerate(attempts, 1):
         facts.append((f"try {attempt.get('n')}", _attempt(attempt)))
-        if attempt.get("advice"):
-            facts.append(("", f"what to do: {attempt.get('advice')}"))
+        advice = attempt.get("advice")
+        # Where it failed the same way again, once is enough.
+        if advice and all(later.get("advice") != advice for later in attempts[number:]):
+            facts.append(("", f"what to do: {advice}"))
     rejected = item.get("rejected") or ()
     for row in list(rejected)[:REJECTED_SHOWN]:
         facts.append((f"line {row.get('line')}", str(row.get("reason"))))
