@@ -315,3 +315,41 @@ def test_what_to_do_about_a_failure_is_said_once_where_it_came_again() -> None:
     assert told == ["what to do: A", "what to do: B"]
     labels = [fact[0] for fact in item_facts(item)]
     assert labels.index("class") < labels.index("try 1")
+
+
+async def test_marked_items_are_skipped_with_one_reason() -> None:
+    world = trained()
+    app = console_on(world)
+    async with running(app) as pilot:
+        app.queue_pane.marks = {1, 3, 4}
+        await pilot.press("1", "k")
+        await opened(pilot)
+        shown = screen(pilot)
+        assert "Skip 3 items" in shown and "gsm8k.jsonl" in shown and "extra.jsonl" in shown
+        await pilot.press("right", "enter")
+        await until(pilot, lambda: "3 items are skipped" in screen(pilot))
+    skips = [arguments["item"] for command, arguments in asked(world) if command == "skip"]
+    assert skips == [1, 3, 4], "in the order of the queue"
+
+
+async def test_an_engine_lost_in_the_middle_ends_it_and_the_rest_stays_marked() -> None:
+    world = trained()
+    for name in "abc":
+        world.add_item(f"{name}.jsonl", "low", "failed", error="NaN")
+    retry = world.do_retry
+
+    def once(id: int) -> Any:
+        world.lost = "the engine has ended"
+        return retry(id)
+
+    world.do_retry = once  # type: ignore[method-assign]
+    app = console_on(world)
+    async with running(app) as pilot:
+        app.queue_pane.marks = {5, 6, 7}
+        await pilot.press("1", "r")
+        await opened(pilot)
+        await pilot.press("right", "enter")
+        await until(pilot, lambda: len(app.queue_pane.marks) == 2)
+        world.lost = ""
+        await until(pilot, lambda: "1 of 3 are queued again. Not:" in screen(pilot))
+    assert [command for command, _ in asked(world)].count("retry") == 1
