@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import orjson
 
 from engine import lines, shapes
 from engine.messages import EngineState, Mode, known, unknown
+from engine.queuelist import QueueList, buckets
 from engine.status import disk_status, engine_status, free_limit, item_status, model_status, status
 from queue_store import config, journal, lineage, lock, queue, records
 from queue_store.database import (
@@ -29,7 +31,7 @@ from queue_store.database import (
 from queue_store.errors import NotFound
 from queue_store.failures import advice
 from queue_store.home import Home
-from queue_store.items import ENDED, RUNNABLE, Item, ItemState
+from queue_store.items import Item, ItemState
 
 _NO_ENGINE = "no engine is running"
 _SILENT = "the engine does not answer yet"
@@ -62,6 +64,7 @@ class Views:
             opened = self.__dict__.pop(name, None)
             if opened is not None:
                 opened.close()
+        self.__dict__.pop("_listing", None)
 
     def __enter__(self) -> Views:
         return self
@@ -155,7 +158,7 @@ class Views:
         ended ones, newest first. A page of `limit` from `offset` on costs the same at any length
         of the queue."""
         found: list[dict[str, Any]] = []
-        for bucket in _buckets(ItemState(state) if state else None):
+        for bucket in buckets(ItemState(state) if state else None):
             left = -1 if limit is None else limit - len(found)
             if left == 0:
                 break
@@ -182,6 +185,14 @@ class Views:
             found += self._items([Item.of(row) for row in rows])
         return found
 
+    def queue_list(self) -> Sequence[dict[str, Any]]:
+        """Of every item what a row shows; the same object where nothing changed; see queuelist."""
+        return self._listing.read()
+
+    @cached_property
+    def _listing(self) -> QueueList:
+        return QueueList(self.state)
+
     def item(self, item: int) -> dict[str, Any]:
         """One item, as in `queue`, with every rejected line and its preparation's report.
 
@@ -194,6 +205,18 @@ class Views:
             "settings": known(found.settings, "not prepared yet"),
             "lineage": lineage.shown(self.state, found),
         }
+
+    def file_of(self, item: int) -> str:
+        """Where the store keeps an item's file. Raises NotFound."""
+        return str(self.home.items / queue.get(self.state, item).file)
+
+    def validate(
+        self, file: str, stop: threading.Event, progress: Callable[[int, int], None]
+    ) -> dict[str, Any]:
+        """The deep report of a file; see deepcheck. Blocks; any thread may call it."""
+        from engine import deepcheck
+
+        return deepcheck.check(self.home, Path(file), stop, progress)
 
     def _items(self, items: list[Item]) -> list[dict[str, Any]]:
         attempts: dict[int, list[dict[str, Any]]] = {item.id: [] for item in items}
@@ -375,26 +398,3 @@ class Views:
     def _example(self, example: str) -> bool:
         sql = "SELECT 1 FROM examples WHERE id = ?"
         return self.metrics.execute(sql, (example,)).fetchone() is not None
-
-
-def _buckets(
-    state: ItemState | None,
-) -> Iterator[tuple[str, tuple[Any, ...]] | None]:
-    """The queue's order as conditions that the index (state, priority, position) answers; None
-    stands for what waits in the inbox."""
-    one = "state = ? AND priority = ? ORDER BY position"
-    if state in ENDED:
-        yield "+state = ? ORDER BY id DESC", (state,)
-    elif state is ItemState.WAITING:
-        yield None
-    elif state is not None:
-        yield from ((one, (state, priority)) for priority in range(3))
-    else:
-        for busy in (ItemState.TRAINING, ItemState.PREPARING):
-            yield from ((one, (busy, priority)) for priority in range(3))
-        for priority in range(3):
-            yield from ((one, (of, priority)) for of in RUNNABLE)
-        yield None
-        yield from ((one, (ItemState.TRAINED, priority)) for priority in range(3))
-        # By id, not by the index: a page of the newest of many ended items needs no sort.
-        yield "+state IN (?, ?, ?, ?) ORDER BY id DESC", ENDED

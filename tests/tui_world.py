@@ -11,7 +11,8 @@ import threading
 from typing import Any
 
 from queue_store.errors import NoEngine, NotFound, Refused
-from tui.frame import PRIORITIES
+from queue_store.queue import shifted
+from tui.frame import PRIORITIES, in_order
 
 T0 = 1_780_000_000.0  # 2026-05-28 20:26:40 UTC
 READING = ("snapshot", "rollback_plan", "verifying", "version", "removal_plan", "row")
@@ -43,6 +44,9 @@ class World:
         self.items: list[dict[str, Any]] = []
         self.gpus: Any = []
         self.refuse: dict[str, str] = {}
+        self._listed: list[Any] = []
+        self.report: dict[str, Any] = {"lines": 3, "accepted": 3, "problems": []}
+        self.trash: dict[int, dict[str, Any]] = {}
         self.plans: dict[str, dict[str, Any]] = {}
         """What `removal_plan` says of a version beside the usual."""
         self.reading: list[dict[str, Any]] = []
@@ -264,17 +268,37 @@ class World:
         self.event("priority", f"{self._get(id)['name']} is {priority}")
         return {}
 
-    def do_move(self, id: int, before: int) -> dict[str, Any]:
-        self._get(id)["position"] = self._get(before)["position"] - 0.5
-        return {}
+    def do_shift(self, items: list[int], by: int) -> dict[str, Any]:
+        first = self._get(items[0])
+        same = ("priority", "state")
+        peers = [i for i in self.items if all(i[key] == first[key] for key in same)]
+        order = sorted(peers, key=lambda i: i["position"])
+        before = [i["id"] for i in order]
+        places = [i["position"] for i in order]
+        after = shifted(before, set(items), by)
+        if after == before:
+            edge = "first" if by < 0 else "last"
+            raise Refused(f"{first['name']} is {edge} already, within the priority")
+        for number, place in zip(after, places, strict=True):
+            self._get(number)["position"] = place
+        self.event("item.moved", f"{first['name']} moved")
+        return {"moved": items}
 
     def do_retry(self, id: int) -> dict[str, Any]:
         self._get(id)["state"] = "queued"
-        return {}
+        return self._get(id)
 
     def do_remove(self, id: int) -> dict[str, Any]:
-        self.items.remove(self._get(id))
-        return {}
+        item = self._get(id)
+        self.items.remove(item)
+        self.trash[id] = item
+        return item
+
+    def do_unremove(self, id: int) -> dict[str, Any]:
+        if id not in self.trash:
+            raise NotFound(f"item {id} is not in the trash", mend="trainctl trash lists what is")
+        self.items.append(self.trash.pop(id))
+        return self.items[-1]
 
     def do_add(self, path: str, priority: str) -> Any:
         return [self.add_item(path.rsplit("/", 1)[-1], priority, "queued")]
@@ -371,8 +395,12 @@ class World:
 
     # -- the views
 
-    def queue(self, state: str | None = None, limit: int | None = None) -> list[dict[str, Any]]:
-        return [dict(item) for item in self.items]
+    def queue_list(self) -> list[dict[str, Any]]:
+        """In order, and the same object where nothing changed, as engine.queuelist."""
+        fresh = in_order([dict(item) for item in self.items])
+        if fresh != self._listed:
+            self._listed = fresh
+        return self._listed
 
     def versions(self) -> list[dict[str, Any]]:
         return [dict(version) for version in self.versions_]
@@ -381,7 +409,28 @@ class World:
         return [{"name": "checkpoint-1", "size_bytes": 12_400_000}]
 
     def item(self, item: int) -> dict[str, Any]:
-        return {**self._get(item), "report": unknown("not prepared yet")}
+        nothing = unknown("no sidecar came with the file")
+        lineage = {"generator": nothing, "validators": [], "notes": []}
+        return {
+            "report": unknown("not prepared yet"),
+            "settings": unknown("not prepared yet"),
+            "lineage": lineage,
+            **self._get(item),
+        }
+
+    def file_of(self, item: int) -> str:
+        return f"/home/store/items/{self._get(item)['name']}"
+
+    def validate(self, file: str, stop: threading.Event, progress: Any) -> dict[str, Any]:
+        """Waits in the middle where a test holds it, as a long validation does."""
+        self.log.append(("validate", {"file": file}))
+        progress(0, 1000)
+        if self.hold is not None:
+            progress(400, 1000)
+            while not self.hold.wait(0.02):
+                if stop.is_set():
+                    raise Refused("the validation did not finish: broken off")
+        return dict(self.report)
 
     def events(self, after: int = 0, limit: int = 500) -> dict[str, Any]:
         return {"events": self.events_[after:], "last": len(self.events_)}

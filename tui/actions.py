@@ -49,7 +49,7 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action("zoom", ("z",), "zoom", "Give the chosen pane the whole screen, and back", footer=11),
     Action("leave", ("q", "ctrl+c"), "leave", "Leave the console", footer=12),
-    Action("back", ("escape",), "back", "Clear the filter, or leave the zoom"),
+    Action("back", ("escape",), "back", "Clear marks, then the filter; or leave the zoom"),
     Action("next", ("tab",), "next pane", "Go to the next pane"),
     Action("previous", ("shift+tab",), "previous pane", "Go to the pane before"),
     Action("pane_1", ("1",), "queue", "Go to the queue"),
@@ -86,9 +86,29 @@ ACTIONS: tuple[Action, ...] = (
         "move_up", ("K",), "earlier", "Move the item up within its priority", ("queue",), 0, True
     ),
     Action("move_down", ("J",), "later", "Move the item down in its priority", ("queue",), 0, True),
+    Action("validate", ("v",), "validate", "Check the whole file, deep", ("queue",), 13),
+    Action("mark", ("space",), "mark", "Mark an item, or take the mark off", ("queue",), 7),
+    Action("mark_all", ("A",), "mark all", "Mark all items shown (Esc: none)", ("queue",), 14),
+    Action(
+        "only",
+        ("o",),
+        "only",
+        "Show all items, those that wait, have ended, or failed",
+        ("queue",),
+        8,
+    ),
     Action("retry", ("r",), "retry", "Queue a failed or skipped item again", ("queue",), 13, True),
     Action(
         "remove", ("x",), "remove", "Take an item out of the queue (asks)", ("queue",), 13, True
+    ),
+    Action(
+        "unremove",
+        ("u",),
+        "undo",
+        "Take back the last removal of this console",
+        ("queue",),
+        13,
+        True,
     ),
     # curves
     Action("metric", ("m",), "metric", "Next metric", ("curves",), 5),

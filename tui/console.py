@@ -103,6 +103,7 @@ class Console(App[int], inherit_bindings=False):
         self.keymap = Keymap(config.console.keys)
         self.frame = Frame()
         self.preempt = config.queue.preempt
+        self.trash_days = config.snapshots.trash_days
         self.left = ""
         self._leave = leave
         self._local = session.local
@@ -299,9 +300,9 @@ class Console(App[int], inherit_bindings=False):
 
     def do_back(self) -> None:
         pane = self.panes[self.pane_name]
-        if isinstance(pane, ListPane) and pane.filter:
-            pane.set_filter("")
-        elif self._zoomed:
+        if isinstance(pane, ListPane) and pane.step_back():
+            return
+        if self._zoomed:
             self.do_zoom()
         elif self._bars[2].message[0]:
             self._bars[2].say("")

@@ -6,8 +6,10 @@ Nothing here has a thread, a socket or a widget.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tui.figures import real
@@ -39,6 +41,25 @@ class Samples:
     history: str = ""
 
 
+class QueueRows(tuple[Record, ...]):
+    """The queue in the order in which it is shown, and what is counted in it, once."""
+
+    @cached_property
+    def states(self) -> Counter[str]:
+        """How many items are in each state."""
+        return Counter(str(item.get("state")) for item in self)
+
+    @cached_property
+    def at(self) -> dict[object, int]:
+        """Where the item of each key stands."""
+        return {key_of(item): place for place, item in enumerate(self)}
+
+
+def key_of(item: Record) -> object:
+    """What tells an item from all others; a file in the inbox has no id yet."""
+    return item["id"] if real(item.get("id")) is not None else item.get("source")
+
+
 @dataclass(frozen=True)
 class Frame:
     """`at` is when `status` was answered (seconds since the epoch), `now` when this was made;
@@ -49,7 +70,7 @@ class Frame:
     now: float = 0.0
     lost: str = ""
     problem: str = ""
-    queue: Sequence[Record] = ()
+    queue: QueueRows = field(default_factory=QueueRows)
     versions: Sequence[Record] = ()
     checkpoints: Sequence[Record] = ()
     events: Sequence[Record] = ()

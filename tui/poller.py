@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from queue_store.errors import TrainctlError
 from tui.figures import real
-from tui.frame import Frame, Record, Samples, mark
+from tui.frame import Frame, QueueRows, Record, Samples, mark
 
 if TYPE_CHECKING:
     from tui.series import Series
@@ -28,7 +28,6 @@ ANSWER_WITHIN = 1.5
 RECONNECT_EVERY = 1.0
 LISTS_EVERY = 2.0
 EVENTS_KEPT = 2000
-QUEUE_SHOWN = 500
 SERIES_WIDTH = 4000
 
 
@@ -46,13 +45,19 @@ class Session(Protocol):
 class Reader(Protocol):
     """What the console needs of engine.views.Views."""
 
-    def queue(self, state: str | None = None, limit: int | None = None) -> Any: ...
+    def queue_list(self) -> Any: ...
 
     def versions(self) -> Any: ...
 
     def checkpoints(self) -> Any: ...
 
     def item(self, item: int) -> Any: ...
+
+    def file_of(self, item: int) -> str: ...
+
+    def validate(
+        self, file: str, stop: threading.Event, progress: Callable[[int, int], None]
+    ) -> Any: ...
 
     def events(self, after: int = 0, limit: int = 500) -> Any: ...
 
@@ -112,6 +117,7 @@ class Poller:
         self._jobs: list[Callable[[Reader], None]] = []
         self._thread = threading.Thread(target=self._run, name="console-poller", daemon=True)
         self._lists_at = float("-inf")
+        self._queue_read: object = None
         self._tried_at = float("-inf")
         self._answered_at = clock()
         self._served: Want | None = None
@@ -203,7 +209,7 @@ class Poller:
 
     def _history(self, views: Reader, frame: Frame, now: float) -> dict[str, Any]:
         """What of the store's history changed since the last frame."""
-        changes: dict[str, Any] = {}
+        changes = self._queue(views)
         seen = self.frame.status
         moved = frame.status.get("events_seq") != seen.get("events_seq")
         if moved or time.monotonic() - self._lists_at >= LISTS_EVERY:
@@ -213,11 +219,18 @@ class Poller:
         changes |= self._samples(views, frame)
         return changes
 
+    def _queue(self, views: Reader) -> dict[str, Any]:
+        """The queue, where it changed: the reader knows, nothing is compared here."""
+        found = views.queue_list()
+        if found is self._queue_read:
+            return {}
+        self._queue_read = found
+        return {"queue": QueueRows(found)}
+
     def _lists(self, views: Reader) -> dict[str, Any]:
         changes: dict[str, Any] = {}
-        for name in ("queue", "versions", "checkpoints"):
-            found = views.queue(limit=QUEUE_SHOWN) if name == "queue" else getattr(views, name)()
-            fresh = rows(found, name)
+        for name in ("versions", "checkpoints"):
+            fresh = rows(getattr(views, name)(), name)
             if fresh != list(getattr(self.frame, name)):
                 changes[name] = fresh
         known = list(self.frame.events)

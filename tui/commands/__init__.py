@@ -5,8 +5,11 @@ from __future__ import annotations
 from tui.commands.queue import QueueCommands
 from tui.commands.reading import ReadingCommands
 from tui.commands.training import TrainingCommands
+from tui.commands.validating import ValidatingCommands
 from tui.commands.versions import VersionCommands
 
 
-class Commands(TrainingCommands, QueueCommands, VersionCommands, ReadingCommands):
+class Commands(
+    TrainingCommands, QueueCommands, ValidatingCommands, VersionCommands, ReadingCommands
+):
     """The `do_…` methods of all actions that talk to the engine or open a dialog."""

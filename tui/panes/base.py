@@ -206,6 +206,13 @@ class ListPane(Pane):
         self.set_title()
         self.redraw()
 
+    def step_back(self) -> bool:
+        """Give up the filter; whether there was anything to give up (Esc)."""
+        if not self.filter:
+            return False
+        self.set_filter("")
+        return True
+
     def on_click(self, event: Click) -> None:
         inside = event.get_content_offset(self)
         if inside is not None:
