@@ -96,9 +96,9 @@ class History:
     def marks(self) -> list[dict[str, Any]]:
         """What happened along the line, in the order of steps: {kind, step, name, text}.
 
-        Kinds: `item` (its first step), `version`, `rollback` (the head was moved back: by hand or
-        to undo an item), `failure` (an item's or the engine's; where the steps since were taken
-        back, at the step that they began from), `restart`.
+        Kinds: `item` (its first step; `item` is its id), `version`, `rollback` (the head was moved
+        back: by hand or to undo an item), `failure` (an item's or the engine's; where the steps
+        since were taken back, at the step that they began from), `restart`.
         """
         line = self.line()
         found = [
@@ -236,7 +236,7 @@ def _items(
     names = _names(state, first)
     for item, step in first.items():
         name = names.get(item, f"item {item}")
-        yield _mark("item", step, name, f"{name} begins")
+        yield {**_mark("item", step, name, f"{name} begins"), "item": item}
 
 
 def _versions(state: State, line: list[Segment]) -> Iterable[dict[str, Any]]:

@@ -44,6 +44,10 @@ class Pane(Drawn, can_focus=True):
         self.set_title()
         self.redraw()
 
+    def back(self) -> bool:
+        """Esc: take off what lies over the pane. False where nothing does."""
+        return False
+
     class Focused(Message):
         """This pane got the focus."""
 

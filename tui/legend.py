@@ -1,0 +1,136 @@
+"""The line above the curves: what is drawn with which sign, or the values under the cursor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tui.figures import count, counted, known, loss, real
+from tui.frame import Record
+from tui.marks import Mark
+from tui.metrics import TITLES, figure
+from tui.panes.events import clock_time
+from tui.safe import Line, Span, fit, line_text
+
+if TYPE_CHECKING:
+    from tui.curve import Plot
+    from tui.series import Series
+
+COMPARED = 100
+"""Steps up to a validation whose mean training loss it is compared with."""
+WIDE_GAP = 0.05
+
+
+def gap(series: Series, validation: Series) -> float | None:
+    """The newest validation loss less the mean training loss of the COMPARED steps up to the same
+    step (of the points nearest to it where the series is coarser); None where either is missing
+    or not a number."""
+    if not len(validation) or not len(series):
+        return None
+    step = validation.last
+    reach = max(float(COMPARED), 2 * series.spacing)
+    near = series.mean[(series.steps > step - reach) & (series.steps <= step)]
+    if not len(near):
+        return None
+    found = float(validation.mean[-1]) - float(near.mean())
+    return found if math.isfinite(found) else None
+
+
+def legend(
+    plot: Plot,
+    series: Series,
+    validation: Series | None,
+    width: int,
+    *,
+    ema: bool,
+    band: bool,
+    left: int,
+    newer: int,
+) -> Line:
+    """The signs of what is drawn, with the newest values in view. `left` is the number of branches
+    left that are drawn, `newer` that of steps beyond the right edge."""
+    metric = series.metric
+    name = "train" if metric == "loss" else TITLES[metric]
+    parts: list[Span] = [("- ", "line"), (f"{name} {figure(metric, plot.newest)}", "")]
+    parts.append((" (EMA)" if ema else "", ""))
+    if not math.isfinite(plot.newest) or not math.isfinite(float(series.mean[-1])):
+        parts.append(("  ! not a number", "bad"))
+    if band:
+        parts.append(("  : min to max", "band"))
+    if validation is not None and len(validation):
+        value = float(validation.mean[-1])
+        parts += [("  * ", "mark"), (f"val {loss(value)} at {count(validation.last)}", "")]
+        apart = gap(series, validation)
+        if apart is not None:
+            parts.append((f"  gap {apart:+.3f}", "warn" if apart > WIDE_GAP else "dim"))
+    if left:
+        parts.append((f"  ~ {left} left", "dim"))
+    return _ending(parts, f">> {counted(newer, 'newer step')}: f" if newer > 0 else "", width)
+
+
+def overlay(plot: Plot, names: tuple[str, str], shown: tuple[Series, Series], width: int) -> Line:
+    """Two lines in one picture: their values at the last step that both have in view."""
+    first, second = shown
+    metric = first.metric
+    one, other = (name or "the present" for name in names)
+    if not len(second) or not plot.newest_beside:
+        return ((f"{other} has no {TITLES[metric]} here", "warn"),)
+    parts: list[Span] = [
+        ("- ", "line"),
+        (f"{one} {figure(metric, plot.newest)}", ""),
+        ("   o ", "accent"),
+        (f"{other} {figure(metric, plot.newest_beside[0])}", ""),
+    ]
+    both = min(first.last, second.last)
+    at = plot.column_of(both)
+    if 0 <= at < len(plot.line_at) and len(plot.beside_at):
+        apart = plot.beside_at[0][at] - plot.line_at[at]
+        if math.isfinite(apart):
+            parts.append((f"   o less -: {apart:+.3g} at {count(both)}", "dim"))
+    return _ending(parts, "Esc: off", width)
+
+
+def read_out(
+    plot: Plot,
+    metric: str,
+    step: int,
+    validation: Series | None,
+    under: Record,
+    marks: Sequence[Mark],
+    width: int,
+) -> Line:
+    """The values at the step under the cursor: what is drawn there, least and most of the steps of
+    its column, the last validation until then, its item, its time, and what happened there."""
+    at = max(0, min(plot.column_of(step), len(plot.line_at) - 1))
+    low, high = plot.range_at[at]
+    value = plot.line_at[at]
+    parts: list[Span] = [("| ", "accent"), (f"step {count(step)}", "bold")]
+    if plot.bad_at[at]:
+        parts.append(("  ! not a number", "bad"))
+    elif not math.isfinite(value):
+        parts.append(("  no value here", "dim"))
+    if math.isfinite(value):
+        parts.append((f"  {figure(metric, value)}", ""))
+    if math.isfinite(low) and high > low:
+        parts.append((f" ({figure(metric, low)} to {figure(metric, high)})", "band"))
+    if validation is not None:
+        before = int((validation.steps <= step).sum())
+        if before:
+            value, tick = float(validation.mean[before - 1]), int(validation.steps[before - 1])
+            parts.append((f"  val {loss(value)} at {count(tick)}", ""))
+    here = [mark for mark in marks if plot.column_of(mark.step) == at]
+    parts += [(f"  {mark.text}", "warn") for mark in reversed(here) if mark.kind != "item"]
+    if under.get("asked") == step and real(under.get("step")) is not None:
+        if known(under.get("name")):
+            parts.append((f"  {str(under.get('name')).removesuffix('.jsonl')}", ""))
+        parts.append((f"  {clock_time(under.get('time'), date=True)}", "dim"))
+    return fit(parts, width)
+
+
+def _ending(parts: Sequence[Span], end: str, width: int) -> Line:
+    """`parts` with `end` at the right edge, which is never cut off for them."""
+    if not end:
+        return fit(parts, width)
+    line = fit(parts, max(0, width - len(end) - 2))
+    return (*line, (" " * (width - len(line_text(line)) - len(end)), ""), (end, "accent"))
