@@ -146,8 +146,8 @@ class CurveReader:
         for name in names:
             try:
                 found[name] = _read(views, aim.metric, OTHER_WIDTH, start, end, name)
-            except NotFound:
-                continue  # deleted meanwhile; the pane says so
+            except NotFound:  # deleted meanwhile; the pane says so
+                found[name] = _nothing(aim.metric)
         self.overlay = found
         self._keys["overlay"] = key
 
@@ -172,6 +172,12 @@ def _read(
 
     more = {} if version is None else {"version": version}
     return arrays.of(views.series(metric, width=width, start=start, end=end, **more))
+
+
+def _nothing(metric: str) -> Series:
+    from tui import series as arrays
+
+    return arrays.of({"metric": metric})
 
 
 def _extended(old: Series, tail: Series) -> Series:
