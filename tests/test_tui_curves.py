@@ -313,3 +313,25 @@ async def test_everything_at_once_fits_every_size_in_ascii(size: tuple[int, int]
         app.curves_pane.lay_over(("v001", "v002"))
         await until(pilot, lambda: "o v002" in above(app))
         assert screen(pilot).isascii()
+
+
+async def test_keys_act_while_another_metric_is_still_being_read() -> None:
+    world = trained(400)
+    app = console_on(world)
+    async with running(app) as pilot:
+        await pilot.press("2")
+        before = app.curves_pane.view()
+        app.curves_pane.do_metric()
+        app.curves_pane.do_zoom_in()
+        x0, x1 = app.curves_pane.view()
+        assert x1 - x0 < 0.6 * (before[1] - before[0])
+        await until(pilot, lambda: "learning_rate" in app.frame.series)
+        assert app.curves_pane.view() == (x0, x1)
+
+
+async def test_the_legend_of_a_held_view_tells_the_validation_in_view() -> None:
+    app = console_on(trained(400))
+    async with running(app, (200, 50)) as pilot:
+        await pilot.press("2", "w", "w", "w", "h", "h")
+        x1 = int(app.curves_pane.view()[1])
+        await until(pilot, lambda: f"at {x1 // 25 * 25}" in above(app))

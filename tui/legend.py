@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tui.figures import count, counted, known, loss, real
-from tui.frame import Record
+from tui.figures import bar, count, counted, known, loss, real, why
+from tui.frame import Frame, Record
 from tui.marks import Mark
 from tui.metrics import TITLES, figure
+from tui.panes.base import words
 from tui.panes.events import clock_time
 from tui.safe import Line, Span, fit, line_text
 
@@ -22,18 +23,18 @@ COMPARED = 100
 WIDE_GAP = 0.05
 
 
-def gap(series: Series, validation: Series) -> float | None:
-    """The newest validation loss less the mean training loss of the COMPARED steps up to the same
-    step (of the points nearest to it where the series is coarser); None where either is missing
-    or not a number."""
+def gap(series: Series, validation: Series, at: int = -1) -> float | None:
+    """A validation loss (the one at index `at`) less the mean training loss of the COMPARED steps
+    up to the same step (of the points nearest to it where the series is coarser); None where
+    either is missing or not a number."""
     if not len(validation) or not len(series):
         return None
-    step = validation.last
+    step = int(validation.steps[at])
     reach = max(float(COMPARED), 2 * series.spacing)
     near = series.mean[(series.steps > step - reach) & (series.steps <= step)]
     if not len(near):
         return None
-    found = float(validation.mean[-1]) - float(near.mean())
+    found = float(validation.mean[at]) - float(near.mean())
     return found if math.isfinite(found) else None
 
 
@@ -47,9 +48,10 @@ def legend(
     band: bool,
     left: int,
     newer: int,
+    last: float,
 ) -> Line:
-    """The signs of what is drawn, with the newest values in view. `left` is the number of branches
-    left that are drawn, `newer` that of steps beyond the right edge."""
+    """The signs of what is drawn, with the newest values in view (until step `last`). `left` is
+    the number of branches left that are drawn, `newer` that of steps beyond the right edge."""
     metric = series.metric
     name = "train" if metric == "loss" else TITLES[metric]
     parts: list[Span] = [("- ", "line"), (f"{name} {figure(metric, plot.newest)}", "")]
@@ -58,10 +60,11 @@ def legend(
         parts.append(("  ! not a number", "bad"))
     if band:
         parts.append(("  : min to max", "band"))
-    if validation is not None and len(validation):
-        value = float(validation.mean[-1])
-        parts += [("  * ", "mark"), (f"val {loss(value)} at {count(validation.last)}", "")]
-        apart = gap(series, validation)
+    at = -1 if validation is None else int((validation.steps <= last).sum()) - 1
+    if validation is not None and at >= 0:
+        value, tick = float(validation.mean[at]), int(validation.steps[at])
+        parts += [("  * ", "mark"), (f"val {loss(value)} at {count(tick)}", "")]
+        apart = gap(series, validation, at)
         if apart is not None:
             parts.append((f"  gap {apart:+.3f}", "warn" if apart > WIDE_GAP else "dim"))
     if left:
@@ -126,6 +129,26 @@ def read_out(
             parts.append((f"  {str(under.get('name')).removesuffix('.jsonl')}", ""))
         parts.append((f"  {clock_time(under.get('time'), date=True)}", "dim"))
     return fit(parts, width)
+
+
+def nothing(frame: Frame, metric: str, width: int) -> list[Line]:
+    """What to say before there is a step, or where a metric has no value."""
+    status = frame.status
+    phase, progress = str(status.get("phase") or ""), real(status.get("progress"))
+    if not status:
+        return words(["asking the engine…"])
+    if frame.step and metric in frame.series:
+        return words([f"no {TITLES[metric]} was measured (m: next metric)"])
+    if frame.step:
+        return words(["reading…"])
+    lines = words(["no steps yet", phase or f"the engine is {frame.state}"])
+    if progress is not None:
+        lines.append(((bar(progress, max(10, min(40, width - 8))), "accent"),))
+        lines.append(((f"{progress * 100:.0f}%", "dim"),))
+    reason = why(status.get("loss"))
+    if reason and not phase:
+        lines.append(((reason, "dim"),))
+    return lines
 
 
 def _ending(parts: Sequence[Span], end: str, width: int) -> Line:

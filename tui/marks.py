@@ -29,7 +29,7 @@ SETS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("none", ()),
 )
 """What the key cycles through."""
-SHORTEST = 4
+SHORTEST = 8
 """Letters of a name below which it is left out."""
 SPARSE = 12
 """Columns for each upright; where there is less room there are none."""

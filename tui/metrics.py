@@ -16,6 +16,9 @@ TITLES = {
     "memory": "memory",
 }
 
+EXACT = ("learning_rate", "memory")
+"""Metrics without noise: drawn as they are until one asks for a moving average."""
+
 
 def figure(metric: str, value: float) -> str:
     """A value as a read-out writes it: 0.137, 2.0e-04, 8.2k tok/s, 50 ms, 1.2 GB."""

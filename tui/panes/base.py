@@ -11,7 +11,6 @@ from tui.drawn import Drawn
 from tui.frame import Frame
 from tui.safe import Line, clip, content, fit, line_text, pad, plain
 
-
 BORDER = 6
 """Columns of a pane's width that its title cannot have."""
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from textual.events import Click, MouseEvent, MouseScrollDown, MouseScrollUp
 
-from tui.figures import bar, count, real, why
+from tui import legend
+from tui.figures import count, real
 from tui.frame import CurveAim, Frame
 from tui.marks import SETS, Mark, marks
-from tui.metrics import METRICS, TITLES
+from tui.metrics import EXACT, METRICS, TITLES
 from tui.panes.base import Pane, words
 from tui.safe import Line
 from tui.viewport import Viewport
@@ -38,7 +39,7 @@ class CurvesPane(Pane):
         self.metric = "loss"
         self.log_scale = False
         self.band = True
-        self.ema = True
+        self.averaged = {metric: metric not in EXACT for metric in METRICS}
         self.branches = True
         self.marked = 0
         self.viewport = Viewport()
@@ -49,9 +50,15 @@ class CurvesPane(Pane):
         self._ascii = ascii
         self._plot: Plot | None = None
         self._plotted: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())
+        self._ends = (0.0, 1.0)
         self._held: dict[str, Series] = {}
 
     # -- what is in view
+
+    @property
+    def ema(self) -> bool:
+        """Whether the line is a moving average."""
+        return self.averaged[self.metric]
 
     def title(self) -> str:
         parts = [TITLES[self.metric]]
@@ -80,9 +87,9 @@ class CurvesPane(Pane):
     def ends(self) -> tuple[float, float]:
         """First and last step of what is drawn."""
         whole = self.base(self.metric)
-        first, last = (0.0, 1.0)
         if whole is not None and len(whole):
-            first, last = float(whole.steps[0]), float(whole.last)
+            self._ends = float(whole.steps[0]), float(whole.last)
+        first, last = self._ends  # while another metric is read, those of the one before
         if self.overlay is not None:
             steps = [self._version_step(name) for name in self.overlay if name]
             here = [last] if "" in self.overlay else []
@@ -140,7 +147,7 @@ class CurvesPane(Pane):
         whole = self.base(self.metric)
         if whole is None or not len(whole):
             self._plot = None
-            return self._nothing(width)
+            return legend.nothing(self.frame, self.metric, width)
         self._keep_cursor_in_view()
         self._ask(width)
         series = self.main()
@@ -215,8 +222,6 @@ class CurvesPane(Pane):
         return [Other(track.series, "~", "dim") for track in reversed(self._tracks())]
 
     def _above(self, series: Series, width: int) -> Line:
-        from tui import legend
-
         plot = self._plot
         assert plot is not None
         if self.cursor is not None:
@@ -239,24 +244,8 @@ class CurvesPane(Pane):
             band=self.band,
             left=len(self._tracks()),
             newer=0 if self.viewport.following else newer,
+            last=self.view()[1],
         )
-
-    def _nothing(self, width: int) -> list[Line]:
-        """What to say before there is a step."""
-        status = self.frame.status
-        phase, progress = str(status.get("phase") or ""), real(status.get("progress"))
-        if not status:
-            return words(["asking the engine…"])
-        if self.frame.step and self.metric != "loss":
-            return words([f"no {TITLES[self.metric]} was measured (m: next metric)"])
-        lines = words(["no steps yet", phase or f"the engine is {self.frame.state}"])
-        if progress is not None:
-            lines.append((((bar(progress, max(10, min(40, width - 8)))), "accent"),))
-            lines.append(((f"{progress * 100:.0f}%", "dim"),))
-        reason = why(status.get("loss"))
-        if reason and not phase:
-            lines.append(((reason, "dim"),))
-        return lines
 
     # -- actions
 
@@ -284,7 +273,7 @@ class CurvesPane(Pane):
         self._changed()
 
     def do_ema(self) -> None:
-        self.ema = not self.ema
+        self.averaged[self.metric] = not self.ema
         self._changed()
 
     def do_branches(self) -> None:
@@ -334,7 +323,7 @@ class CurvesPane(Pane):
         self._changed()
 
     def _pan(self, by: int) -> None:
-        if self.base(self.metric) is None:
+        if not self.frame.step:
             return
         if self.cursor is not None and self._plot is not None:
             first, last = self.ends()
@@ -361,7 +350,7 @@ class CurvesPane(Pane):
         self._zoom(0.5, self.cursor)
 
     def _zoom(self, factor: float, about: float | None) -> None:
-        if self.base(self.metric) is None:
+        if not self.frame.step:
             return
         self._holding()
         self.viewport.zoom(factor, *self.ends(), about)
