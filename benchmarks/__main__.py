@@ -32,6 +32,7 @@ BENCHES = (
     "safety",
     "restart",
     "console",
+    "curves",
     "faces",
     "memory",
     "engine",

@@ -42,6 +42,10 @@ class Left:
 class History:
     """The part of Views that looks along the line."""
 
+    def __init__(self) -> None:
+        self._left_read: dict[object, dict[str, Any]] = {}
+        """What `left_branches` read the last time."""
+
     @cached_property
     def state(self) -> State:
         raise NotImplementedError
@@ -84,13 +88,17 @@ class History:
         `name` of the newest version that was made of it ("" without one), `fork`, the last step
         that it shares with the present line, and `tip`, its last one."""
         found = []
+        read: dict[object, dict[str, Any]] = {}
         for left in left_behind(self.state, self.metrics, self.line())[:LEFT_SHOWN]:
-            reduced = lines.series(
+            # Steps that were left never change, and this is asked with every event.
+            key = (left.parts, metric, width, start, end)
+            read[key] = self._left_read.get(key) or lines.series(
                 self.metrics, list(left.parts), metric, width=width, start=start, end=end
             )
             name = _kept_as(self.state, left)
             more = {"branch": left.branch, "name": name, "fork": left.fork, "tip": left.last}
-            found.append({**reduced, **more})
+            found.append({**read[key], **more})
+        self._left_read = read
         return found
 
     def marks(self) -> list[dict[str, Any]]:

@@ -42,6 +42,7 @@ class Views(History):
     def __init__(
         self, home: Home, closing: threading.Event | None = None, *, read_only: bool = False
     ) -> None:
+        super().__init__()
         self.home = home
         self.read_only = read_only
         """The disk fails: nothing may be written to it, not even a database's index."""

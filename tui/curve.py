@@ -58,12 +58,11 @@ class Other:
 class Plot:
     """`lines` from the top, the x axis last. The rest is what a legend or a read-out needs:
     `line_at`, `range_at` and `bad_at` (a value that is not a number) per column of cells, and
-    the newest value of the drawn line; `beside_at` is `line_at` for each of the others."""
+    the newest value of the drawn line and of each of the others."""
 
     lines: list[Line]
     newest: float
     newest_beside: list[float]
-    beside_at: list[list[float]]
     column_of: Callable[[float], int]
     step_at: Callable[[int], float]
     line_at: list[float]
@@ -167,7 +166,6 @@ def plot(
         lines=head + _with_axes(canvas, y_range, look),
         newest=float(known[-1]) if len(known) else math.nan,
         newest_beside=[_last(values) for values in shown],
-        beside_at=[values.tolist() for values in shown],
         column_of=column_of,
         step_at=lambda x: look.x0 + (x + 0.5) * span / columns,
         line_at=[_last(drawn[x * 2 : x * 2 + 2]) for x in range(columns)],

@@ -29,13 +29,15 @@ def gap(series: Series, validation: Series, at: int = -1) -> float | None:
     either is missing or not a number."""
     if not len(validation) or not len(series):
         return None
-    step = int(validation.steps[at])
+    found = float(validation.mean[at]) - _mean_until(series, int(validation.steps[at]))
+    return found if math.isfinite(found) else None
+
+
+def _mean_until(series: Series, step: int) -> float:
+    """The mean of the COMPARED steps up to `step`; NaN without one, or where one is no number."""
     reach = max(float(COMPARED), 2 * series.spacing)
     near = series.mean[(series.steps > step - reach) & (series.steps <= step)]
-    if not len(near):
-        return None
-    found = float(validation.mean[at]) - float(near.mean())
-    return found if math.isfinite(found) else None
+    return float(near.mean()) if len(near) else math.nan
 
 
 def legend(
@@ -73,7 +75,7 @@ def legend(
 
 
 def overlay(plot: Plot, names: tuple[str, str], shown: tuple[Series, Series], width: int) -> Line:
-    """Two lines in one picture: their values at the last step that both have in view."""
+    """Two lines in one picture, and how far they are from each other where both are newest."""
     first, second = shown
     metric = first.metric
     one, other = (name or "the present" for name in names)
@@ -86,11 +88,9 @@ def overlay(plot: Plot, names: tuple[str, str], shown: tuple[Series, Series], wi
         (f"{other} {figure(metric, plot.newest_beside[0])}", ""),
     ]
     both = min(first.last, second.last)
-    at = plot.column_of(both)
-    if 0 <= at < len(plot.line_at) and len(plot.beside_at):
-        apart = plot.beside_at[0][at] - plot.line_at[at]
-        if math.isfinite(apart):
-            parts.append((f"   o less -: {apart:+.3g} at {count(both)}", "dim"))
+    apart = _mean_until(second, both) - _mean_until(first, both)
+    if math.isfinite(apart):
+        parts.append((f"   o less - {apart:+.3g}: the {COMPARED} steps to {count(both)}", "dim"))
     return _ending(parts, "Esc: off", width)
 
 
