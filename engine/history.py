@@ -154,9 +154,7 @@ def left_behind(state: State, metrics: sqlite3.Connection, line: list[Segment]) 
     """Every stretch of steps that is not on `line`, the newest first; a stretch that forks from
     another one has only its own steps."""
     runs = {row["id"]: row for row in state.db.execute("SELECT * FROM runs")}
-    points = {
-        row["id"]: row for row in state.db.execute("SELECT id, run, step, parent FROM checkpoints")
-    }
+    points = _points(state)
     taken = {part.run: part.high for part in line}
     found: list[Left] = []
     for number in sorted(runs, reverse=True):
@@ -180,6 +178,12 @@ def left_behind(state: State, metrics: sqlite3.Connection, line: list[Segment]) 
             taken[run] = low = high
         found.append(Left(runs[number]["branch"], fork, last, tuple(parts)))
     return found
+
+
+def _points(state: State) -> dict[int, sqlite3.Row]:
+    """Every checkpoint, those whose files are gone too, by id."""
+    rows = state.db.execute("SELECT id, run, step, parent FROM checkpoints")
+    return {row["id"]: row for row in rows}
 
 
 def _saved_at(points: Mapping[int, sqlite3.Row], checkpoint: int) -> tuple[int, int] | None:
@@ -248,11 +252,11 @@ def _items(
 
 
 def _versions(state: State, line: list[Segment]) -> Iterable[dict[str, Any]]:
-    on = _on(line)
-    for name, text, run, step in state.db.execute(
-        "SELECT v.name, v.description, c.run, c.step FROM versions v"
-        " JOIN checkpoints c ON c.id = v.checkpoint ORDER BY v.id"
+    on, points = _on(line), _points(state)
+    for name, text, checkpoint in state.db.execute(
+        "SELECT name, description, checkpoint FROM versions ORDER BY id"
     ):
+        run, step = _saved_at(points, checkpoint) or (0, 0)
         if run in on and step <= on[run].high:
             yield _mark("version", step, name, f"version {name}" + (f": {text}" if text else ""))
 
@@ -271,9 +275,7 @@ def _failures(
     names = _names(state, {event["item"] for event in events if event["item"] is not None})
     runs = state.db.execute("SELECT * FROM runs ORDER BY id").fetchall()
     by_id = {row["id"]: row for row in runs}
-    points = {
-        row["id"]: row for row in state.db.execute("SELECT id, run, step, parent FROM checkpoints")
-    }
+    points = _points(state)
     on = _on(line)
     for event in events:
         run = next((r for r in reversed(runs) if r["started"] <= event["time"]), None)

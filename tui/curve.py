@@ -57,7 +57,7 @@ class Other:
 @dataclass(frozen=True)
 class Plot:
     """`lines` from the top, the x axis last. The rest is what a legend or a read-out needs:
-    `line_at`, `range_at` and `bad_at` (a value that is not a number) per column of cells, and
+    `line_at`, `mean_at`, `range_at` and `bad_at` (a value that is no number) per column, and
     the newest value of the drawn line and of each of the others."""
 
     lines: list[Line]
@@ -66,6 +66,7 @@ class Plot:
     column_of: Callable[[float], int]
     step_at: Callable[[int], float]
     line_at: list[float]
+    mean_at: list[float]
     range_at: list[tuple[float, float]]
     bad_at: list[bool]
     steps_per_column: float
@@ -169,6 +170,7 @@ def plot(
         column_of=column_of,
         step_at=lambda x: look.x0 + (x + 0.5) * span / columns,
         line_at=[_last(drawn[x * 2 : x * 2 + 2]) for x in range(columns)],
+        mean_at=[_last(part.mean[x * 2 : x * 2 + 2]) for x in range(columns)],
         range_at=[
             (_least(part.low[x * 2 : x * 2 + 2]), -_least(-part.high[x * 2 : x * 2 + 2]))
             for x in range(columns)

@@ -103,11 +103,11 @@ def read_out(
     marks: Sequence[Mark],
     width: int,
 ) -> Line:
-    """The values at the step under the cursor: what is drawn there, least and most of the steps of
+    """The values at the step under the cursor: mean, moving average, least and most of the steps of
     its column, the last validation until then, its item, its time, and what happened there."""
     at = max(0, min(plot.column_of(step), len(plot.line_at) - 1))
     low, high = plot.range_at[at]
-    value = plot.line_at[at]
+    value, average = plot.mean_at[at], plot.line_at[at]
     parts: list[Span] = [("| ", "accent"), (f"step {count(step)}", "bold")]
     if plot.bad_at[at]:
         parts.append(("  ! not a number", "bad"))
@@ -115,6 +115,8 @@ def read_out(
         parts.append(("  no value here", "dim"))
     if math.isfinite(value):
         parts.append((f"  {figure(metric, value)}", ""))
+    if math.isfinite(average) and average != value:
+        parts.append((f" EMA {figure(metric, average)}", "line"))
     if math.isfinite(low) and high > low:
         parts.append((f" ({figure(metric, low)} to {figure(metric, high)})", "band"))
     if validation is not None:
