@@ -33,6 +33,7 @@ BENCHES = (
     "safety",
     "restart",
     "console",
+    "curves",
     "faces",
     "memory",
     "engine",

@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from engine import lines, shapes
+from engine.history import History
 from engine.messages import EngineState, Mode, known, unknown
 from engine.queuelist import QueueList, buckets
 from engine.status import disk_status, engine_status, free_limit, item_status, model_status, status
@@ -37,12 +38,13 @@ _NO_ENGINE = "no engine is running"
 _SILENT = "the engine does not answer yet"
 
 
-class Views:
+class Views(History):
     """Reads one home's store. `close` it, from the same thread."""
 
     def __init__(
         self, home: Home, closing: threading.Event | None = None, *, read_only: bool = False
     ) -> None:
+        super().__init__()
         self.home = home
         self.read_only = read_only
         """The disk fails: nothing may be written to it, not even a database's index."""
@@ -311,29 +313,6 @@ class Views:
         """The newest `count` events, oldest first, as `events`."""
         found = journal.latest(self.state, count)
         return {"events": [shapes.event(e) for e in found], "last": journal.last_seq(self.state)}
-
-    def series(
-        self,
-        metric: str,
-        width: int = 1000,
-        start: int | None = None,
-        end: int | None = None,
-        version: str | None = None,
-    ) -> dict[str, Any]:
-        """A metric along the present line (or a version's), reduced; see lines.series."""
-        if version is None:
-            head = records.head(self.state)
-            branch, line = (head.branch if head else None), self.line()
-        else:
-            from engine import plans
-            from snapshots import versions
-
-            found = versions.get(self.state, version)
-            branch = found.branch
-            point = records.checkpoint(self.state, found.checkpoint)
-            line = lines.segments(plans.checkpoint_line(self.state, point))
-        reduced = lines.series(self.metrics, line, metric, width=width, start=start, end=end)
-        return {**reduced, "branch": known(branch, "no head yet")}
 
     def samples(
         self, step: int | None = None, example: str | None = None, limit: int = 500

@@ -50,6 +50,10 @@ class World:
         self.plans: dict[str, dict[str, Any]] = {}
         """What `removal_plan` says of a version beside the usual."""
         self.reading: list[dict[str, Any]] = []
+        self.marks_: list[dict[str, Any]] = []
+        """What is marked on the curves beside items and versions."""
+        self.left_: list[dict[str, Any]] = []
+        """Branches that a rollback left: branch, name, fork, tip and their losses."""
         self.hold: threading.Event | None = None
         """While it is not set, a verification goes on."""
         for name, priority, state in (
@@ -250,6 +254,13 @@ class World:
             raise Refused(f"the plan for {version} is stale: training has moved on")
         to = next(v for v in self.versions_ if v["name"] == version)
         saved = self.version(f"before going back to {version}")
+        fork, tip = to["step"], self.step
+        losses = dict(enumerate(self.loss[fork:], fork + 1))
+        left = {"branch": self.branch, "name": saved["name"], "fork": fork, "tip": tip}
+        self.left_.insert(0, {**left, "losses": losses})
+        why = f"rolled back to {version} (step {fork})"
+        self.marks_ = [mark for mark in self.marks_ if mark["step"] <= fork]
+        self.marks_.append({"kind": "rollback", "step": fork, "name": "", "text": why})
         self.step = to["step"]
         self.branch += 1
         del self.loss[self.step :]
@@ -439,23 +450,66 @@ class World:
         return {"events": self.events_[-count:], "last": len(self.events_)}
 
     def series(
-        self, metric: str, width: int = 1000, start: int | None = None, end: int | None = None
+        self,
+        metric: str,
+        width: int = 1000,
+        start: int | None = None,
+        end: int | None = None,
+        version: str | None = None,
     ) -> dict[str, Any]:
+        values: dict[int, float | None] = dict(enumerate(self.loss, 1))
+        last = self.step
         if metric == "val_loss":
-            values: dict[int, float | None] = dict(self.val)
-        else:
-            values = dict(enumerate(self.loss, 1))
-        first, last = start or 0, self.step if end is None else end
-        steps = [step for step in sorted(values) if first <= step <= last]
-        size = max(1, -(-len(steps) // width))
-        points: list[list[float | None]] = []
-        for at in range(0, len(steps), size):
-            chunk = [values[step] for step in steps[at : at + size]]
-            numbers = [value for value in chunk if value is not None]
-            mean = sum(numbers) / len(numbers) if len(numbers) == len(chunk) else None
-            low, high = min(numbers, default=None), max(numbers, default=None)
-            points.append([steps[min(at + size, len(steps)) - 1], low, high, mean, chunk[-1]])
-        return {"metric": metric, "branch": self.branch, "points": points, "total": len(steps)}
+            values = dict(self.val)
+        elif version is not None:
+            last = int(self._version(version)["step"])
+            for left in self.left_:
+                if left["branch"] == self._version(version)["branch"]:
+                    values |= left["losses"]
+        steps = [step for step in values if step <= last]
+        reduced = _reduced(metric, {s: values[s] for s in steps}, width, start, end)
+        return {**reduced, "branch": self.branch}
+
+    def left_branches(
+        self, metric: str, width: int = 1000, start: int | None = None, end: int | None = None
+    ) -> list[dict[str, Any]]:
+        return [
+            {**_reduced(metric, left["losses"], width, start, end), **left} for left in self.left_
+        ]
+
+    def marks(self) -> list[dict[str, Any]]:
+        found = [dict(mark) for mark in self.marks_]
+        forks = [left["fork"] for left in self.left_]
+        for version in self.versions_:
+            if version["branch"] == self.branch or version["step"] <= min(forks):
+                text = f"version {version['name']}: {version['description']}"
+                mark = {"kind": "version", "step": version["step"], "name": version["name"]}
+                found.append({**mark, "text": text})
+        if self.loss:
+            item = self.items[0]
+            mark = {"kind": "item", "step": 1, "name": item["name"], "item": item["id"]}
+            found.append({**mark, "text": f"{item['name']} begins"})
+        return sorted(found, key=lambda mark: int(mark["step"]))
+
+    def step_facts(self, step: int) -> dict[str, Any]:
+        at = min(step, self.step)
+        if at < 1:
+            return unknown("no step before this one")
+        ticks = [tick for tick in self.val if tick <= at]
+        validation: dict[str, Any] = unknown("no validation before this step")
+        if ticks:
+            loss = self.val[ticks[-1]]
+            validation = {"step": ticks[-1], "loss": loss, "sets": {"syllo": loss}}
+        loss_at = self.loss[at - 1]
+        return {
+            "branch": self.branch,
+            "step": at,
+            "item": self.items[0]["id"],
+            "name": self.items[0]["name"],
+            "loss": unknown("not a number") if loss_at is None else loss_at,
+            "time": T0 + at,
+            "validation": validation,
+        }
 
     def samples(
         self, step: int | None = None, example: str | None = None, limit: int = 500
@@ -468,3 +522,19 @@ class World:
             found = self.answers[at[-1]] if at else []
         exact = sum(a["exact"] for a in found)
         return {"steps": steps, "samples": found, "exact": exact, "total": len(found)}
+
+
+def _reduced(
+    metric: str, values: dict[int, float | None], width: int, start: int | None, end: int | None
+) -> dict[str, Any]:
+    """As engine.lines.series answers."""
+    steps = [s for s in sorted(values) if (start or 0) <= s and (end is None or s <= end)]
+    size = max(1, -(-len(steps) // width))
+    points: list[list[float | None]] = []
+    for at in range(0, len(steps), size):
+        chunk = [values[step] for step in steps[at : at + size]]
+        numbers = [value for value in chunk if value is not None]
+        mean = sum(numbers) / len(numbers) if len(numbers) == len(chunk) else None
+        low, high = min(numbers, default=None), max(numbers, default=None)
+        points.append([steps[min(at + size, len(steps)) - 1], low, high, mean, chunk[-1]])
+    return {"metric": metric, "points": points, "total": len(steps)}

@@ -49,7 +49,12 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action("zoom", ("z",), "zoom", "Give the chosen pane the whole screen, and back", footer=11),
     Action("leave", ("q", "ctrl+c"), "leave", "Leave the console", footer=12),
-    Action("back", ("escape",), "back", "Clear marks, then the filter; or leave the zoom"),
+    Action(
+        "back",
+        ("escape",),
+        "back",
+        "Clear marks, the filter or the overlay; or leave the zoom",
+    ),
     Action("next", ("tab",), "next pane", "Go to the next pane"),
     Action("previous", ("shift+tab",), "previous pane", "Go to the pane before"),
     Action("pane_1", ("1",), "queue", "Go to the queue"),
@@ -112,6 +117,7 @@ ACTIONS: tuple[Action, ...] = (
     ),
     # curves
     Action("metric", ("m",), "metric", "Next metric", ("curves",), 5),
+    Action("metric_before", ("M",), "metric before", "The metric before", ("curves",), 13),
     Action("log", ("y",), "log scale", "Logarithmic or linear y", ("curves",), 5),
     Action("window", ("w",), "window", "All steps, or the last 1000, 300, 100", ("curves",), 5),
     Action("band", ("b",), "band", "Show or hide the band from minimum to maximum", ("curves",), 6),
@@ -123,6 +129,25 @@ ACTIONS: tuple[Action, ...] = (
     Action("zoom_out", ("<",), "wider", "Twice as many steps", ("curves",), 7),
     Action("zoom_in", (">",), "closer", "Half as many steps", ("curves",), 7),
     Action("follow", ("f",), "follow", "Stay at the newest step", ("curves",), 8),
+    Action(
+        "markers",
+        ("i",),
+        "marks",
+        "Which marks are shown: | version, > item begins, < rolled back, x failure, + restart",
+        ("curves",),
+        13,
+    ),
+    Action(
+        "branches", ("B",), "branches", "Show or hide the branches left behind", ("curves",), 13
+    ),
+    Action(
+        "overlay",
+        ("C",),
+        "overlay",
+        "Lay the lines of two versions over each other, and take that off",
+        ("curves",),
+        13,
+    ),
     Action("cursor", (".",), "cursor", "Read values at a step; h and l move it", ("curves",), 8),
     # samples
     Action("next_example", ("n",), "next", "Next example", ("samples",), 5),

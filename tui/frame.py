@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tui.figures import real
 
 if TYPE_CHECKING:
-    from tui.series import Series
+    from tui.series import Series, Track
 
 Record = Mapping[str, Any]
 
@@ -61,9 +61,25 @@ def key_of(item: Record) -> object:
 
 
 @dataclass(frozen=True)
+class CurveAim:
+    """What the curves look at. `detail` is a range (first step, last step, points) that the whole
+    history is too coarse for, its last step None while it follows; `branches` asks for those left
+    behind; `overlay` are the names of the versions laid over each other, "" for the present line;
+    `cursor` is the step whose facts are read out."""
+
+    metric: str = "loss"
+    detail: tuple[int, int | None, int] | None = None
+    branches: bool = True
+    overlay: tuple[str, ...] = ()
+    cursor: int | None = None
+
+
+@dataclass(frozen=True)
 class Frame:
     """`at` is when `status` was answered (seconds since the epoch), `now` when this was made;
-    `lost` says why no engine answers, "" while one does."""
+    `lost` says why no engine answers, "" while one does. `detail` is the finer series of a range,
+    `left` the branches left behind, `overlay` the lines of versions by name, `under` the facts of
+    the step under the cursor (`asked` is which)."""
 
     status: Record = field(default_factory=dict)
     at: float = 0.0
@@ -77,6 +93,10 @@ class Frame:
     samples: Samples | None = None
     series: Mapping[str, Series] = field(default_factory=dict)
     detail: Mapping[str, Series] = field(default_factory=dict)
+    marks: Sequence[Record] = ()
+    left: Sequence[Track] = ()
+    overlay: Mapping[str, Series] = field(default_factory=dict)
+    under: Record = field(default_factory=dict)
 
     @property
     def state(self) -> str:

@@ -11,15 +11,13 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from queue_store.errors import TrainctlError
+from tui.curve_reader import CurveReader
 from tui.figures import real
-from tui.frame import Frame, QueueRows, Record, Samples, mark
-
-if TYPE_CHECKING:
-    from tui.series import Series
+from tui.frame import CurveAim, Frame, QueueRows, Record, Samples, mark
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +26,6 @@ ANSWER_WITHIN = 1.5
 RECONNECT_EVERY = 1.0
 LISTS_EVERY = 2.0
 EVENTS_KEPT = 2000
-SERIES_WIDTH = 4000
 
 
 class Session(Protocol):
@@ -64,8 +61,21 @@ class Reader(Protocol):
     def latest_events(self, count: int = 200) -> Any: ...
 
     def series(
+        self,
+        metric: str,
+        width: int = 1000,
+        start: int | None = None,
+        end: int | None = None,
+        version: str | None = None,
+    ) -> Any: ...
+
+    def left_branches(
         self, metric: str, width: int = 1000, start: int | None = None, end: int | None = None
     ) -> Any: ...
+
+    def marks(self) -> Any: ...
+
+    def step_facts(self, step: int) -> Any: ...
 
     def samples(
         self, step: int | None = None, example: str | None = None, limit: int = 500
@@ -74,12 +84,10 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Want:
-    """What the panes look at. `detail` is a range (first step, last step, points) that the whole
-    history is too coarse for; `sample_step` None follows the newest answers, `example` is the
-    one whose history is shown, "" the first."""
+    """What the panes look at. `sample_step` None follows the newest answers, `example` is the one
+    whose history is shown, "" the first."""
 
-    metric: str = "loss"
-    detail: tuple[int, int | None, int] | None = None
+    curves: CurveAim = field(default_factory=CurveAim)
     sample_step: int | None = None
     example: str = ""
 
@@ -120,8 +128,7 @@ class Poller:
         self._queue_read: object = None
         self._tried_at = float("-inf")
         self._answered_at = clock()
-        self._served: Want | None = None
-        self._series_step = -1
+        self._curves = CurveReader()
         self._samples_key: tuple[Any, ...] = ()
 
     def start(self) -> None:
@@ -215,7 +222,7 @@ class Poller:
         if moved or time.monotonic() - self._lists_at >= LISTS_EVERY:
             self._lists_at = time.monotonic()
             changes |= self._lists(views)
-        changes |= self._curves(views, frame)
+        changes |= self._curves.read(views, frame, self.frame, self.want.curves)
         changes |= self._samples(views, frame)
         return changes
 
@@ -241,53 +248,6 @@ class Poller:
         if fresh:
             changes["events"] = tuple((known + fresh)[-EVENTS_KEPT:])
         return changes
-
-    def _curves(self, views: Reader, frame: Frame) -> dict[str, Any]:
-        step = frame.step
-        if step is None:
-            return {}
-        want, before = self.want, self._served
-        back = frame.status.get("branch") != self.frame.status.get("branch") or (
-            self.frame.step is not None and step < self.frame.step
-        )
-        fresh_metric = before is None or want.metric != before.metric or back
-        behind = any(len(s) and s.last < step for s in frame.series.values())
-        if not (fresh_metric or behind or step != self._series_step or want != before):
-            return {}
-        changes: dict[str, Any] = {}
-        series = {} if fresh_metric else dict(frame.series)
-        for name in (want.metric, "val_loss") if want.metric == "loss" else (want.metric,):
-            self._extend(views, series, name)
-        if fresh_metric or series != frame.series:
-            changes["series"] = series
-        if want.detail is None:
-            if frame.detail:
-                changes["detail"] = {}
-        elif fresh_metric or want != before or step != self._series_step:
-            changes["detail"] = self._detail(views, want)
-        self._served, self._series_step = want, step
-        return changes
-
-    def _extend(self, views: Reader, series: dict[str, Series], name: str) -> None:
-        from tui import series as arrays
-
-        old = series.get(name)
-        start = None if old is None or not len(old) else old.last + 1
-        result = views.series(name, width=SERIES_WIDTH, start=start)
-        tail = arrays.of(result)
-        if old is None or not len(old):
-            if old is None or len(tail):
-                series[name] = tail
-        elif len(tail):
-            series[name] = arrays.extended(old, tail)
-
-    def _detail(self, views: Reader, want: Want) -> dict[str, Series]:
-        from tui import series as arrays
-
-        assert want.detail is not None
-        start, end, width = want.detail
-        result = views.series(want.metric, width=width, start=start, end=end)
-        return {want.metric: arrays.of(result)}
 
     def _samples(self, views: Reader, frame: Frame) -> dict[str, Any]:
         want = self.want

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tui.commands.curves import CurveCommands
 from tui.commands.queue import QueueCommands
 from tui.commands.reading import ReadingCommands
 from tui.commands.training import TrainingCommands
@@ -10,6 +11,11 @@ from tui.commands.versions import VersionCommands
 
 
 class Commands(
-    TrainingCommands, QueueCommands, ValidatingCommands, VersionCommands, ReadingCommands
+    TrainingCommands,
+    QueueCommands,
+    ValidatingCommands,
+    CurveCommands,
+    VersionCommands,
+    ReadingCommands,
 ):
     """The `do_…` methods of all actions that talk to the engine or open a dialog."""

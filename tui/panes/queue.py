@@ -194,7 +194,7 @@ class QueuePane(ListPane):
         self.set_title()
         self.redraw()
 
-    def step_back(self) -> bool:
+    def back(self) -> bool:
         if self.marks:
             self.unmark()
         elif self.filter or self.only != "all":
