@@ -16,12 +16,16 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 from engine.controls import Answer, Prompt
 from engine.model import LoadedModel
 from engine.position import Packs
-from engine.prepare.collate import collate
+from engine.prepare.collate import IGNORED, collate
+from engine.prepare.prepared import Sequence as Tokens
 from engine.rng import preserve_rng
 from queue_store.errors import DataError
 
 BATCH = 32
 """Prompts answered at once; halved where memory does not suffice."""
+
+LOSS_BATCH_TOKENS = 2048
+"""Tokens of the rows, padding included, whose loss is computed at once; as above."""
 
 
 @contextmanager
@@ -73,6 +77,11 @@ def ends_unheard(loaded: LoadedModel, report: dict[str, Any]) -> str:
     )
 
 
+def context_of(model: Any) -> int:
+    """The most tokens that the model takes, prompt and answer together."""
+    return int(getattr(model.config, "max_position_embeddings", 0)) or 1 << 30
+
+
 def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
     """The prompt's tokens up to where the answer begins: of its text as training writes it, else
     as the chat template writes its turns."""
@@ -102,7 +111,7 @@ def answer(
     torch.OutOfMemoryError where not even one prompt fits.
     """
     encoded = [encode_prompt(tokenizer, p) for p in prompts]
-    context = int(getattr(model.config, "max_position_embeddings", 0)) or 1 << 30
+    context = context_of(model)
     for prompt, ids in zip(prompts, encoded, strict=True):
         if len(ids) >= context:
             raise DataError(
@@ -207,3 +216,66 @@ def validation_loss(
             total += out.loss.double().cpu()
             tokens += count
     return (float(total) / tokens, tokens) if tokens else (float("nan"), 0)
+
+
+def expected_loss(
+    model: Any,
+    rows: Sequence[Tokens],
+    *,
+    pad_id: int = 0,
+    batch_tokens: int = LOSS_BATCH_TOKENS,
+    waiting: Callable[[], bool] = _never,
+) -> list[float | None] | None:
+    """For each row the mean loss (nats a token) of its `trained` tokens, each given all before it
+    (teacher forcing); None for a row with none, or longer than the model's context. None for all
+    if `waiting` broke it off.
+
+    Raises torch.OutOfMemoryError where not even one row fits.
+    """
+    context = context_of(model)
+    found: list[float | None] = [None] * len(rows)
+    # Those of like length together: little padding. The order of what is given back stays.
+    left = sorted(
+        (n for n, row in enumerate(rows) if row.trained[1:].any() and len(row.input_ids) <= context),
+        key=lambda n: len(rows[n].input_ids),
+    )
+    with apart(model):
+        while left:
+            if waiting():
+                return None
+            longest = len(rows[left[-1]].input_ids)
+            some = left[-max(1, batch_tokens // longest) :]
+            try:
+                losses = _row_losses(model, [rows[n] for n in some], pad_id)
+            except torch.OutOfMemoryError:
+                if len(some) == 1:
+                    raise
+                batch_tokens = longest * (len(some) // 2)
+                torch.cuda.empty_cache()
+                continue
+            for number, loss in zip(some, losses, strict=True):
+                found[number] = loss
+            del left[-len(some) :]
+    return found
+
+
+def _row_losses(model: Any, rows: Sequence[Tokens], pad_id: int) -> list[float]:
+    """The mean loss of each row's trained tokens."""
+    batch = collate(rows, pad_id=pad_id)
+    labels = batch.pop("labels")[:, 1:]
+    # Only where an answer is expected of any row: of a large vocabulary the rest would take more
+    # memory than the model's own layers.
+    places = (labels != IGNORED).any(dim=0).nonzero()[:, 0]
+    moved = {key: value.to(model.device) for key, value in batch.items()}
+    places_there = places.to(model.device)
+    only = {"logits_to_keep": places_there} if model._supports_logits_to_keep() else {}
+    logits = model(**moved, **only, use_cache=False).logits
+    if logits.shape[1] != len(places):
+        logits = logits[:, places_there]
+    wanted = labels[:, places].to(model.device)
+    loss = torch.nn.functional.cross_entropy(
+        logits.float().transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none"
+    )
+    counts = (wanted != IGNORED).sum(dim=1)
+    result: list[float] = (loss.double().sum(dim=1) / counts).tolist()
+    return result
