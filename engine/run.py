@@ -318,7 +318,9 @@ class TrainingRun(TrainerCallback):
         )
         if answers is None:
             return False
-        found = {name: loss for name, loss in zip(expected, losses, strict=True) if loss is not None}
+        found = {
+            name: loss for name, loss in zip(expected, losses, strict=True) if loss is not None
+        }
         seconds = time.perf_counter() - started
         self.reporter.samples(SampleResult(self.place, self.item.id, answers, seconds, found))
         return True

@@ -1,10 +1,11 @@
-"""What the model answers to fixed prompts, greedily, many at once; and its loss on held-out rows.
+"""What the model answers to prompts, many at once, and its loss on held-out rows.
 
 Nothing here may move training: the generators are preserved and the model's mode is put back.
 """
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -41,7 +42,7 @@ def apart(model: Any) -> Iterator[None]:
 
 
 class _Interrupted(StoppingCriteria):
-    """Ends a generation as soon as somebody waits for the step boundary."""
+    """Ends a generation after the token at which `waiting` says so."""
 
     def __init__(self, waiting: Callable[[], bool]) -> None:
         self.waiting = waiting
@@ -103,9 +104,12 @@ def answer(
     *,
     max_tokens: int,
     batch_size: int = BATCH,
+    temperature: float = 0.0,
     waiting: Callable[[], bool] = _never,
+    until: Callable[[], bool] = _never,
 ) -> tuple[Answer, ...] | None:
-    """Greedy answers in the order of `prompts`; None if `waiting` broke it off.
+    """Answers in the order of `prompts`, greedy at `temperature` 0, else drawn anew at each call;
+    None if `waiting` broke it off. `until` ends what is being answered with what is there.
 
     Raises DataError where a prompt leaves no room for an answer in the model's context, and
     torch.OutOfMemoryError where not even one prompt fits.
@@ -126,7 +130,13 @@ def answer(
             limit = min(max_tokens, context - max(map(len, some)))
             try:
                 batch = _generate(
-                    model, tokenizer, prompts[at : at + batch_size], some, limit, waiting
+                    model,
+                    tokenizer,
+                    prompts[at : at + batch_size],
+                    some,
+                    limit,
+                    temperature,
+                    (waiting, until),
                 )
             except torch.OutOfMemoryError:
                 if batch_size == 1:
@@ -147,7 +157,8 @@ def _generate(
     prompts: Sequence[Prompt],
     encoded: list[list[int]],
     max_tokens: int,
-    waiting: Callable[[], bool],
+    temperature: float,
+    ends_it: tuple[Callable[[], bool], Callable[[], bool]],
 ) -> list[Answer] | None:
     """One left-padded batch [B, L], padded on the left so that all answers begin together."""
     ends = end_tokens(model, tokenizer)
@@ -158,22 +169,26 @@ def _generate(
     for row, tokens in enumerate(encoded):
         ids[row, length - len(tokens) :] = torch.tensor(tokens)
         mask[row, length - len(tokens) :] = 1
-    stop = _Interrupted(waiting)
+    broken_off, enough = map(_Interrupted, ends_it)
+    if temperature:
+        # Not from training's generators, which are put back: asked twice at a step, it would draw
+        # the same answer twice.
+        torch.manual_seed(secrets.randbits(63))
     started = time.perf_counter()
     out = model.generate(
         input_ids=ids.to(model.device),
         attention_mask=mask.to(model.device),
         generation_config=GenerationConfig(
             max_new_tokens=max_tokens,
-            do_sample=False,
             use_cache=True,
             eos_token_id=ends,
             pad_token_id=pad,
             repetition_penalty=1.0,
+            **_drawing(temperature),
         ),
-        stopping_criteria=StoppingCriteriaList([stop]),
+        stopping_criteria=StoppingCriteriaList([broken_off, enough]),
     )
-    if stop.hit:
+    if broken_off.hit:
         return None
     seconds = (time.perf_counter() - started) / len(encoded)
     answers = []
@@ -184,6 +199,20 @@ def _generate(
         text = tokenizer.decode(body, skip_special_tokens=True)
         answers.append(Answer(prompt.id, text, count, end is not None, seconds))
     return answers
+
+
+def _drawing(temperature: float) -> dict[str, Any]:
+    """How the next token is chosen, in GenerationConfig's words."""
+    if not temperature:
+        return {"do_sample": False}
+    return {
+        "do_sample": True,
+        "temperature": temperature,
+        "top_k": 0,
+        "top_p": 1.0,
+        # Drawn from NaN, a GPU's process is of no more use.
+        "remove_invalid_values": True,
+    }
 
 
 def validation_loss(
@@ -236,7 +265,11 @@ def expected_loss(
     found: list[float | None] = [None] * len(rows)
     # Those of like length together: little padding. The order of what is given back stays.
     left = sorted(
-        (n for n, row in enumerate(rows) if row.trained[1:].any() and len(row.input_ids) <= context),
+        (
+            n
+            for n, row in enumerate(rows)
+            if row.trained[1:].any() and len(row.input_ids) <= context
+        ),
         key=lambda n: len(rows[n].input_ids),
     )
     with apart(model):
