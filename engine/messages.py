@@ -154,6 +154,8 @@ class Samples(Command, frozen=True):
     limit: Annotated[int, Meta(ge=1, le=5000)] = 500
 
 
+PROMPT_SECONDS = {"training": 10.0, "standing": 60.0}
+"""The longest that the answer to a prompt holds up training, or takes while nothing steps."""
 LongText = Annotated[str, Meta(max_length=200_000)]
 
 

@@ -1,7 +1,7 @@
 """A person's prompt, answered by the model as it stands, on the engine thread.
 
 Between two steps, or at once while nothing steps. Training goes on bit-identically afterwards
-(see sampler.apart) and waits at most TRAINING_SECONDS, beside the reading of the prompt itself.
+(see sampler.apart) and waits at most PROMPT_SECONDS, beside the reading of the prompt itself.
 A prompt does not wait for the monitoring budget, as a person waits for it; it may overdraw the
 budget by DEBT_SECONDS, and ticks are put off until training has made up for that.
 """
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from engine.controls import Prompt
+from engine.messages import PROMPT_SECONDS
 from engine.model import LoadedModel
 from engine.prepare.render import Renderer
 from engine.prepare.template import ModelText, RowRefused
@@ -25,12 +26,6 @@ from queue_store.specs import Message
 
 if TYPE_CHECKING:
     from engine.worker import Worker
-
-TRAINING_SECONDS = 10.0
-"""The longest that an answer holds up training; it ends there with what there is."""
-
-STANDING_SECONDS = 60.0
-"""The same while paused or idle."""
 
 DEBT_SECONDS = 30.0
 """How far prompts may overdraw the monitoring budget before one is refused."""
@@ -62,7 +57,7 @@ class Prompting:
         end = _End(
             worker.requests,
             asked.get("key"),
-            TRAINING_SECONDS if trains else STANDING_SECONDS,
+            PROMPT_SECONDS["training" if trains else "standing"],
         )
         board = worker.board
         before = board.phase, board.progress

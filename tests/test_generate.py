@@ -41,7 +41,7 @@ def on_steps(running: kit.Running, act: Any) -> None:
 
 def test_prompts_while_it_trains_change_no_bit_of_the_weights(tmp_path: Path) -> None:
     changes: dict[str, Any] = {
-        "model": {"method": "lora"},  # its dropout draws at every step
+        "model": {"method": "lora", "lora": {"dropout": 0.1}},  # which draws at every step
         "training": {"gradient_checkpointing": True},
     }
     undisturbed = kit.train_all(one_file(tmp_path / "quiet", **changes))
@@ -119,7 +119,7 @@ def test_it_can_be_cancelled_and_makes_way_for_other_commands(paused: kit.Runnin
 def test_it_ends_at_the_limit_of_time_with_what_there_is(
     paused: kit.Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prompting, "STANDING_SECONDS", 0.2)
+    monkeypatch.setitem(prompting.PROMPT_SECONDS, "standing", 0.2)
     result = paused.ask("generate", **LONG)
     assert result["stop"] == "time"
     assert 0 < result["tokens"] < result["max_tokens"] < 100_000

@@ -230,11 +230,11 @@ class Console(App[int], inherit_bindings=False):
 
     def _aim_curves(self, metric: str, detail: tuple[int, int | None, int] | None) -> None:
         want = self.poller.want
-        self.poller.aim(Want(metric, detail, want.sample_step, want.example))
+        self.poller.aim(Want(metric, detail, want.sample_step))
 
-    def _aim_samples(self, step: int | None, example: str) -> None:
+    def _aim_samples(self, step: int | None) -> None:
         want = self.poller.want
-        self.poller.aim(Want(want.metric, want.detail, step, example))
+        self.poller.aim(Want(want.metric, want.detail, step))
 
     # -- keys
 
