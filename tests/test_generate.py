@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -10,13 +11,24 @@ from typing import Any
 
 import pytest
 import torch
+from textual.widgets import TextArea
 
 from engine import prompting
 from engine.controls import Prompt
+from engine.dispatch import Dispatcher
 from engine.sampler import answer
+from engine.server import Server
+from engine.session import LocalSession
+from engine.views import Views
+from queue_store import config as configuration
 from queue_store.errors import Refused
 from queue_store.home import Home
+from queue_store.safe import safe
 from tests import engine_kit as kit
+from tests.tui_pilot import screen, until
+from trainctl.__main__ import main
+from tui.console import Console
+from tui.dialogs.prompt import PromptBox
 
 PROMPT = "What is 2 + 3?"
 LONG = {"prompt": PROMPT, "max_tokens": 100_000, "temperature": 5.0}
@@ -172,3 +184,41 @@ def test_parked_there_is_no_model_to_ask(tmp_path: Path) -> None:
             running.ask("generate", prompt=PROMPT)
         running.ask("resume")
         assert running.ask("generate", prompt=PROMPT, max_tokens=2)["tokens"] <= 2
+
+
+async def test_the_prompt_box_asks_the_real_model(paused: kit.Running) -> None:
+    app = Console(
+        configuration.load(paused.home.config),
+        LocalSession(Dispatcher(paused.engine)),
+        Views(paused.home),
+        leave=lambda way: None,
+    )
+    async with app.run_test(size=(120, 36)) as pilot:
+        await until(pilot, lambda: app.frame.state == "paused")
+        await pilot.press("4", "t")
+        await until(pilot, lambda: isinstance(app.screen, PromptBox))
+        assert "paused: answered at once" in screen(pilot)
+        await pilot.press(*"hello", "enter")
+        await until(pilot, lambda: "step 3 · " in screen(pilot))
+        told = app._commands._asked[-1].result
+        assert told is not None and told["tokens"] > 0 and told["prompt_tokens"] > 5
+        app.screen.query_one("#prompt", TextArea).load_text("What? " * 9000)
+        await pilot.press("enter")
+        await until(pilot, lambda: "refused  the prompt has" in screen(pilot))
+
+
+def test_the_verb_asks_over_the_socket(paused: kit.Running, capsys: Any) -> None:
+    server = Server(paused.home, Dispatcher(paused.engine))
+    server.start()
+    try:
+        words = ["generate", "--prompt", PROMPT, "--max-tokens", "3", "--home"]
+        assert main([*words, str(paused.home.root), "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["step"] == 3 and found["tokens"] <= 3 and found["stop"] in ("end", "limit")
+        assert main([*words, str(paused.home.root)]) == 0
+        out = capsys.readouterr().out
+        assert "step 3 · " in out and " in " in out and safe(found["answer"]) in out
+        assert main([*words, str(paused.home.root), "--temperature", "99"]) == 2
+        assert "temperature" in capsys.readouterr().err
+    finally:
+        server.stop()

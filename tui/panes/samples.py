@@ -158,8 +158,9 @@ class SamplesPane(ListPane):
         place = f"{self.position(keys) + 1 if keys else 0}/{len(keys)}"
         share = percent(self._counts["right"] / len(samples.answers))
         kinds = " ".join(self._counted(kind) for kind in history.KINDS[1:])
-        parts = [f"step {count(samples.step)}", place, f"exact {share}", kinds]
-        return " · ".join([*parts, f"/{self.filter}"] if self.filter else parts)
+        found = f"/{self.filter}" if self.filter else ""
+        parts = [f"step {count(samples.step)}", place, found, f"exact {share}", kinds]
+        return " · ".join(filter(None, parts))
 
     def _counted(self, kind: str) -> str:
         """A kind's first word and how many there are; in brackets the kind that is shown."""
@@ -199,7 +200,7 @@ class SamplesPane(ListPane):
 
     def _room(self, width: int, height: int, examples: int) -> tuple[int, int, str]:
         """Columns and lines of the list, and where it stands."""
-        if not self.listed or examples < 2:
+        if not self.listed or len(self._answers) < 2:
             return 0, 0, ""
         if width >= BESIDE:
             return min(46, width * 2 // 5), height, "side"
