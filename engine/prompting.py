@@ -69,6 +69,7 @@ class Prompting:
         finally:
             seconds = time.perf_counter() - started
             board.set(board.state, *before)
+            worker.publish(force=True)
             if trains:
                 worker.watch.monitor.asked(seconds)
         return {

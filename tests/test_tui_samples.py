@@ -293,6 +293,22 @@ async def test_while_one_is_asked_escape_cancels_it_and_a_second_is_not_sent() -
         assert isinstance(app.screen, PromptBox)
 
 
+async def test_what_an_earlier_box_asked_is_answered_in_the_next_one() -> None:
+    world = trained()
+    world.asking.clear()
+    app = console_on(world)
+    async with running(app) as pilot:
+        await asking(pilot, "slow")
+        await pilot.press("enter")
+        await until(pilot, lambda: "asked, 0 s ago" in screen(pilot))
+        await pilot.press("ctrl+c")
+        await until(pilot, lambda: app.screen is app._base())
+        await asking(pilot)
+        await until(pilot, lambda: "s ago" in screen(pilot))
+        world.asking.set()
+        await until(pilot, lambda: "ended by itself" in screen(pilot))
+
+
 async def test_what_cannot_be_asked_is_said() -> None:
     world = trained()
     world.refuse["generate"] = "no model is loaded: training is parked"

@@ -147,6 +147,7 @@ class PromptBox(ModalScreen[None]):
         self._draft = ""
         self._note = ""
         self._waited = 0
+        self._shows_open = False
 
     def compose(self) -> ComposeResult:
         self.set_class(self._ascii(), "-ascii")
@@ -192,6 +193,7 @@ class PromptBox(ModalScreen[None]):
     def _show(self) -> None:
         """The answers so far, the newest at the end and in sight."""
         shown = list(self._asked)
+        self._shows_open = self._open is not None
         self._body.say(lambda width: transcript(shown, width))
         self._body.scroll(1 << 30)
         self._say()
@@ -211,6 +213,8 @@ class PromptBox(ModalScreen[None]):
         if self._open is not None:
             self._waited += 1
             self._say()
+        elif self._shows_open:
+            self._answered()  # what an earlier box had asked: nobody told this one
 
     # -- asking
 
