@@ -13,7 +13,7 @@ from tui import history
 from tui.figures import count, counted, known, loss, percent, real, why
 from tui.frame import Frame, Record, Samples, mark
 from tui.panes.base import ListPane, words
-from tui.safe import Line, Span, fit, line_text, safe_line, wrap
+from tui.safe import Line, Span, fit, line_text, safe_line, squeeze, wrap
 
 LABEL = 9
 VERDICTS = {"o": ("exact", "good"), "x": ("close", "warn"), ".": ("wrong", "bad")}
@@ -21,6 +21,8 @@ BESIDE = 74
 """Columns from which the list has room at the side."""
 ABOVE = 13
 """Lines from which it has room at the top."""
+ID = 13
+"""Columns of an example's id in the list."""
 STRIP = 8
 """Marks of the history in the list."""
 WHOLE = 2000
@@ -222,7 +224,7 @@ class SamplesPane(ListPane):
         return (
             (sign, VERDICTS[sign][1]),
             (f" {past:{STRIP}} ", "accent"),
-            (short_id(answer) + " ", ""),
+            (squeeze(short_id(answer), ID, ID - 1) + " ", ""),
             (prompt, "dim"),
         )
 
@@ -259,6 +261,8 @@ class SamplesPane(ListPane):
             lines += labelled("expected", [(expected, "")], width)
             lines += labelled("answer", [(given or "(nothing)", tone)], width)
         lines += labelled("prompt", [(str(answer.get("prompt", "")), "dim")], width)
+        named = f"{short_id(answer)} of the set {answer.get('set', '?')}"
+        lines += labelled("example", [(named, "dim")], width)
         legend = "history: o exact   x close   . wrong   / both, oldest first"
         return [*lines, (), *(((part, "dim"),) for part in wrap(legend, width))]
 
