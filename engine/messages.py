@@ -154,6 +154,27 @@ class Samples(Command, frozen=True):
     limit: Annotated[int, Meta(ge=1, le=5000)] = 500
 
 
+PROMPT_SECONDS = {"training": 10.0, "standing": 60.0}
+"""The longest that the answer to a prompt holds up training, or takes while nothing steps."""
+LongText = Annotated[str, Meta(max_length=200_000)]
+
+
+class Generate(Command, frozen=True):
+    prompt: Annotated[str, Meta(min_length=1, max_length=200_000)]
+    """A user's turn, as it is: no profile is put on it."""
+    system: LongText | None = None
+    """A system prompt; None = data.system_prompt, "" = none."""
+    max_tokens: Annotated[int, Meta(ge=1, le=1_000_000)] = 256
+    temperature: Annotated[float, Meta(ge=0, le=10)] = 0.0
+    """0: the most likely token each time."""
+    key: Name | None = None
+    """By which cancel_generate knows it."""
+
+
+class CancelGenerate(Command, frozen=True):
+    key: Name
+
+
 class RollbackPlan(Command, frozen=True):
     version: Name | None = None
 
@@ -310,6 +331,8 @@ COMMANDS: dict[str, Spec] = {
     "snapshot_version": Spec(SnapshotVersion, Kind.ENGINE),
     "rollback": Spec(Rollback, Kind.ENGINE),
     "handover": Spec(Nothing, Kind.ENGINE),
+    "generate": Spec(Generate, Kind.ENGINE),
+    "cancel_generate": Spec(CancelGenerate, Kind.ENGINE),
 }
 """`item` is the argument that names an item, as `id` is the request's own."""
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from engine import lines, shapes
+from engine import answers, lines, shapes
 from engine.history import History
 from engine.messages import EngineState, Mode, known, unknown
 from engine.queuelist import QueueList, buckets
@@ -29,7 +29,6 @@ from queue_store.database import (
     read_only,
     read_only_metrics,
 )
-from queue_store.errors import NotFound
 from queue_store.failures import advice
 from queue_store.home import Home
 from queue_store.items import Item, ItemState
@@ -125,7 +124,7 @@ class Views(History):
                 started=who["started"],
             ),
             events_seq=journal.last_seq(self.state),
-            samples_step=self._newest_sample_step(self.line()),
+            samples_step=answers.newest_step(self.metrics, self.line()),
             paused=bool(self.state.meta_get("paused", False)),
             hint=self._hint(settings) if settings.backups else "",
         )
@@ -317,63 +316,9 @@ class Views(History):
     def samples(
         self, step: int | None = None, example: str | None = None, limit: int = 500
     ) -> dict[str, Any]:
-        """What the model answered, on the present line: {step, steps, exact, total, samples}.
+        """What the model answered, on the present line; see answers.samples. Raises NotFound."""
+        return answers.samples(self.home, self.metrics, self.line(), step, example, limit)
 
-        All examples at the newest tick (at or before `step`), or one example at all ticks.
-        `steps` are those of all ticks; `exact` counts the right answers among `samples`.
-        """
-        line = self.line()
-        if example is not None:
-            found = self._answers(line, "example = ?", (example,), limit)
-            if not found and not self._example(example):
-                raise NotFound(f"no example {example!r}", mend="trainctl samples lists them")
-            at: Any = found[-1]["step"] if found else None
-        else:
-            at = self._newest_sample_step(line, step)
-            found = [] if at is None else self._answers(line, "s.step = ?", (at,), limit)
-        return {
-            "step": known(at, "no samples yet"),
-            "steps": self._sample_steps(line),
-            "exact": sum(one["exact"] for one in found),
-            "total": len(found),
-            "samples": found,
-        }
-
-    def _newest_sample_step(self, line: list[lines.Segment], step: int | None = None) -> int | None:
-        for part in reversed(line):
-            high = part.high if step is None else min(part.high, step)
-            row = self.metrics.execute(
-                "SELECT MAX(step) FROM samples WHERE run = ? AND step > ? AND step <= ?",
-                (part.run, part.low, high),
-            ).fetchone()
-            if row[0] is not None:
-                return int(row[0])
-        return None
-
-    def _sample_steps(self, line: list[lines.Segment]) -> list[int]:
-        sql = "SELECT DISTINCT step FROM samples WHERE run = ? AND step > ? AND step <= ?"
-        found = (self.metrics.execute(sql, (p.run, p.low, p.high)) for p in line)
-        return sorted(row[0] for rows in found for row in rows)
-
-    def _answers(
-        self, line: list[lines.Segment], where: str, values: tuple[Any, ...], limit: int
-    ) -> list[dict[str, Any]]:
-        sql = (
-            "SELECT s.branch, s.step, s.example, e.set_name AS set_name, e.position, e.prompt,"
-            " e.expected, e.skill, e.level, s.answer, s.exact, s.similarity, s.tokens, s.seconds,"
-            " s.time FROM samples s JOIN examples e ON e.id = s.example"
-            f" WHERE {where} AND s.run = ? AND s.step > ? AND s.step <= ?"
-            " ORDER BY s.step, e.position LIMIT ?"
-        )
-        found: list[dict[str, Any]] = []
-        for part in line:
-            for row in self.metrics.execute(sql, (*values, part.run, part.low, part.high, limit)):
-                answer = dict(row)
-                answer["set"] = answer.pop("set_name")
-                answer["level"] = known(answer["level"], "the set names no level")
-                found.append({**answer, "exact": bool(answer["exact"])})
-        return found[-limit:]
-
-    def _example(self, example: str) -> bool:
-        sql = "SELECT 1 FROM examples WHERE id = ?"
-        return self.metrics.execute(sql, (example,)).fetchone() is not None
+    def sample_marks(self, after: int = -1) -> list[answers.Mark]:
+        """How right every answer of the ticks after a step was; see answers.marks."""
+        return answers.marks(self.metrics, self.line(), after)

@@ -36,6 +36,13 @@ class World:
         self.step = 0
         self.branch = 1
         self.plan = "plan-1"
+        self.no_samples = "no samples yet: the next comes at a step that 25 divides"
+        self.said = '{"answer": "WINDOW"}'
+        """What the model answers to a prompt."""
+        self.asking = threading.Event()
+        """While it is not set, an answer goes on (and can be cancelled)."""
+        self.asking.set()
+        self.cancelled: set[str] = set()
         self.loss: list[float | None] = []
         self.val: dict[int, float] = {}
         self.answers: dict[int, list[dict[str, Any]]] = {}
@@ -132,6 +139,12 @@ class World:
                     "answer": '{"answer": "WINDOW"}' if right else '{"answer": "DOWWIN"}',
                     "exact": right,
                     "similarity": 1.0 if right else 0.2 + share,
+                    "expected_loss": round(2.5 - 2 * share + n / 10, 3),
+                    "skill": "syllo",
+                    "level": 1,
+                    "tokens": 9,
+                    "seconds": 0.02,
+                    "time": self.now,
                 }
             )
         self.answers[self.step] = answers
@@ -313,6 +326,34 @@ class World:
 
     def do_add(self, path: str, priority: str) -> Any:
         return [self.add_item(path.rsplit("/", 1)[-1], priority, "queued")]
+
+    def do_generate(
+        self,
+        prompt: str,
+        system: str | None = None,
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        key: str = "",
+    ) -> dict[str, Any]:
+        if self.state == "parked":
+            raise Refused("no model is loaded: training is parked", mend="resume")
+        self.asking.wait(20)
+        cancelled = key in self.cancelled
+        return {
+            "answer": "" if cancelled else self.said,
+            "stop": "cancelled" if cancelled else "end",
+            "tokens": 0 if cancelled else 9,
+            "prompt_tokens": 20,
+            "max_tokens": max_tokens,
+            "seconds": 0.2,
+            "branch": self.branch,
+            "step": self.step,
+        }
+
+    def do_cancel_generate(self, key: str) -> dict[str, Any]:
+        self.cancelled.add(key)
+        self.asking.set()
+        return {}
 
     def do_pin(self, version: str, pinned: bool) -> dict[str, Any]:
         next(v for v in self.versions_ if v["name"] == version)["pinned"] = pinned
@@ -521,7 +562,16 @@ class World:
             at = [s for s in steps if step is None or s <= step]
             found = self.answers[at[-1]] if at else []
         exact = sum(a["exact"] for a in found)
-        return {"steps": steps, "samples": found, "exact": exact, "total": len(found)}
+        at = found[-1]["step"] if found else unknown(self.no_samples)
+        return {"step": at, "steps": steps, "samples": found, "exact": exact, "total": len(found)}
+
+    def sample_marks(self, after: int = -1) -> list[tuple[int, str, bool, float]]:
+        return [
+            (step, a["example"], a["exact"], a["similarity"])
+            for step in sorted(self.answers)
+            for a in self.answers[step]
+            if step > after
+        ]
 
 
 def _reduced(

@@ -25,19 +25,6 @@ Without a verb: the console, attached to the home's engine or with one of its ow
 Exit codes: 0 done, 1 refused or failed, 2 usage, 3 no engine is running, 4 a verification failed.
 """
 
-VALIDATE = """\
-check a file, train nothing, change nothing.
-
-quick     the rows: JSON, spec, roles; needs no home and no model
-standard  and tokens of every row with the home's model, template, profile and max_length:
-          lengths, rows too long, rows of evaluation sets, what share trains, packing, mask checks
-deep      and the contents: duplicates, leaked answers, repetition, encoding faults
-
-Exit 1 where a row is wrong, rows are too long while data.over_length refuses the file, or a
-check of the masks fails. With --tokens in a pipe or without colour, what trains stands in
-brackets; control characters are shown as signs.
-"""
-
 
 class _Parser(argparse.ArgumentParser):
     """argparse whose errors are raised as UsageError instead of printed over several lines."""
@@ -254,7 +241,7 @@ def _queue_verbs(verbs: _Verbs) -> None:
 
 def _validate_verb(verbs: _Verbs) -> None:
     validate = verbs.add("validate", "commands.validate:validate", "check a file, train nothing")
-    validate.description = VALIDATE
+    validate.description = helptext.VALIDATE
     validate.formatter_class = argparse.RawDescriptionHelpFormatter
     validate.add_argument("file", metavar="FILE")
     validate.add_argument(
@@ -370,6 +357,12 @@ def _reading_verbs(verbs: _Verbs) -> None:
     history = verbs.add("history", "commands.history:history", "every step that was trained")
     history.add_argument("--item", type=_positive, metavar="ID")
     history.add_argument("--series", metavar="S", help="one metric instead: loss, val_loss, …")
+    generate = verbs.add("generate", "commands.generate:generate", "ask the model that trains now")
+    generate.add_argument("--prompt", required=True, metavar="TEXT", help="a user's turn")
+    generate.add_argument("--system", metavar="TEXT", help='default: data.system_prompt; "": none')
+    generate.add_argument("--max-tokens", type=_positive, default=256, metavar="N")
+    generate.add_argument("--temperature", type=float, default=0.0, metavar="T", help="default: 0")
+    _describe(generate, helptext.GENERATE)
     samples = verbs.add("samples", "commands.history:samples", "what the model answers, by step")
     samples.add_argument("--step", type=_not_negative, metavar="N", help="default: the newest")
     samples.add_argument("--example", metavar="ID", help="one example through the steps")

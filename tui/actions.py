@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from queue_store.errors import ConfigError
 
 PANES = ("queue", "curves", "meters", "samples", "versions", "events")
-LISTS = ("queue", "versions", "events")
+LISTS = ("queue", "samples", "versions", "events")
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,29 @@ ACTIONS: tuple[Action, ...] = (
     Action("previous_example", ("N",), "previous", "Example before", ("samples",), 5),
     Action("earlier", ("[",), "earlier", "Answers at the step before", ("samples",), 6),
     Action("later", ("]",), "later", "Answers at the next step", ("samples",), 6),
+    Action("newest", ("}",), "newest", "Back to the newest answers", ("samples",), 6),
     Action("diff", ("d",), "diff", "Answer against the expected one", ("samples",), 7),
+    Action(
+        "only", ("o",), "only", "Show all, or only wrong, lost, never right, right", ("samples",), 7
+    ),
+    Action(
+        "development",
+        ("D",),
+        "over time",
+        "All that was answered to this example, step by step",
+        ("samples",),
+        7,
+    ),
+    Action(
+        "try_prompt",
+        ("t",),
+        "try a prompt",
+        "Ask the model as it stands now",
+        ("samples",),
+        8,
+        True,
+    ),
+    Action("list", ("f",), "list", "Show or fold the list of examples", ("samples",), 8),
     # versions
     Action(
         "restore", ("enter",), "restore", "Go back to the chosen version", ("versions",), 5, True

@@ -233,8 +233,8 @@ class Console(App[int], inherit_bindings=False):
     def _aim_curves(self, curves: CurveAim) -> None:
         self.poller.aim(replace(self.poller.want, curves=curves))
 
-    def _aim_samples(self, step: int | None, example: str) -> None:
-        self.poller.aim(replace(self.poller.want, sample_step=step, example=example))
+    def _aim_samples(self, step: int | None) -> None:
+        self.poller.aim(replace(self.poller.want, sample_step=step))
 
     # -- keys
 

@@ -23,22 +23,25 @@ ACTIVE = ("training", "preparing", "trained")
 WAITING = ("paused", "queued")
 ENDED = ("done", "failed", "skipped", "rejected")
 PRIORITIES = ("high", "normal", "low")
+RIGHT = "o"
+"""The mark of an exact answer."""
 CLOSE = 0.8
 """Similarity to the expected answer from which a wrong one counts as close."""
 
 
+History = tuple[tuple[int, str], ...]
+"""(step, mark) of each tick at which an example was answered, oldest first."""
+
+
 @dataclass(frozen=True)
 class Samples:
-    """Answers at one step, and how one of the examples went over the steps.
-
-    `history` are the marks of example `of`, oldest first: o exact, x close, . wrong.
-    """
+    """Answers at one step, the `steps` of all ticks of the present line, and by its id how each
+    example went over them."""
 
     step: int
     steps: tuple[int, ...]
     answers: tuple[Record, ...]
-    of: str = ""
-    history: str = ""
+    histories: Mapping[str, History]
 
 
 class QueueRows(tuple[Record, ...]):
@@ -91,6 +94,8 @@ class Frame:
     checkpoints: Sequence[Record] = ()
     events: Sequence[Record] = ()
     samples: Samples | None = None
+    samples_why: str = ""
+    """Why there are none, and what to do; "" where that is not known yet."""
     series: Mapping[str, Series] = field(default_factory=dict)
     detail: Mapping[str, Series] = field(default_factory=dict)
     marks: Sequence[Record] = ()
@@ -115,10 +120,14 @@ class Frame:
 
 def mark(answer: Record) -> str:
     """One character for how right an answer is: o exact, x close, . wrong."""
-    if answer.get("exact"):
-        return "o"
-    likeness = real(answer.get("similarity"))
-    return "x" if likeness is not None and likeness >= CLOSE else "."
+    return mark_of(bool(answer.get("exact")), real(answer.get("similarity")))
+
+
+def mark_of(exact: bool, similarity: float | None) -> str:
+    """As `mark`, of the two figures."""
+    if exact:
+        return RIGHT
+    return "x" if similarity is not None and similarity >= CLOSE else "."
 
 
 def in_order(queue: Sequence[Record]) -> list[Record]:

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 
 from queue_store.errors import TrainctlError
 from tui.curve_reader import CurveReader
-from tui.figures import real
-from tui.frame import CurveAim, Frame, QueueRows, Record, Samples, mark
+from tui.figures import real, why
+from tui.frame import CurveAim, Frame, History, QueueRows, Record, Samples, mark_of
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +26,8 @@ ANSWER_WITHIN = 1.5
 RECONNECT_EVERY = 1.0
 LISTS_EVERY = 2.0
 EVENTS_KEPT = 2000
+SAMPLES_READ = 1000
+"""As many examples as samples.count may ask for."""
 
 
 class Session(Protocol):
@@ -81,15 +83,15 @@ class Reader(Protocol):
         self, step: int | None = None, example: str | None = None, limit: int = 500
     ) -> Any: ...
 
+    def sample_marks(self, after: int = -1) -> Any: ...
+
 
 @dataclass(frozen=True)
 class Want:
-    """What the panes look at. `sample_step` None follows the newest answers, `example` is the one
-    whose history is shown, "" the first."""
+    """What the panes look at. `sample_step` None follows the newest answers."""
 
     curves: CurveAim = field(default_factory=CurveAim)
     sample_step: int | None = None
-    example: str = ""
 
 
 def rows(result: Any, key: str) -> list[Record]:
@@ -130,6 +132,10 @@ class Poller:
         self._answered_at = clock()
         self._curves = CurveReader()
         self._samples_key: tuple[Any, ...] = ()
+        self._samples_at = float("-inf")
+        self._histories: dict[str, History] = {}
+        self._marked = -1
+        """The last step of which the marks are in the histories."""
 
     def start(self) -> None:
         self._thread.start()
@@ -250,19 +256,42 @@ class Poller:
         return changes
 
     def _samples(self, views: Reader, frame: Frame) -> dict[str, Any]:
-        want = self.want
-        newest = real(frame.status.get("samples_step"))
-        key = (newest, want.sample_step, want.example, frame.status.get("branch"))
-        if key == self._samples_key:
+        want, status = self.want, frame.status
+        newest = real(status.get("samples_step"))
+        engine = status.get("engine")
+        started = engine.get("started") if isinstance(engine, Mapping) else None
+        line = (status.get("branch"), started)
+        if frame.step is not None and self.frame.step is not None and frame.step < self.frame.step:
+            self._samples_key, self._marked = (), -1  # steps were taken back, and their ticks
+        key = (newest, want.sample_step, line)
+        look_again = frame.samples is None and time.monotonic() - self._samples_at >= LISTS_EVERY
+        if key == self._samples_key and not look_again:
             return {}
-        result = views.samples(step=want.sample_step)
+        result = views.samples(step=want.sample_step, limit=SAMPLES_READ)
         answers = rows(result, "samples")
-        self._samples_key = key
+        self._samples_at = time.monotonic()
         if not answers:
-            return {"samples": None}
-        example = want.example or str(answers[0].get("example"))
-        past = rows(views.samples(example=example), "samples")
+            self._samples_key, self._marked = key, -1
+            reason = why(result.get("step")) if isinstance(result, Mapping) else ""
+            return {"samples": None, "samples_why": reason} if self._none(frame, reason) else {}
+        if self._samples_key[2:] != (line,) or self._marked < 0:
+            self._histories, self._marked = {}, -1
+        self._extend_histories(views)
+        self._samples_key = key
         step = int(real(answers[0].get("step")) or 0)
-        steps = tuple(result.get("steps", ())) if isinstance(result, Mapping) else ()
-        history = "".join(mark(row) for row in past)
-        return {"samples": Samples(step, steps or (step,), tuple(answers), example, history)}
+        steps = tuple(result.get("steps", ())) or (step,)
+        return {"samples": Samples(step, steps, tuple(answers), self._histories)}
+
+    @staticmethod
+    def _none(frame: Frame, reason: str) -> bool:
+        """Whether that there are no samples is news."""
+        return frame.samples is not None or frame.samples_why != reason
+
+    def _extend_histories(self, views: Reader) -> None:
+        """Read the marks of the ticks that came since the last time."""
+        fresh: dict[str, list[tuple[int, str]]] = {}
+        for step, example, exact, similarity in views.sample_marks(self._marked):
+            fresh.setdefault(example, []).append((step, mark_of(exact, similarity)))
+            self._marked = max(self._marked, step)
+        more = {name: (*self._histories.get(name, ()), *new) for name, new in fresh.items()}
+        self._histories = {**self._histories, **more}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tui.commands.curves import CurveCommands
 from tui.commands.queue import QueueCommands
 from tui.commands.reading import ReadingCommands
+from tui.commands.samples import SampleCommands
 from tui.commands.training import TrainingCommands
 from tui.commands.validating import ValidatingCommands
 from tui.commands.versions import VersionCommands
@@ -15,6 +16,7 @@ class Commands(
     QueueCommands,
     ValidatingCommands,
     CurveCommands,
+    SampleCommands,
     VersionCommands,
     ReadingCommands,
 ):
