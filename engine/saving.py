@@ -320,7 +320,7 @@ def _not_saved(worker: Worker, step: int, error: Refused | OSError) -> None:
     """Training waits for room; on a disk that reports errors the process ends instead."""
     _ends(worker, error)
     journal_failed_save(worker.state, step, error)
-    worker.board.hint = room(error)
+    worker.board.tell("not_saved", room(error), FREE_SOME)
     worker.boundary.pause_for(str(error))
 
 
@@ -350,6 +350,13 @@ def snapshot(worker: Worker, request: Request) -> None:
     )
     worker.board.stand_on_head(worker.state, worker.config.snapshots)
     worker.engine.keeper.answer(request, lambda state: verified_json(state, name))
+
+
+FREE_SOME = (
+    "free some disk (trainctl prune --dry-run shows what may go, trainctl trash empty gives back"
+    " what was removed), then p (trainctl resume)"
+)
+"""What to do where something could not be written."""
 
 
 def room(error: Refused | OSError) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from engine import lines, shapes
+from engine.hints.rest import at_rest
 from engine.messages import EngineState, Mode, known, unknown
 from engine.status import disk_status, engine_status, free_limit, item_status, model_status, status
 from queue_store import config, journal, lineage, lock, queue, records
@@ -122,14 +123,8 @@ class Views:
             events_seq=journal.last_seq(self.state),
             samples_step=self._newest_sample_step(self.line()),
             paused=bool(self.state.meta_get("paused", False)),
-            hint=self._hint(settings) if settings.backups else "",
+            hints=at_rest(self.state, settings, point.step if point else 0),
         )
-
-    def _hint(self, settings: config.Config) -> str:
-        """What the last engine could not do and a person can mend."""
-        from snapshots import backup
-
-        return next(iter(backup.hints(self.state, settings)), "")
 
     def _unfinished(self) -> dict[str, Any] | None:
         """The item that goes on when an engine starts, if one was begun."""
