@@ -28,7 +28,7 @@ RULES: Mapping[str, Rule] = {
     ),
     "spike": Rule(
         "warn",
-        "The loss of an item left its usual band: by a half more than the highest of the steps"
+        "The loss of an item left its usual band: at one step to twice the highest of those"
         " before, or for five steps in a row by more than six times the usual spread.",
     ),
     "gap_grows": Rule(

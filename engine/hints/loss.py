@@ -47,9 +47,9 @@ SPIKE_OLD = 500
 """After so many steps a level that stayed is the usual one."""
 RUN, RUN_SPREADS, RUN_SHARE, RUN_NATS = 5, 6.0, 0.25, 0.1
 """What persists: five steps in a row, their median six spreads, a quarter and 0.1 nats above."""
-LARGE_SPREADS, LARGE_TIMES, LARGE_NATS = 12.0, 1.5, 0.5
-"""A single step: twelve spreads and 0.5 nats above the median, and half more than the highest
-before, for batches of few rows have long tails."""
+LARGE_SPREADS, LARGE_TIMES, LARGE_NATS = 12.0, 2.0, 0.5
+"""A single step: twelve spreads and 0.5 nats above the median, and twice the highest before, for
+batches of few rows have long tails."""
 
 PATIENCE_STEPS, MIN_DELTA = 500, 0.01
 """Early stopping as T24 has it: steps to wait for a validation that is better by so many nats."""

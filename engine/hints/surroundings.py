@@ -144,7 +144,7 @@ def clocks(gpus: Any) -> list[Clock]:
     """What the status tells of the clocks of its GPUs; nothing where it does not."""
     found = []
     for place, gpu in enumerate(gpus if isinstance(gpus, list) else ()):
-        reasons = gpu.get("throttled") if isinstance(gpu, Mapping) else None
+        reasons = gpu.get("throttle") if isinstance(gpu, Mapping) else None
         if isinstance(reasons, list):
             heat = gpu.get("temperature")
             degrees = float(heat) if isinstance(heat, int | float) else None

@@ -43,10 +43,10 @@ def steps(
             break
         rows = db.execute(
             "SELECT step, item, loss FROM steps WHERE run = ? AND step > ? AND step <= ?"
-            " ORDER BY step DESC LIMIT ?",
+            " AND loss IS NOT NULL ORDER BY step DESC LIMIT ?",
             (part.run, part.low, part.high, count - len(found)),
         )
-        found += [Step(*row) for row in rows if row[2] is not None]
+        found += [Step(*row) for row in rows]
     found.reverse()
     return found
 
@@ -60,13 +60,12 @@ def ticks(db: sqlite3.Connection, line: Sequence[Segment], count: int = TICKS) -
             break
         rows = db.execute(
             "SELECT step, loss FROM validations WHERE run = ? AND step > ? AND step <= ?"
-            " AND name = ? ORDER BY step DESC LIMIT ?",
+            " AND name = ? AND loss IS NOT NULL ORDER BY step DESC LIMIT ?",
             (part.run, part.low, part.high, VAL_LOSS, count - len(found)),
         ).fetchall()
         for step, val in rows:
-            if val is not None:
-                item, train = _before(db, part, step) if len(found) < PAIRED else (0, None)
-                found.append(Tick(step, item, val, train))
+            item, train = _before(db, part, step) if len(found) < PAIRED else (0, None)
+            found.append(Tick(step, item, val, train))
     found.reverse()
     return found
 
