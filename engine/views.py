@@ -274,14 +274,18 @@ class Views:
         limit: int = 500,
         kinds: Iterable[str] | None = None,
         item: int | None = None,
+        group: str = "",
+        text: str = "",
     ) -> dict[str, Any]:
         """{events: those after a sequence number, oldest first; last: the newest number}."""
-        found = journal.events(self.state, after, limit, kinds, item)
+        found = journal.events(self.state, after, limit, kinds, item, group=group, text=text)
         return {"events": [shapes.event(e) for e in found], "last": journal.last_seq(self.state)}
 
-    def latest_events(self, count: int = 200) -> dict[str, Any]:
-        """The newest `count` events, oldest first, as `events`."""
-        found = journal.latest(self.state, count)
+    def latest_events(
+        self, count: int = 200, before: int | None = None, group: str = "", text: str = ""
+    ) -> dict[str, Any]:
+        """The newest `count` events before a sequence number, oldest first, as `events`."""
+        found = journal.latest(self.state, count, before=before, group=group, text=text)
         return {"events": [shapes.event(e) for e in found], "last": journal.last_seq(self.state)}
 
     def series(
