@@ -82,7 +82,7 @@ def test_few_points_give_no_hint() -> None:
     ticks = [Tick(n * 500, 1, 0.5 + n / 10, 0.5) for n in range(loss.PATIENCE_TICKS)]
     assert loss.plateau(steps) is None and loss.early_stop(ticks) is None
     assert loss.gap_grows([Tick(n, 1, 1.0 + n, 0.5) for n in range(loss.GAP_LEAST - 1)]) is None
-    assert loss.spike(steps[:20] + [Step(21, 1, 50.0)]) is None
+    assert loss.spike([*steps[:20], Step(21, 1, 50.0)]) is None
     for rule in (loss.gap_grows, loss.plateau, loss.spike, loss.early_stop):
         assert rule([]) is None  # type: ignore[operator]
 

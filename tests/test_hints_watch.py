@@ -1,4 +1,4 @@
-"""The watch on a real store: which steps count, what stands over the looks, what an engine tells."""
+"""The watch on a real store: which steps count, what stands over the looks, what is told."""
 
 from __future__ import annotations
 

@@ -29,6 +29,10 @@ def state(tmp_path: Path) -> Iterator[State]:
         yield state
 
 
+def _name(node: ast.Assign) -> str:
+    return str(getattr(node.targets[0], "id", ""))
+
+
 def written() -> set[str]:
     """The literal kinds in the source: arguments of the writers, and names set to be one."""
     found = {f"item.{of.value}" for of in ItemState if of is not ItemState.WAITING}
@@ -45,7 +49,7 @@ def written() -> set[str]:
                     values = node.args[1:2]
                 elif name in WRITERS:
                     values = [*node.args[1:3], *(k.value for k in node.keywords if k.arg == "kind")]
-            elif (isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "EVENT") or (isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "kind"):
+            elif isinstance(node, ast.Assign) and _name(node) in ("EVENT", "kind"):
                 values = [node.value]
             for value in values:
                 both = [value.body, value.orelse] if isinstance(value, ast.IfExp) else [value]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from queue_store.errors import TrainctlError
 from tui.figures import real
-from tui.frame import Frame, Record, Samples, mark
+from tui.frame import Frame, Record, Samples, mark, rows
 
 if TYPE_CHECKING:
     from tui.series import Series
@@ -27,7 +27,7 @@ INTERVAL = 0.25
 ANSWER_WITHIN = 1.5
 RECONNECT_EVERY = 1.0
 LISTS_EVERY = 2.0
-EVENTS_KEPT = 2000
+EVENTS_PAGE, EVENTS_KEPT = 500, 2000
 QUEUE_SHOWN = 500
 SERIES_WIDTH = 4000
 
@@ -54,9 +54,13 @@ class Reader(Protocol):
 
     def item(self, item: int) -> Any: ...
 
-    def events(self, after: int = 0, limit: int = 500) -> Any: ...
+    def events(
+        self, after: int = 0, limit: int = 500, *, group: str = "", text: str = ""
+    ) -> Any: ...
 
-    def latest_events(self, count: int = 200) -> Any: ...
+    def latest_events(
+        self, count: int = 200, before: int | None = None, group: str = "", text: str = ""
+    ) -> Any: ...
 
     def series(
         self, metric: str, width: int = 1000, start: int | None = None, end: int | None = None
@@ -77,12 +81,6 @@ class Want:
     detail: tuple[int, int | None, int] | None = None
     sample_step: int | None = None
     example: str = ""
-
-
-def rows(result: Any, key: str) -> list[Record]:
-    """A list of records, bare or under `key`."""
-    found = result.get(key, ()) if isinstance(result, Mapping) else result
-    return [row for row in found or () if isinstance(row, Mapping)]
 
 
 class Poller:
@@ -222,9 +220,11 @@ class Poller:
                 changes[name] = fresh
         known = list(self.frame.events)
         if known:
-            fresh = rows(views.events(after=known[-1].get("seq", 0)), "events")
+            fresh = rows(views.events(known[-1].get("seq", 0), EVENTS_PAGE), "events")
         else:
-            fresh = rows(views.latest_events(500), "events")
+            fresh = rows(views.latest_events(EVENTS_PAGE), "events")
+        if known and len(fresh) == EVENTS_PAGE:  # far behind: the newest, not all in between
+            known, fresh = [], rows(views.latest_events(EVENTS_KEPT), "events")
         if fresh:
             changes["events"] = tuple((known + fresh)[-EVENTS_KEPT:])
         return changes
