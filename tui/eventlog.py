@@ -77,7 +77,7 @@ class EventWindow:
 
     def older(self, page: Sequence[Record]) -> None:
         """The page before `low` was read; shorter than PAGE, it is the first."""
-        self.at_start = len(page) < PAGE
+        self.at_start = len(page) < PAGE or _seq(page[0]) <= 1
         self.low = 1 if self.at_start else _seq(page[0])
         self._set([*page, *self.rows])
         self._let_go(0)

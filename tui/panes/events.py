@@ -46,12 +46,12 @@ class EventsPane(ListPane):
         self._failed = ""
 
     def title(self) -> str:
+        if self._failed:
+            return f"older ones cannot be read: {self._failed}"
         parts = [GROUPS[self.group]] if self.group else []
         if self.filter:
             parts.append(f"/{self.filter}")
-        if self._failed:
-            parts.append(f"older ones cannot be read: {self._failed}")
-        elif self._asked is not None:
+        if self._asked is not None:
             parts.append("reading older ones…")
         elif self.chosen is not None:
             chosen = self.selected()
