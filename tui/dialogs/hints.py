@@ -20,6 +20,8 @@ from tui.safe import Line, content, wrap
 
 MOST_ROWS = 6
 """Rows of the list at most; it scrolls."""
+WIDTH, AROUND = 92, 6
+"""Columns of the dialog; its lines that are neither list nor text."""
 
 
 class HintRows(ListPane):
@@ -66,18 +68,25 @@ class HintBody(ScrollPane):
         """The dialog has a title of its own."""
 
     def body(self, width: int) -> list[Line]:
-        hint = self.hint
+        return self.about(self.hint, width)
+
+    def about(self, hint: Record, width: int) -> list[Line]:
+        """All there is to say about a hint, `width` columns wide."""
         tone = sign_of(hint)[1]
         found: list[Line] = [((line, tone),) for line in wrap(hint.get("text", ""), width)]
+        found += self._part("what to do", hint.get("advice"), width)
         facts = [("since", since(hint)), *figures(hint)]
         facts = [(name, value) for name, value in facts if value]
         left = max((len(name) for name, _ in facts), default=0) + 2
         found += [()] + [((f"{name:{left}}", "dim"), (value, "")) for name, value in facts]
-        for name, key in (("why it says so", "reason"), ("what to do", "advice")):
-            if hint.get(key):
-                found += [(), ((name, "bold"),)]
-                found += [((line, ""),) for line in wrap(hint[key], width)]
+        found += self._part("why it says so", hint.get("reason"), width)
         return found
+
+    @staticmethod
+    def _part(name: str, text: object, width: int) -> list[Line]:
+        if not text:
+            return []
+        return [(), ((name, "bold"),), *(((line, ""),) for line in wrap(text, width))]
 
 
 class HintsDialog(ModalScreen[None]):
@@ -100,7 +109,7 @@ class HintsDialog(ModalScreen[None]):
         self._changed = changed
         self._rows = HintRows(hints, hushed)
         self._text = HintBody()
-        self._count = len(hints)
+        self._hints, self._count = hints, len(hints)
 
     def compose(self) -> ComposeResult:
         self.set_class(self.app.screen_stack[0].has_class("-ascii"), "-ascii")
@@ -114,13 +123,22 @@ class HintsDialog(ModalScreen[None]):
     def on_mount(self) -> None:
         self._show()
 
+    def on_resize(self) -> None:
+        """As high as the longest of the texts, as far as the screen has room."""
+        width, height = self.app.size
+        inside = min(WIDTH, width * 94 // 100) - 4
+        longest = max(len(self._text.about(hint, inside)) for hint in self._hints)
+        room = height * 94 // 100 - min(self._count, MOST_ROWS) - AROUND
+        self._text.styles.height = max(1, min(longest, room))
+        self._text.redraw()
+
     def _show(self) -> None:
         self._text.hint = self._rows.chosen_hint()
         self._text._scroll(0)
         self._rows.redraw()
         rule = str(self._text.hint.get("rule"))
-        hush = "shows it again" if rule in self._hushed else "hushes it here until it is over"
-        keys = f"h {hush}   up/down choose   pgup/pgdn scroll   Esc close"
+        hush = "show it again" if rule in self._hushed else "hush it till it is over"
+        keys = f"h {hush}  up/down choose  pgup/pgdn scroll  Esc close"
         self.query_one("#foot", Static).update(content(keys, "dim"))
 
     def action_move(self, by: int) -> None:
