@@ -120,6 +120,14 @@ def test_training_loss_that_falls_ahead_of_a_falling_validation_loss_is_no_gap()
     assert loss.gap_grows(ticks) is None
 
 
+def test_a_file_learned_to_nought_beside_sets_of_other_skills_is_no_gap() -> None:
+    ticks = [Tick(n * 50, 1, 0.2, 0.03 * math.exp(-n / 3)) for n in range(12)]
+    assert loss.gap_grows(ticks) is None
+    half = [Tick(n * 50, 1, 0.2, 0.2 * math.exp(-n / 3)) for n in range(12)]
+    hint = loss.gap_grows(half)
+    assert hint is not None and "does not follow" in hint.text
+
+
 def test_a_new_file_with_an_easier_loss_is_no_gap_but_a_rise_over_files_is() -> None:
     easy = [Tick(n * 50, n // 4, 0.5, 0.45 - 0.1 * (n // 4)) for n in range(16)]
     assert loss.gap_grows(easy) is None

@@ -34,7 +34,8 @@ RULES: Mapping[str, Rule] = {
     "gap_grows": Rule(
         "warn",
         "Validation loss less the training loss of the same steps has grown, by more than its"
-        " uncertainty and a tenth of the loss, while validation loss does not fall.",
+        " uncertainty and a tenth of the loss while validation loss rises, or a quarter of it while"
+        " it stands.",
     ),
     "early_stop": Rule(
         "warn",

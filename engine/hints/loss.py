@@ -26,11 +26,14 @@ GAP_LEAST = 6
 GAP_SHARE, GAP_NATS = 0.1, 0.02
 """The gap must have grown by, and be, at least a tenth of the validation loss and 0.02 nats: less
 is what one more validation takes back."""
+GAP_FLAT_SHARE = 0.25
+"""Where validation loss only stands, a quarter: training loss that goes on to nought on a file of
+one skill opens the gap to sets of several by itself, and no harm is done."""
 FALLS_SHARE = 0.02
 """Validation loss that falls by more than this over the window still learns, whatever the gap."""
 RISES_SHARE = 0.05
-"""By how much validation loss itself must rise where the window spans several files: their
-training losses are not comparable, so the gap alone says little."""
+"""Validation loss rises when it does by so much. It must where the window spans several files:
+their training losses are not comparable, so the gap alone says little."""
 
 PLATEAU_LEAST, PLATEAU_STEPS = 500, 2000
 """Steps over which a plateau is judged: below 500 the noise of a batch hides any slope."""
@@ -98,14 +101,13 @@ def _gap(pairs: Sequence[Tick], held: Hint | None, *, rises: bool) -> Hint | Non
     vals = [tick.val for tick in pairs]
     gaps = [tick.val - (tick.train or 0.0) for tick in pairs]
     now, gap = median(vals[-3:]), median(gaps[-3:])
-    limit = ease * max(GAP_NATS, GAP_SHARE * now)
+    moved, moved_error = change(steps, vals)
+    rising = moved > max(SURE * ease * moved_error, ease * RISES_SHARE * now)
+    if moved < -FALLS_SHARE * now or (rises and not rising):
+        return None
+    limit = ease * max(GAP_NATS, (GAP_SHARE if rising else GAP_FLAT_SHARE) * now)
     growth, error = change(steps, gaps)
     if growth <= SURE * ease * error or growth < limit or gap < limit:
-        return None
-    moved, moved_error = change(steps, vals)
-    if rises and (moved <= SURE * ease * moved_error or moved < ease * RISES_SHARE * now):
-        return None
-    if moved < -FALLS_SHARE * now:
         return None
     best = min(pairs, key=lambda tick: tick.val)
     what = "rises" if median(vals[-3:]) > best.val * (1 + FALLS_SHARE) else "does not follow"
