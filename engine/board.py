@@ -116,6 +116,11 @@ class Board:
         self._recent.clear()
 
     @property
+    def memory(self) -> int:
+        """Bytes at the peak of the newest step, 0 before the first."""
+        return self._last.memory if self._last else 0
+
+    @property
     def step_seconds(self) -> float | None:
         """Mean seconds of the recent steps."""
         return sum(s for _, s in self._recent) / len(self._recent) if self._recent else None

@@ -340,8 +340,15 @@ class Worker:
                 head.move_head(
                     self.state, at.checkpoint, why=why, new=after.state is ItemState.FAILED
                 )
-        tried = Failed(item.id, item.name, cause, message, time.time())
-        self.board.told["item_fails"] = failing(tried)
+        back = records.head(self.state) if touched else None
+        self.board.told["item_fails"] = failing(
+            Failed(
+                *(item.id, item.name, cause, message, time.time()),
+                tries=len(queue.attempts(self.state, item.id)),
+                peak_bytes=self.board.memory,
+                back_to=back.checkpoint.step if back else None,
+            )
+        )
         end = ends_process(error, str(self.home.log))
         if end is not None:
             raise end

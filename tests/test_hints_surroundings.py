@@ -53,6 +53,18 @@ def test_the_newest_failure_of_a_day_is_told_with_its_class_and_its_advice() -> 
     assert "validate" in mend and "add it anew" in mend and "retry" not in mend
 
 
+def test_memory_is_told_with_its_peak_and_nan_with_where_the_model_stands_again() -> None:
+    oom = Failed(2, "b", Cause.CUDA_MEMORY, "no room", 0.0, peak_bytes=23_100_000_000, back_to=100)
+    assert around.failing(oom).text == (
+        "b: CUDA out of memory: no room; peak of its steps 23.1 GB; the model is back at step 100"
+    )
+    assert around.failing(oom).figures["peak_bytes"] == 23_100_000_000
+    nan = Failed(3, "c", Cause.NOT_A_NUMBER, "loss is nan at step 7", 0.0, peak_bytes=9, back_to=5)
+    hint = around.failing(nan)
+    assert hint.text == "c: not a number: loss is nan at step 7; the model is back at step 5"
+    assert "lower training.learning_rate" in hint.advice and "peak_bytes" not in hint.figures
+
+
 HOT = Clock(0, ("sw_thermal_slowdown",), 91.0)
 COOL = Clock(0, (), 70.0)
 

@@ -126,6 +126,16 @@ def test_queue_inbox_and_failures_come_and_go_with_what_they_speak_of(story: Sto
     assert rules(watch, story) == []
 
 
+def test_a_failure_for_want_of_memory_tells_what_its_steps_took(story: Story) -> None:
+    item = story.item()
+    story.claim()
+    story.begin()
+    story.train(3)
+    transitions.fail(story.state, item.id, Cause.CUDA_MEMORY, "no room", 1)
+    (hint,) = Watch(story.home).look(story.state, status(story, state="preparing"))
+    assert hint.rule == "item_fails" and hint.figures["peak_bytes"] == 1000
+
+
 def test_without_an_engine_the_status_tells_what_a_person_can_mend(story: Story) -> None:
     item = story.item()
     story.claim()

@@ -22,6 +22,9 @@ FILE_WAITS = 60.0
 FAILED_SECONDS = 86400.0
 """A failure is news for a day: who looks once a day sees it."""
 
+MEMORY_CAUSES = (Cause.CUDA_MEMORY, Cause.MEMORY, Cause.OOM_KILLER)
+"""Failures of which the memory that was used says something."""
+
 THROTTLE_LOOKS = 12
 """Looks at the clock that count: a minute at one every 5 s."""
 THROTTLE_RAISES, THROTTLE_KEEPS = 0.75, 0.25
@@ -46,7 +49,9 @@ class Waits:
 
 @dataclass(frozen=True)
 class Failed:
-    """An item that failed or was refused `time` ago in epoch seconds; `tries` of it so far."""
+    """An item that failed or was refused at `time`, after so many `tries`. `peak_bytes`: the
+    highest memory of its last steps, 0 where not known; `back_to`: the step that the model is back
+    at, None where it was not touched or that is not known."""
 
     id: int
     name: str
@@ -54,6 +59,8 @@ class Failed:
     error: str
     time: float
     tries: int = 1
+    peak_bytes: int = 0
+    back_to: int | None = None
 
 
 @dataclass(frozen=True)
@@ -129,12 +136,24 @@ def failing(item: Failed, count: int = 1) -> Hint:
     what = f"{item.cause}: {item.error}" if item.error and item.error != item.cause else item.cause
     again = f"r in the queue (trainctl retry {item.id}) queues it again"
     if item.cause == "rejected":
-        again = "mend the file and add it anew"
+        again = f"x in the queue (trainctl remove {item.id}) takes it off the list"
     told = advice(Cause.DATA if item.cause == "rejected" else item.cause)
+    figures: dict[str, int | float | str] = {
+        "item": item.id,
+        "cause": item.cause,
+        "tries": item.tries,
+        "items": count,
+    }
+    if item.peak_bytes and item.cause in MEMORY_CAUSES:
+        what += f"; peak of its steps {item.peak_bytes / 1e9:.1f} GB"
+        figures["peak_bytes"] = item.peak_bytes
+    if item.back_to is not None:
+        what += f"; the model is back at step {item.back_to}"
+        figures["back_to_step"] = item.back_to
     return Hint(
         "item_fails",
         f"{item.name}: {what}{more}",
-        {"item": item.id, "cause": item.cause, "tries": item.tries, "items": count},
+        figures,
         "; ".join(part for part in (told, again) if part),
         since_time=item.time,
     )

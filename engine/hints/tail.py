@@ -17,6 +17,8 @@ TICKS = 200
 """Validations looked at: with eval_steps = 50, the last 10,000 steps."""
 TRAIN_STEPS = 50
 """Steps before a validation whose mean loss is compared with it."""
+PEAK_STEPS = 200
+"""An item's steps, the newest, whose memory is looked at."""
 PAIRED = 20
 """Validations, the newest, that are compared with the training loss before them."""
 
@@ -49,6 +51,16 @@ def steps(
         found += [Step(*row) for row in rows]
     found.reverse()
     return found
+
+
+def peak(db: sqlite3.Connection, item: int) -> int:
+    """The highest memory in bytes of an item's last steps, 0 without one."""
+    row = db.execute(
+        "SELECT MAX(memory) FROM (SELECT memory FROM steps WHERE item = ?"
+        " ORDER BY run DESC, step DESC LIMIT ?)",
+        (item, PEAK_STEPS),
+    ).fetchone()
+    return int(row[0] or 0)
 
 
 def ticks(db: sqlite3.Connection, line: Sequence[Segment], count: int = TICKS) -> list[Tick]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from engine.hints import loss, rest, surroundings, tail
 from engine.hints.hint import Hint
-from engine.hints.surroundings import Clock
+from engine.hints.surroundings import Clock, Failed
 from engine.lines import segments
 from engine.messages import EngineState
 from queue_store import records
@@ -43,7 +43,7 @@ class Watch:
         self._looks.append(surroundings.clocks(status.get("gpus")))
         found: dict[str, Hint | None] = {
             "file_waits": surroundings.file_waits(rest.waits(state, time)),
-            "item_fails": surroundings.item_fails(rest.failed(state), time),
+            "item_fails": surroundings.item_fails(self._failed(state), time),
             "gpu_throttles": surroundings.gpu_throttles(
                 self._looks, held="gpu_throttles" in self.stands
             ),
@@ -64,6 +64,15 @@ class Watch:
             self._seen = (0, 0)
         self._keep(found, time, int(status["global_step"]))
         return tuple(self.stands.values())
+
+    def _failed(self, state: State) -> list[Failed]:
+        """The failed items; of the newest, where memory failed, with what its steps took."""
+        found = rest.failed(state)
+        if found and found[0].cause in surroundings.MEMORY_CAUSES:
+            with closing(open_metrics(self.home)) as db:
+                peak = tail.peak(db, found[0].id)
+            found[0] = dataclasses.replace(found[0], peak_bytes=peak)
+        return found
 
     def _losses(self, state: State) -> dict[str, Hint | None]:
         """The rules over losses, where there are new steps on record."""
