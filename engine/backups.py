@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from engine.hints.rest import MEND_TARGET
 from queue_store import config
 from queue_store.database import State
 from snapshots import backup, copies
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from engine.thread import Engine
     from engine.views import Views
 
-_HINT = "backup "
-
 
 def look_after(engine: Engine, state: State) -> None:
     """What is due at the targets of config.toml as it is now."""
@@ -26,10 +25,9 @@ def look_after(engine: Engine, state: State) -> None:
     stopping = engine.keeper.stopping.is_set
     hints = backup.look_after(state, settings, stopping) if settings.backups else []
     if hints:
-        if not engine.board.hint or engine.board.hint.startswith(_HINT):
-            engine.board.hint = hints[0]
-    elif engine.board.hint.startswith(_HINT):
-        engine.board.hint = ""
+        engine.board.tell("backup", hints[0], MEND_TARGET, targets=len(hints))
+    else:
+        engine.board.untell("backup")
 
 
 def answer(views: Views, target: str | None, action: str, version: str | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,7 @@ def status(
     tokens_per_second: Number = None,
     eta_seconds: Number = None,
     why: str = "no step yet",
-    hint: str = "",
+    hints: Mapping[str, Any] | None = None,
     phase: str = "",
     progress: float | None = None,
     paused: bool = False,
@@ -140,6 +140,7 @@ def status(
     `queue` counts the items that wait, by priority; `progress` is 0..1 of `phase` (loading,
     preparing); `ahead`, which a running engine fills in, is {id, name, progress} of the queued item
     that is being prepared meanwhile; `requests` are commands asked for and not yet done;
+    `hints` are the fields `hint` and `hints` (engine.hints.hint.fields);
     `monitoring_share` is the share of wall time that validation and samples take.
     """
     return {
@@ -163,7 +164,7 @@ def status(
         "cpu": known(cpu, "not measured yet"),
         "disk": disk,
         "engine": engine,
-        "hint": hint,
+        **(hints or {"hint": "", "hints": []}),
         "phase": phase,
         "progress": known(progress, "nothing is being prepared"),
         "ahead": unknown("no engine is running"),

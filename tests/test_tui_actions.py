@@ -7,9 +7,10 @@ import pytest
 from queue_store.errors import ConfigError
 from tests.tui_pilot import NARROW, configured, console_on, running, screen, until
 from tests.tui_world import World
-from tui.actions import ACTIONS, PANES, Keymap, key_label, remapped
+from tui.actions import ACTIONS, PANES, Keymap, remapped
 from tui.commands import Commands
 from tui.console import Console
+from tui.dialogs.help import key_label_of
 
 
 def test_every_action_is_carried_out_somewhere_and_nothing_else_is() -> None:
@@ -87,7 +88,17 @@ async def test_a_wide_footer_has_every_action_of_the_pane() -> None:
             foot = screen(pilot).splitlines()[-1]
             for action in ACTIONS:
                 if not action.where or pane in action.where:
-                    assert f"{key_label(action)} {action.label}" in foot
+                    key = app.keymap.keys_of(action.id, pane)[0]
+                    assert f"{key_label_of(key)} {action.label}" in foot
+
+
+@pytest.mark.parametrize("pane", PANES)
+def test_the_footer_names_no_key_that_means_another_action_in_the_pane(pane: str) -> None:
+    keymap = Keymap({})
+    for action in keymap.footer(pane):
+        found = keymap.lookup(pane, action.keys[0])
+        assert found is not None and found.id == action.id
+    assert keymap.keys_of("why", "curves") == ("W",) and keymap.keys_of("why", "queue")[0] == "w"
 
 
 @pytest.mark.parametrize("key", ["?", ":"])

@@ -10,7 +10,9 @@ import math
 import threading
 from typing import Any
 
+from engine.hints.hint import Hint, fields
 from queue_store.errors import NoEngine, NotFound, Refused
+from queue_store.kinds import belongs
 from queue_store.queue import shifted
 from tui.frame import PRIORITIES, in_order
 
@@ -33,6 +35,8 @@ class World:
         self.state = "training"
         self.phase, self.progress = "", None
         self.hint = ""
+        self.hints: list[Hint] = []
+        """What the engine has to say; `hint` alone is one of rule gap_grows."""
         self.step = 0
         self.branch = 1
         self.plan = "plan-1"
@@ -212,7 +216,7 @@ class World:
             "ram": {"used": 6.1e9, "total": 61.8e9, "process": 912e6},
             "disk": {"free": 412e9, "total": 980e9, "snapshots_left": 33000},
             "engine": {"pid": 4242, "supervisor_pid": 4241, "mode": "daemon", "started": T0},
-            "hint": self.hint,
+            **fields([Hint("gap_grows", self.hint)] * bool(self.hint) + self.hints, self.step, T0),
             "phase": self.phase,
             "progress": unknown("nothing") if self.progress is None else self.progress,
             "paused": self.state == "paused",
@@ -484,11 +488,30 @@ class World:
                     raise Refused("the validation did not finish: broken off")
         return dict(self.report)
 
-    def events(self, after: int = 0, limit: int = 500) -> dict[str, Any]:
-        return {"events": self.events_[after:], "last": len(self.events_)}
+    def events(
+        self, after: int = 0, limit: int = 500, *, group: str = "", text: str = ""
+    ) -> dict[str, Any]:
+        found = self._wanted(self.events_[after:], group, text)
+        return {"events": found[:limit], "last": len(self.events_)}
 
-    def latest_events(self, count: int = 200) -> dict[str, Any]:
-        return {"events": self.events_[-count:], "last": len(self.events_)}
+    def latest_events(
+        self, count: int = 200, before: int | None = None, group: str = "", text: str = ""
+    ) -> dict[str, Any]:
+        older = self.events_ if before is None else self.events_[: before - 1]
+        return {
+            "events": self._wanted(older, group, text)[-count:],
+            "last": len(self.events_),
+        }
+
+    @staticmethod
+    def _wanted(events: list[dict[str, Any]], group: str, text: str) -> list[dict[str, Any]]:
+        """As journal.events chooses."""
+        return [
+            event
+            for event in events
+            if belongs(event["kind"], group)
+            and text.lower() in f"{event['kind']} {event['text']}".lower()
+        ]
 
     def series(
         self,

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from queue_store.errors import UsageError
+from queue_store.kinds import GROUPS
 from trainctl import helptext
 
 PRIORITIES = ("high", "normal", "low")
@@ -369,6 +370,8 @@ def _reading_verbs(verbs: _Verbs) -> None:
     log = verbs.add("log", "commands.history:log", "the journal of everything that happened")
     log.add_argument("-f", "--follow", action="store_true", help="go on with what happens")
     log.add_argument("-n", type=_positive, default=50, metavar="N", help="the newest N (50)")
+    log.add_argument("--only", choices=tuple(GROUPS), default="", help="one group of events")
+    log.add_argument("--contains", default="", metavar="T", help="with this text, in any case")
 
 
 def _item(parser: argparse.ArgumentParser) -> None:

@@ -69,6 +69,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("page_up", ("pageup",), "page up", "One page up"),
     Action("top", ("g", "home"), "top", "To the first line"),
     Action("bottom", ("G", "end"), "bottom", "To the last line"),
+    Action("why", ("w", "W"), "why", "The hints: their figures, the reason, what one can do"),
     Action("redraw", ("ctrl+l",), "redraw", "Draw the whole screen again"),
     # queue
     Action(
@@ -198,6 +199,7 @@ ACTIONS: tuple[Action, ...] = (
         True,
     ),
     # events
+    Action("only", ("o",), "only", "Show one kind only, the next one, or all", ("events",), 5),
     Action("event", ("enter",), "read", "The whole text of an event", ("events",), 5),
 )
 
@@ -255,8 +257,21 @@ class Keymap:
 
     def footer(self, pane: str) -> list[Action]:
         """The actions that act in `pane`, the most wanted first."""
-        here = [a for a in self.actions if not a.where or pane in a.where]
+        here = [
+            a if a.where else self._acting(pane, a)
+            for a in self.actions
+            if not a.where or pane in a.where
+        ]
         return sorted(here, key=lambda a: a.footer or 99)
+
+    def keys_of(self, id: str, pane: str) -> tuple[str, ...]:
+        """The keys of an action that mean it in `pane`."""
+        return self._acting(pane, self.by_id[id]).keys
+
+    def _acting(self, pane: str, action: Action) -> Action:
+        """An action of everywhere with the keys that the pane does not use itself."""
+        left = tuple(key for key in action.keys if (pane, key) not in self._map)
+        return replace(action, keys=left or action.keys)
 
 
 def key_label(action: Action) -> str:

@@ -11,9 +11,10 @@ from tui.actions import PANES, Action, Keymap, key_label
 from tui.drawn import Drawn
 from tui.figures import count, counted, duration, known, loss, real, short
 from tui.frame import Frame, Record
+from tui.hints import Hushed, sign_of
 from tui.panes.meters import strip_line
 from tui.panes.queue import share_done
-from tui.safe import Line, Span, clip, line_text, wrap
+from tui.safe import Line, Span, clip, line_text, pad, wrap
 
 STATE_TONES = {
     "training": "good",
@@ -113,11 +114,19 @@ class MeterStrip(Drawn):
 
 
 class HintLine(Drawn):
-    """What matters most now: the engine lost, an answer to a key, else the engine's hint."""
+    """What matters most now: the engine lost, an answer to a key, else the first hint that was
+    not hushed, with the key that explains it."""
 
-    def __init__(self) -> None:
+    def __init__(self, keymap: Keymap, hushed: Hushed) -> None:
         super().__init__(id="hint")
         self.message: Span = ("", "")
+        self._keymap, self._hushed = keymap, hushed
+        self._pane = PANES[0]
+
+    def choose(self, pane: str) -> None:
+        """The pane whose keys act."""
+        self._pane = pane
+        self.redraw()
 
     def say(self, text: str, tone: str = "") -> None:
         """Show an answer until the next one, or until it is cleared with "". It takes the lines
@@ -147,10 +156,14 @@ class HintLine(Drawn):
             return [((" " + line, tone),) for line in self._answer(width)]
         if frame.problem:
             return [((f" cannot read the store: {frame.problem}", "bad"),)]
-        hint = frame.status.get("hint")
-        if isinstance(hint, dict):
-            hint = ": ".join(str(part) for part in hint.values())
-        return [((f" {hint or summary(frame)}", "warn" if hint else "dim"),)]
+        hints = self._hushed.shown(frame)
+        if not hints:
+            return [((f" {summary(frame)}", "dim"),)]
+        more = f" (+{len(hints) - 1})" if len(hints) > 1 else ""
+        why = f" [why: {self._keymap.keys_of('why', self._pane)[0]}] "
+        sign, tone = sign_of(hints[0])
+        text = pad(f"{sign} {hints[0].get('text', '')}", width - 1 - cell_len(more + why))
+        return [((" ", ""), (text, tone), (more, tone), (why, "bold"))]
 
 
 def summary(frame: Frame) -> str:

@@ -5,6 +5,7 @@ It asks through a session and reads through views, in threads; the engine never 
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,6 +31,7 @@ from tui.dialogs.leave import LeaveDialog
 from tui.drawn import Drawn
 from tui.figures import count
 from tui.frame import CurveAim, Frame
+from tui.hints import Hushed
 from tui.panes.base import ListPane, Pane
 from tui.panes.curves import CurvesPane
 from tui.panes.events import EventsPane
@@ -119,7 +121,7 @@ class Console(App[int], inherit_bindings=False):
         self.curves_pane = CurvesPane(self._aim_curves, ascii=self._ascii)
         self.samples_pane = SamplesPane(self._aim_samples)
         self.versions_pane = VersionsPane()
-        self.events_pane = EventsPane()
+        self.events_pane = EventsPane(self._read_store)
         self.panes: dict[str, Pane] = {
             pane.name_of: pane
             for pane in (
@@ -131,7 +133,8 @@ class Console(App[int], inherit_bindings=False):
                 self.events_pane,
             )
         }
-        self._bars = (Header(), MeterStrip(), HintLine())
+        self.hushed = Hushed()
+        self._bars = (Header(), MeterStrip(), HintLine(self.keymap, self.hushed))
         self._tabs = Tabs()
         self._footer = Footer(self.keymap)
 
@@ -189,6 +192,7 @@ class Console(App[int], inherit_bindings=False):
             pane.set_class(pane.name_of == name, "-shown")
         self._tabs.choose(name)
         self._footer.choose(name)
+        self._bars[2].choose(name)
         self.panes[name].focus()
 
     @on(Pane.Focused)
@@ -221,6 +225,10 @@ class Console(App[int], inherit_bindings=False):
                 widget.set_dimmed(bool(frame.lost))
             widget.show(frame)
 
+    def refresh_hint(self) -> None:
+        """Draw the hint line again: a hint was hushed."""
+        self._bars[2].redraw()
+
     def say(self, text: str, tone: str = "") -> None:
         """One line for a person, for some seconds."""
         self._message_until = time.monotonic() + MESSAGE_SECONDS
@@ -235,6 +243,25 @@ class Console(App[int], inherit_bindings=False):
 
     def _aim_samples(self, step: int | None) -> None:
         self.poller.aim(replace(self.poller.want, sample_step=step))
+
+    def _read_store(
+        self,
+        job: Callable[[Reader], Any],
+        then: Callable[[Any], None],
+        failed: Callable[[str], None],
+    ) -> None:
+        """Read the store on the poller's thread; `then` or `failed` runs in the event loop."""
+
+        def read(views: Reader) -> None:
+            try:
+                result = job(views)
+            except (TrainctlError, sqlite3.Error, OSError) as error:
+                why = str(error)
+                self.later(lambda: failed(why))
+            else:
+                self.later(lambda: then(result))
+
+        self.poller.look(read)
 
     # -- keys
 

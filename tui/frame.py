@@ -118,6 +118,12 @@ class Frame:
         return item if isinstance(item, Mapping) and "id" in item else None
 
 
+def rows(result: Any, key: str) -> list[Record]:
+    """A list of records, bare or under `key`."""
+    found = result.get(key, ()) if isinstance(result, Mapping) else result
+    return [row for row in found or () if isinstance(row, Mapping)]
+
+
 def mark(answer: Record) -> str:
     """One character for how right an answer is: o exact, x close, . wrong."""
     return mark_of(bool(answer.get("exact")), real(answer.get("similarity")))

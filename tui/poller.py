@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from queue_store.errors import TrainctlError
 from tui.curve_reader import CurveReader
 from tui.figures import real, why
-from tui.frame import CurveAim, Frame, History, QueueRows, Record, Samples, mark_of
+from tui.frame import CurveAim, Frame, History, QueueRows, Record, Samples, mark_of, rows
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ INTERVAL = 0.25
 ANSWER_WITHIN = 1.5
 RECONNECT_EVERY = 1.0
 LISTS_EVERY = 2.0
-EVENTS_KEPT = 2000
+EVENTS_PAGE, EVENTS_KEPT = 500, 2000
 SAMPLES_READ = 1000
 """As many examples as samples.count may ask for."""
 
@@ -58,9 +58,13 @@ class Reader(Protocol):
         self, file: str, stop: threading.Event, progress: Callable[[int, int], None]
     ) -> Any: ...
 
-    def events(self, after: int = 0, limit: int = 500) -> Any: ...
+    def events(
+        self, after: int = 0, limit: int = 500, *, group: str = "", text: str = ""
+    ) -> Any: ...
 
-    def latest_events(self, count: int = 200) -> Any: ...
+    def latest_events(
+        self, count: int = 200, before: int | None = None, group: str = "", text: str = ""
+    ) -> Any: ...
 
     def series(
         self,
@@ -92,12 +96,6 @@ class Want:
 
     curves: CurveAim = field(default_factory=CurveAim)
     sample_step: int | None = None
-
-
-def rows(result: Any, key: str) -> list[Record]:
-    """A list of records, bare or under `key`."""
-    found = result.get(key, ()) if isinstance(result, Mapping) else result
-    return [row for row in found or () if isinstance(row, Mapping)]
 
 
 class Poller:
@@ -248,9 +246,11 @@ class Poller:
                 changes[name] = fresh
         known = list(self.frame.events)
         if known:
-            fresh = rows(views.events(after=known[-1].get("seq", 0)), "events")
+            fresh = rows(views.events(known[-1].get("seq", 0), EVENTS_PAGE), "events")
         else:
-            fresh = rows(views.latest_events(500), "events")
+            fresh = rows(views.latest_events(EVENTS_PAGE), "events")
+        if known and len(fresh) == EVENTS_PAGE:  # far behind: the newest, not all in between
+            known, fresh = [], rows(views.latest_events(EVENTS_KEPT), "events")
         if fresh:
             changes["events"] = tuple((known + fresh)[-EVENTS_KEPT:])
         return changes
