@@ -261,6 +261,7 @@ class Spec(msgspec.Struct, frozen=True):
 COMMANDS: dict[str, Spec] = {
     "hello": Spec(Hello, Kind.SERVER),
     "snapshot": Spec(Nothing, Kind.SERVER),
+    "meters": Spec(Nothing, Kind.SERVER),
     "events": Spec(Events, Kind.READ),
     "series": Spec(Series, Kind.READ),
     "queue": Spec(QueuePage, Kind.READ),

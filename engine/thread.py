@@ -78,6 +78,9 @@ class Engine:
         ahead = known(ahead, "nothing is being prepared ahead")
         return {**self.board.published, **self.telemetry.latest(), "ahead": ahead}
 
+    def meters(self) -> dict[str, Any]:
+        return self.telemetry.history()
+
     def submit(self, command: str, arguments: dict[str, Any]) -> Future[Any]:
         request = Request(command, arguments, self.board.global_step)
         return self.requests.submit(request)
