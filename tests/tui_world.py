@@ -14,7 +14,7 @@ from queue_store.errors import NoEngine, NotFound, Refused
 from tui.frame import PRIORITIES
 
 T0 = 1_780_000_000.0  # 2026-05-28 20:26:40 UTC
-READING = ("snapshot", "rollback_plan", "verifying", "version", "removal_plan", "row")
+READING = ("snapshot", "meters", "rollback_plan", "verifying", "version", "removal_plan", "row")
 
 
 def unknown(why: str) -> dict[str, str]:
@@ -42,6 +42,8 @@ class World:
         self.events_: list[dict[str, Any]] = []
         self.items: list[dict[str, Any]] = []
         self.gpus: Any = []
+        self.past: list[float | None] = []
+        """What `meters` tells of every figure."""
         self.refuse: dict[str, str] = {}
         self.plans: dict[str, dict[str, Any]] = {}
         """What `removal_plan` says of a version beside the usual."""
@@ -188,7 +190,21 @@ class World:
             "head": {"checkpoint": "checkpoint-0", "version": unknown("the head is no version")},
             "model": {"name": "tiny", "method": "full", "dtype": "fp32", "device": "cpu"},
             "gpus": self.gpus,
-            "ram": {"used": 6.1e9, "total": 61.8e9, "process": 912e6},
+            "ram": {
+                "used": 6.1e9,
+                "total": 61.8e9,
+                "process": 912e6,
+                "swap_used": 0,
+                "swap_total": 8e9,
+            },
+            "cpu": {"utilization": 23.0, "process": 96.0, "cores": 16},
+            "process": {
+                "memory": 912e6,
+                "cpu": 96.0,
+                "threads": 43,
+                "read_per_second": 0.0,
+                "written_per_second": 1.2e6,
+            },
             "disk": {"free": 412e9, "total": 980e9, "snapshots_left": 33000},
             "engine": {"pid": 4242, "supervisor_pid": 4241, "mode": "daemon", "started": T0},
             "hint": self.hint,
@@ -199,6 +215,25 @@ class World:
             "events_seq": len(self.events_),
             "samples_step": max(self.answers) if self.answers else unknown("no samples yet"),
             "monitoring_share": 0.031,
+        }
+
+    def do_meters(self) -> dict[str, Any]:
+        past = self.past
+        cards = len(self.gpus) if isinstance(self.gpus, list) else 0
+        return {
+            "interval_seconds": 2.0,
+            "number": len(past),
+            "time": self.now,
+            "cpu": past,
+            "process_cpu": past,
+            "ram": [10.0] * len(past),
+            "swap": [0.0] * len(past),
+            "process_memory": [912e6] * len(past),
+            "written_per_second": past,
+            "gpus": [
+                {key: past for key in ("utilization", "memory", "temperature", "power")}
+                for _ in range(cards)
+            ],
         }
 
     def do_pause(self, park: bool = False) -> dict[str, Any]:

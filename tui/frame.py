@@ -56,6 +56,8 @@ class Frame:
     samples: Samples | None = None
     series: Mapping[str, Series] = field(default_factory=dict)
     detail: Mapping[str, Series] = field(default_factory=dict)
+    meters: Record = field(default_factory=dict)
+    """The machine over the last minutes, as the engine's `meters` answers; {} before it did."""
 
     @property
     def state(self) -> str:
