@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from engine import backups, showing, upkeep_handlers, verifying
+from engine import backups, comparing, showing, upkeep_handlers, verifying
 from engine.controlport import Control
 from engine.faults import Internal, ProtocolMismatch
 from engine.messages import COMMANDS, PROTOCOL, Command, Kind, check, plain
@@ -210,8 +210,11 @@ _HANDLERS: dict[str, Callable[..., Any]] = {
     "tag": _labelled(_tag),
     "describe": _labelled(labels.describe),
     "version": _version,
+    "compare": comparing.answer,
+    "weights_distance": comparing.distance,
     "verifying": lambda views: inuse.under_way(),
     "verify": _verify,
+    "backup_targets": backups.listed,
     "backup": backups.answer,
     **upkeep_handlers.HANDLERS,
 }
