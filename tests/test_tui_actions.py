@@ -80,7 +80,7 @@ async def test_the_footer_shows_only_keys_that_act_in_the_chosen_pane() -> None:
 
 async def test_a_wide_footer_has_every_action_of_the_pane() -> None:
     app = console_on(World(steps=3))
-    async with running(app, (400, 40)) as pilot:
+    async with running(app, (600, 40)) as pilot:
         for number, pane in enumerate(PANES, 1):
             await pilot.press(str(number))
             await until(pilot, lambda pane=pane: app.pane_name == pane)

@@ -11,20 +11,21 @@ import threading
 from typing import Any
 
 from queue_store.errors import NoEngine, NotFound, Refused
+from tests.tui_world_versions import VersionAnswers, unknown
 from tui.frame import PRIORITIES
 
 T0 = 1_780_000_000.0  # 2026-05-28 20:26:40 UTC
-READING = ("snapshot", "meters", "rollback_plan", "verifying", "version", "removal_plan", "row")
+READING = (
+    *("snapshot", "meters", "rollback_plan", "verifying", "version", "removal_plan", "row"),
+    *("compare", "backup_targets", "trash"),
+)
 
 
-def unknown(why: str) -> dict[str, str]:
-    return {"unknown": why}
-
-
-class World:
+class World(VersionAnswers):
     """One engine that trains an item a step at a time, when `train` says so."""
 
     def __init__(self, *, local: bool = False, steps: int = 0) -> None:
+        super().__init__()
         self.local = local
         self.now = T0
         self.lost = ""
@@ -42,14 +43,12 @@ class World:
         self.events_: list[dict[str, Any]] = []
         self.items: list[dict[str, Any]] = []
         self.gpus: Any = []
-        self.past: list[float | None] = []
-        """What `meters` tells of every figure."""
         self.refuse: dict[str, str] = {}
         self.plans: dict[str, dict[str, Any]] = {}
         """What `removal_plan` says of a version beside the usual."""
         self.reading: list[dict[str, Any]] = []
         self.hold: threading.Event | None = None
-        """While it is not set, a verification goes on."""
+        """While it is not set, a verification or a copy goes on."""
         for name, priority, state in (
             ("train_syllo_level1_2000.jsonl", "normal", "training"),
             ("train_binary_level2_500.jsonl", "high", "queued"),
@@ -152,11 +151,25 @@ class World:
             "loss": self.loss[-1] if self.loss else unknown("no step yet"),
             "val_loss": self.val[max(self.val)] if self.val else unknown("no validation yet"),
             "scores": {},
+            "samples": self.tally(),
+            "copies": [],
             "weights_digest": "00",
         }
         self.versions_.append(made)
         self.event("version", f"version {name} at step {self.step}: {description}")
         return made
+
+    def tally(self, at: int | None = None) -> dict[str, Any]:
+        """{step, exact, total} of the newest sample tick at or before a step."""
+        steps = [step for step in self.answers if at is None or step <= at]
+        if not steps:
+            return unknown("no sample tick before it")
+        found = self.answers[max(steps)]
+        return {
+            "step": max(steps),
+            "exact": sum(answer["exact"] for answer in found),
+            "total": len(found),
+        }
 
     # -- the session
 
@@ -217,25 +230,6 @@ class World:
             "monitoring_share": 0.031,
         }
 
-    def do_meters(self) -> dict[str, Any]:
-        past = self.past
-        cards = len(self.gpus) if isinstance(self.gpus, list) else 0
-        return {
-            "interval_seconds": 2.0,
-            "number": len(past),
-            "time": self.now,
-            "cpu": past,
-            "process_cpu": past,
-            "ram": [10.0] * len(past),
-            "swap": [0.0] * len(past),
-            "process_memory": [912e6] * len(past),
-            "written_per_second": past,
-            "gpus": [
-                {key: past for key in ("utilization", "memory", "temperature", "power")}
-                for _ in range(cards)
-            ],
-        }
-
     def do_pause(self, park: bool = False) -> dict[str, Any]:
         self.state = "paused"
         self.event("pause", f"paused at step {self.step}")
@@ -260,7 +254,15 @@ class World:
             "description": to["description"],
             "loss": to["loss"],
             "val_loss": to["val_loss"],
-            "now": {"branch": self.branch, "step": self.step, "loss": self.loss[-1]},
+            "scores": {},
+            "samples": to["samples"],
+            "now": {
+                "branch": self.branch,
+                "step": self.step,
+                "loss": self.loss[-1],
+                "val_loss": self.val[max(self.val)] if self.val else unknown("no validation yet"),
+                "samples": self.tally(),
+            },
             "steps_lost": self.step - to["step"],
             "hours_lost": (self.step - to["step"]) / 3600,
             "samples_lost": 2,
@@ -413,7 +415,19 @@ class World:
         return [dict(version) for version in self.versions_]
 
     def checkpoints(self) -> list[dict[str, Any]]:
-        return [{"name": "checkpoint-1", "size_bytes": 12_400_000}]
+        return [
+            {
+                "name": name,
+                "branch": 1,
+                "step": step,
+                "size_bytes": 12_400_000,
+                "created": T0,
+                "loss": 0.5,
+                "val_loss": unknown("no validation before it"),
+                "complete": True,
+            }
+            for name, step in (("checkpoint-0", 0), ("checkpoint-100", 100))
+        ]
 
     def item(self, item: int) -> dict[str, Any]:
         return {**self._get(item), "report": unknown("not prepared yet")}
