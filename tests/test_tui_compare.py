@@ -16,6 +16,7 @@ from tests.tui_pilot import (
     WIDE,
     configured,
     console_on,
+    go_to,
     lines,
     push,
     running,
@@ -188,12 +189,14 @@ async def test_a_version_is_copied_to_the_chosen_target_with_progress(
         await pilot.press("escape")
         assert commands(world) == []
         await at(pilot, BackupDialog, "b")
-        await push(pilot, "#to-0")
+        await push(pilot, "#accept")
         await until(pilot, lambda: "6.2 MB of 12 MB (50%)" in screen(pilot))
         world.hold.set()
         await until(pilot, lambda: "read back and verified" in screen(pilot))
         await at(pilot, BackupDialog, "b")
-        await push(pilot, "#to-1")
+        await go_to(pilot, "#target")
+        await pilot.press("down", "enter")
+        await push(pilot, "#accept")
         await until(pilot, lambda: "was not copied to usb: not mounted [/x]" in screen(pilot))
     assert [arguments["target"] for _, arguments in commands(world)] == ["nas", "usb"]
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from textual.widgets import Button
+from textual.widget import Widget
+from textual.widgets import RadioSet
 
-from tui.dialogs.base import Dialog, Fact
+from tui.dialogs.base import Choice, Dialog, Fact, label
 from tui.dialogs.delete import copies_text
 from tui.figures import size
 from tui.frame import Record
 from tui.safe import clip, content
 
-BUTTONS = 4
-"""Most targets with a button; whoever has more finds the rest with `trainctl backup NAME`."""
+SHOWN = 4
+"""Most targets to choose from; whoever has more finds the rest with `trainctl backup NAME`."""
 
 
 class BackupDialog(Dialog):
     """Result: the name of the target."""
+
+    button = "Copy"
 
     def __init__(self, version: Record, targets: Sequence[Record], now: float) -> None:
         super().__init__()
@@ -35,17 +38,22 @@ class BackupDialog(Dialog):
             facts.append((str(target.get("name")), text))
             if target.get("error"):
                 facts.append(("", f"failed last time: {target.get('error')}"))
-        if len(self._targets) > BUTTONS:
+        if len(self._targets) > SHOWN:
             facts.append("The first are here; the others: trainctl backup NAME.")
         return facts
 
-    def buttons(self) -> Iterable[Button]:
-        for number, target in enumerate(self._targets[:BUTTONS]):
-            text = clip(f"To {target.get('name')}", 24)
-            yield Button(content(text), id=f"to-{number}", compact=True)
+    def fields(self) -> Iterable[Widget]:
+        yield label("Copy it to")
+        yield RadioSet(
+            *(
+                Choice(content(clip(target.get("name"), 40)), value=not number)
+                for number, target in enumerate(self._targets[:SHOWN])
+            ),
+            id="target",
+        )
 
     def result(self, button: str) -> Any:
-        return str(self._targets[int(button.removeprefix("to-"))].get("name"))
+        return str(self._targets[self.picked("#target")].get("name"))
 
 
 def _when(target: Record) -> str:
