@@ -47,7 +47,7 @@ class CopyCommands(Asking):
         marked, name = pane.marked, str(chosen.get("name"))
         # The older of the two stands at the left; the present state always at the right.
         pair = (name, None) if marked in (None, name) else (str(marked), name)
-        if pair[1] is not None and self._created(pair[1]) < self._created(pair[0]):
+        if pair[1] is not None and self._age(pair[1]) < self._age(pair[0]):
             pair = (pair[1], pair[0])
 
         def show(found: Any) -> str:
@@ -58,9 +58,10 @@ class CopyCommands(Asking):
         doing = f"comparing {pair[0]} with {pair[1] or 'the present state'}"
         self.ask("compare", show, doing=doing, first=pair[0], second=pair[1])
 
-    def _created(self, name: str) -> float:
-        found = (v for v in self._console.frame.versions if v.get("name") == name)
-        return real(next(found, {}).get("created")) or 0.0
+    def _age(self, name: str) -> int:
+        """Where a version stands in the list, the oldest first."""
+        names = [version.get("name") for version in self._console.frame.versions]
+        return names.index(name) if name in names else len(names)
 
     def _distance(self, first: str, second: str, then: Any, failed: Any) -> None:
         """Ask how far the weights of two versions lie apart."""
