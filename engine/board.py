@@ -202,6 +202,7 @@ class Board:
             gpus=read["gpus"],
             ram=read["ram"],
             cpu=read["cpu"],
+            process=read["process"],
             disk=status.disk_status(self.store, self.checkpoint_bytes, self.stop_free),
             engine=status.engine_status(
                 pid=os.getpid(),

@@ -81,6 +81,9 @@ class Engine:
         hints = self.board.hint_fields()
         return {**self.board.published, **self.telemetry.latest(), "ahead": ahead, **hints}
 
+    def meters(self) -> dict[str, Any]:
+        return self.telemetry.history()
+
     def submit(self, command: str, arguments: dict[str, Any]) -> Future[Any]:
         request = Request(command, arguments, self.board.global_step)
         return self.requests.submit(request)

@@ -114,6 +114,7 @@ class Views(History):
             gpus=unknown(why),
             ram=unknown(why),
             cpu=unknown(why),
+            process=unknown(why),
             disk=disk_status(
                 self.home.store, size, free_limit(settings.snapshots.stop_free, size or 0)
             ),
@@ -242,13 +243,10 @@ class Views(History):
         return [{**row, "item": known(row["item"], "no item was training")} for row in rows]
 
     def versions(self) -> list[dict[str, Any]]:
-        """The versions, oldest first, each with why it is kept."""
-        from snapshots import listing
-        from snapshots.retention import Rules
+        """The versions, oldest first, each with why it is kept and its samples."""
+        from engine import versionrows
 
-        settings = config.load(self.home.config)
-        rules = Rules.of(settings.snapshots)
-        return listing.versions_json(self.state, rules, settings.backups)
+        return versionrows.rows(self.home, self.state, self.metrics)
 
     def rollback_plan(self, version: str | None = None) -> dict[str, Any]:
         """What a rollback would lose and keep; see plans. Raises NotFound, Refused."""

@@ -14,20 +14,21 @@ from engine.hints.hint import Hint, fields
 from queue_store.errors import NoEngine, NotFound, Refused
 from queue_store.kinds import belongs
 from queue_store.queue import shifted
+from tests.tui_world_versions import VersionAnswers, unknown
 from tui.frame import PRIORITIES, in_order
 
 T0 = 1_780_000_000.0  # 2026-05-28 20:26:40 UTC
-READING = ("snapshot", "rollback_plan", "verifying", "version", "removal_plan", "row")
+READING = (
+    *("snapshot", "meters", "rollback_plan", "verifying", "version", "removal_plan", "row"),
+    *("compare", "backup_targets", "trash"),
+)
 
 
-def unknown(why: str) -> dict[str, str]:
-    return {"unknown": why}
-
-
-class World:
+class World(VersionAnswers):
     """One engine that trains an item a step at a time, when `train` says so."""
 
     def __init__(self, *, local: bool = False, steps: int = 0) -> None:
+        super().__init__()
         self.local = local
         self.now = T0
         self.lost = ""
@@ -66,7 +67,7 @@ class World:
         self.left_: list[dict[str, Any]] = []
         """Branches that a rollback left: branch, name, fork, tip and their losses."""
         self.hold: threading.Event | None = None
-        """While it is not set, a verification goes on."""
+        """While it is not set, a verification or a copy goes on."""
         for name, priority, state in (
             ("train_syllo_level1_2000.jsonl", "normal", "training"),
             ("train_binary_level2_500.jsonl", "high", "queued"),
@@ -175,11 +176,25 @@ class World:
             "loss": self.loss[-1] if self.loss else unknown("no step yet"),
             "val_loss": self.val[max(self.val)] if self.val else unknown("no validation yet"),
             "scores": {},
+            "samples": self.tally(),
+            "copies": [],
             "weights_digest": "00",
         }
         self.versions_.append(made)
         self.event("version", f"version {name} at step {self.step}: {description}")
         return made
+
+    def tally(self, at: int | None = None) -> dict[str, Any]:
+        """{step, exact, total} of the newest sample tick at or before a step."""
+        steps = [step for step in self.answers if at is None or step <= at]
+        if not steps:
+            return unknown("no sample tick before it")
+        found = self.answers[max(steps)]
+        return {
+            "step": max(steps),
+            "exact": sum(answer["exact"] for answer in found),
+            "total": len(found),
+        }
 
     # -- the session
 
@@ -213,7 +228,21 @@ class World:
             "head": {"checkpoint": "checkpoint-0", "version": unknown("the head is no version")},
             "model": {"name": "tiny", "method": "full", "dtype": "fp32", "device": "cpu"},
             "gpus": self.gpus,
-            "ram": {"used": 6.1e9, "total": 61.8e9, "process": 912e6},
+            "ram": {
+                "used": 6.1e9,
+                "total": 61.8e9,
+                "process": 912e6,
+                "swap_used": 0,
+                "swap_total": 8e9,
+            },
+            "cpu": {"utilization": 23.0, "process": 96.0, "cores": 16},
+            "process": {
+                "memory": 912e6,
+                "cpu": 96.0,
+                "threads": 43,
+                "read_per_second": 0.0,
+                "written_per_second": 1.2e6,
+            },
             "disk": {"free": 412e9, "total": 980e9, "snapshots_left": 33000},
             "engine": {"pid": 4242, "supervisor_pid": 4241, "mode": "daemon", "started": T0},
             **fields([Hint("gap_grows", self.hint)] * bool(self.hint) + self.hints, self.step, T0),
@@ -250,7 +279,15 @@ class World:
             "description": to["description"],
             "loss": to["loss"],
             "val_loss": to["val_loss"],
-            "now": {"branch": self.branch, "step": self.step, "loss": self.loss[-1]},
+            "scores": {},
+            "samples": to["samples"],
+            "now": {
+                "branch": self.branch,
+                "step": self.step,
+                "loss": self.loss[-1],
+                "val_loss": self.val[max(self.val)] if self.val else unknown("no validation yet"),
+                "samples": self.tally(),
+            },
             "steps_lost": self.step - to["step"],
             "hours_lost": (self.step - to["step"]) / 3600,
             "samples_lost": 2,
@@ -462,7 +499,19 @@ class World:
         return [dict(version) for version in self.versions_]
 
     def checkpoints(self) -> list[dict[str, Any]]:
-        return [{"name": "checkpoint-1", "size_bytes": 12_400_000}]
+        return [
+            {
+                "name": name,
+                "branch": 1,
+                "step": step,
+                "size_bytes": 12_400_000,
+                "created": T0,
+                "loss": 0.5,
+                "val_loss": unknown("no validation before it"),
+                "complete": True,
+            }
+            for name, step in (("checkpoint-0", 0), ("checkpoint-100", 100))
+        ]
 
     def item(self, item: int) -> dict[str, Any]:
         nothing = unknown("no sidecar came with the file")

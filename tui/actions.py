@@ -198,6 +198,23 @@ ACTIONS: tuple[Action, ...] = (
         13,
         True,
     ),
+    Action(
+        "compare",
+        ("c",),
+        "compare",
+        "A version beside the marked one, or the present state",
+        ("versions",),
+        8,
+        True,
+    ),
+    Action("mark", ("space",), "mark", "Mark the version that c compares with", ("versions",), 13),
+    Action(
+        "backup", ("b",), "back up", "Copy a version to a backup target", ("versions",), 13, True
+    ),
+    Action(
+        "trash", ("X",), "trash", "What was deleted: bring back, or empty", ("versions",), 13, True
+    ),
+    Action("checkpoints", ("C",), "checkpoints", "The checkpoints beneath", ("versions",), 13),
     # events
     Action("only", ("o",), "only", "Show one kind only, the next one, or all", ("events",), 5),
     Action("event", ("enter",), "read", "The whole text of an event", ("events",), 5),

@@ -12,7 +12,7 @@ from tui.drawn import Drawn
 from tui.figures import count, counted, duration, known, loss, real, short
 from tui.frame import Frame, Record
 from tui.hints import Hushed, sign_of
-from tui.panes.meters import strip_line
+from tui.meterrows import strip_line
 from tui.panes.queue import share_done
 from tui.safe import Line, Span, clip, line_text, pad, wrap
 
@@ -110,7 +110,7 @@ class MeterStrip(Drawn):
         super().__init__(id="meter-strip")
 
     def lines(self, width: int, height: int) -> list[Line]:
-        return [((" ", ""), *strip_line(self.frame.status))]
+        return [((" ", ""), *strip_line(self.frame.status, width - 2))]
 
 
 class HintLine(Drawn):

@@ -102,6 +102,8 @@ class Frame:
     left: Sequence[Track] = ()
     overlay: Mapping[str, Series] = field(default_factory=dict)
     under: Record = field(default_factory=dict)
+    meters: Record = field(default_factory=dict)
+    """The machine over the last minutes, as the engine's `meters` answers; {} before it did."""
 
     @property
     def state(self) -> str:

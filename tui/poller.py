@@ -25,6 +25,8 @@ INTERVAL = 0.25
 ANSWER_WITHIN = 1.5
 RECONNECT_EVERY = 1.0
 LISTS_EVERY = 2.0
+METERS_EVERY = 2.0
+"""As often as the engine samples the machine."""
 EVENTS_PAGE, EVENTS_KEPT = 500, 2000
 SAMPLES_READ = 1000
 """As many examples as samples.count may ask for."""
@@ -124,7 +126,7 @@ class Poller:
         self._ended = False
         self._jobs: list[Callable[[Reader], None]] = []
         self._thread = threading.Thread(target=self._run, name="console-poller", daemon=True)
-        self._lists_at = float("-inf")
+        self._lists_at = self._meters_at = float("-inf")
         self._queue_read: object = None
         self._tried_at = float("-inf")
         self._answered_at = clock()
@@ -191,6 +193,7 @@ class Poller:
             self._answered_at = now
             if status != old.status or old.lost:
                 changes |= {"status": status, "lost": "", "at": now, "now": now}
+            changes |= self._meters()
         try:
             changes |= self._history(views, replace(old, **changes) if changes else old, now)
             if old.problem:
@@ -217,6 +220,18 @@ class Poller:
         except (TrainctlError, OSError) as error:
             return {}, str(error) or type(error).__name__
         return (status, "") if isinstance(status, Mapping) else ({}, "the answer is no status")
+
+    def _meters(self) -> dict[str, Any]:
+        """The machine over the last minutes, where it is time to ask."""
+        if time.monotonic() - self._meters_at < METERS_EVERY:
+            return {}
+        self._meters_at = time.monotonic()
+        try:
+            found = self.session.request("meters", timeout=ANSWER_WITHIN)
+        except (TrainctlError, OSError):
+            return {}  # an engine of before, or one that just went: the status tells
+        same = not isinstance(found, Mapping) or found == self.frame.meters
+        return {} if same else {"meters": found}
 
     def _history(self, views: Reader, frame: Frame, now: float) -> dict[str, Any]:
         """What of the store's history changed since the last frame."""
