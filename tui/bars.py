@@ -31,11 +31,14 @@ class Header(Drawn):
     """One line: model, state, step, item, time left, loss, the first GPU. What does not fit goes,
     the least needed first."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, readonly: bool = False) -> None:
         super().__init__(id="header")
+        self._readonly = readonly
 
     def lines(self, width: int, height: int) -> list[Line]:
         parts = header_parts(self.frame.status)
+        if self._readonly:
+            parts.insert(1, (0, (("READ-ONLY", "warn"),)))
         for rank in sorted({rank for rank, _ in parts}, reverse=True):
             if sum(cell_len(line_text(line)) + 2 for _, line in parts) - 2 <= width - 1:
                 break

@@ -15,19 +15,21 @@ from textual.binding import Binding
 from textual.containers import Container
 from textual.events import Key, Resize
 from textual.message import Message
-from textual.screen import ModalScreen, Screen
-from textual.widgets import Input, Static
+from textual.screen import Screen
+from textual.widgets import Input
 
 from queue_store.config import Config
 from queue_store.errors import TrainctlError
-from tui.actions import LISTS, PANES, Action, Keymap
+from tui.actions import LISTS, PANES, Action, Keymap, key_label
 from tui.bars import Footer, Header, HintLine, MeterStrip, Tabs
+from tui.bell import Bell
 from tui.commands import Commands
 from tui.dialogs.base import field
 from tui.dialogs.help import ActionList
 from tui.dialogs.leave import LeaveDialog
 from tui.drawn import Drawn
 from tui.figures import count
+from tui.firstrun import FirstRun, Shown
 from tui.frame import Frame
 from tui.panes.base import ListPane, Pane
 from tui.panes.curves import CurvesPane
@@ -37,9 +39,8 @@ from tui.panes.queue import QueuePane
 from tui.panes.samples import SamplesPane
 from tui.panes.versions import VersionsPane
 from tui.poller import Poller, Reader, Session, Want
-from tui.safe import content
+from tui.toosmall import SMALLEST, TooSmall
 
-SMALLEST = (60, 16)
 WIDE = (110, 30)
 HUGE = 170
 MESSAGE_SECONDS = 8.0
@@ -57,31 +58,14 @@ class Later(Message):
         self.job = job
 
 
-class TooSmall(ModalScreen[None]):
-    """Stands in front of everything while the terminal is too small; no key does anything."""
-
-    def compose(self) -> ComposeResult:
-        yield Static(content(self._text()), id="too-small")
-
-    def _text(self) -> str:
-        width, height = self.app.size
-        return f"too small: {width}x{height}\nneeds {SMALLEST[0]}x{SMALLEST[1]}"
-
-    def on_resize(self, event: Resize) -> None:
-        self.query_one("#too-small", Static).update(content(self._text()))
-
-    def on_key(self, event: Key) -> None:
-        event.stop()
-        event.prevent_default()
-
-
 class MainScreen(Screen[None], inherit_bindings=False):
     """The screen of panes. Its keys are the table's alone."""
 
 
 class Console(App[int], inherit_bindings=False):
     """`leave` is called in a thread with "handover" or "stop" before the console closes, where the
-    engine is in this process; when it raises, the console stays and shows why."""
+    engine is in this process; when it raises, the console stays and shows why. `readonly`: no
+    action that changes anything is carried out. `inbox` is the path to name to a newcomer."""
 
     CSS_PATH = "style.tcss"
     TITLE = "trainctl"
@@ -98,8 +82,11 @@ class Console(App[int], inherit_bindings=False):
         leave: Callable[[str], None],
         reconnect: Callable[[], Session] | None = None,
         clock: Callable[[], float] = time.time,
+        readonly: bool = False,
+        inbox: str = "inbox",
     ) -> None:
         super().__init__()
+        self.readonly = readonly
         self.keymap = Keymap(config.console.keys)
         self.frame = Frame()
         self.preempt = config.queue.preempt
@@ -129,7 +116,10 @@ class Console(App[int], inherit_bindings=False):
                 self.events_pane,
             )
         }
-        self._bars = (Header(), MeterStrip(), HintLine())
+        self._bars = (Header(readonly=readonly), MeterStrip(), HintLine())
+        self._bell = Bell() if config.console.bell else None
+        self._first_run = FirstRun(self.keymap, inbox, readonly=readonly)
+        self.first = Shown(self._show_first)
         self._tabs = Tabs()
         self._footer = Footer(self.keymap)
 
@@ -139,7 +129,7 @@ class Console(App[int], inherit_bindings=False):
         header, strip, hint = self._bars
         yield header
         yield self._tabs
-        yield Container(*self.panes.values(), id="body")
+        yield Container(self._first_run, *self.panes.values(), id="body")
         yield strip
         yield field("filter", "show lines with …")
         yield hint
@@ -214,10 +204,20 @@ class Console(App[int], inherit_bindings=False):
         if frame is self.frame:
             return
         self.frame = frame
+        self._first_run.show(frame)
+        self.first.see(frame)
+        if self._bell is not None and self._bell.rings(frame):
+            self.bell()
         for widget in (*self._bars, self._footer, *self.panes.values()):
             if not isinstance(widget, HintLine):
                 widget.set_dimmed(bool(frame.lost))
             widget.show(frame)
+
+    def _show_first(self, up: bool) -> None:
+        """Show what to do first, in the place of the panes; or the panes again."""
+        self._base().set_class(up, "-first")
+        if not up and self.screen is self._base():
+            self._focus_pane(self.pane_name)
 
     def say(self, text: str, tone: str = "") -> None:
         """One line for a person, for some seconds."""
@@ -250,6 +250,11 @@ class Console(App[int], inherit_bindings=False):
 
     def perform(self, action: Action) -> None:
         """Do what the action says, where it makes sense now; else say why not."""
+        if action.changes and self.readonly:
+            leave = key_label(self.keymap.by_id["leave"])
+            mend = f"leave ({leave}) and start trainctl without --readonly"
+            self.say(f"read-only, so no {action.label}: {mend}", "warn")
+            return
         if action.engine and self.frame.lost:
             self.say(f"{action.label} needs the engine: {self.frame.lost}", "warn")
             return
@@ -259,15 +264,20 @@ class Console(App[int], inherit_bindings=False):
         for place in (self.panes[self.pane_name], self._commands, self):
             method = getattr(place, name, None)
             if method is not None:
+                if place is self.panes[self.pane_name]:
+                    self.first.dismiss()
                 method()
                 return
+        self.first.dismiss()
         if action.id.startswith("pane_"):
             self._focus_pane(PANES[int(action.id[5:]) - 1])
 
     def do_next(self) -> None:
+        self.first.dismiss()
         self._focus_pane(PANES[(PANES.index(self.pane_name) + 1) % len(PANES)])
 
     def do_previous(self) -> None:
+        self.first.dismiss()
         self._focus_pane(PANES[PANES.index(self.pane_name) - 1])
 
     def do_zoom(self) -> None:
@@ -299,6 +309,8 @@ class Console(App[int], inherit_bindings=False):
 
     def do_back(self) -> None:
         pane = self.panes[self.pane_name]
+        if self.first.dismiss():
+            return
         if isinstance(pane, ListPane) and pane.filter:
             pane.set_filter("")
         elif self._zoomed:
