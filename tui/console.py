@@ -6,7 +6,7 @@ It asks through a session and reads through views, in threads; the engine never 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from textual import on
@@ -14,6 +14,7 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding
 from textual.containers import Container
 from textual.events import Key, Resize
+from textual.filter import LineFilter
 from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Input
@@ -29,6 +30,7 @@ from tui.dialogs.help import ActionList
 from tui.dialogs.leave import LeaveDialog
 from tui.drawn import Drawn
 from tui.figures import count
+from tui.filters import AsciiFilter, ReadableFilter
 from tui.firstrun import FirstRun, Shown
 from tui.frame import Frame
 from tui.panes.base import ListPane, Pane
@@ -39,6 +41,7 @@ from tui.panes.queue import QueuePane
 from tui.panes.samples import SamplesPane
 from tui.panes.versions import VersionsPane
 from tui.poller import Poller, Reader, Session, Want
+from tui.themes import fitting
 from tui.toosmall import SMALLEST, TooSmall
 
 WIDE = (110, 30)
@@ -95,6 +98,7 @@ class Console(App[int], inherit_bindings=False):
         self._local = session.local
         self._theme_wanted = config.console.theme
         self._ascii = config.console.ascii
+        self._last_filters = (ReadableFilter(), AsciiFilter(self._ascii))
         self._zoomed = False
         self.pane_name = PANES[0]
         self._message_until = 0.0
@@ -138,11 +142,14 @@ class Console(App[int], inherit_bindings=False):
     def get_default_screen(self) -> Screen[Any]:
         return MainScreen(id="_default", classes="-ascii" if self._ascii else "")
 
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        return [*super().get_line_filters(), *self._last_filters]
+
     def on_mount(self) -> None:
         if self.left:
             self.exit(0)  # a signal came before there was an application to tell
-        if self._theme_wanted in self.available_themes:
-            self.theme = self._theme_wanted
+        colors = self.console.color_system
+        self.theme = fitting(self._theme_wanted, self.available_themes, colors) or self.theme
         self._focus_pane(PANES[0])
         self._fold(*self.size)
         self.set_interval(1.0, self._tidy)
