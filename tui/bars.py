@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.cells import cell_len
-from textual.events import Resize
+from textual.events import Click, Resize
+from textual.message import Message
 
 from tui.actions import PANES, Action, Keymap, key_label
 from tui.drawn import Drawn
@@ -103,6 +104,11 @@ class Tabs(Drawn):
             spans.append((f"{left}{number} {name}{right}", "bold" if chosen else "dim"))
             spans.append((" ", "") if width >= 72 or chosen else ("", ""))
         return [tuple(spans)]
+
+    def on_click(self, event: Click) -> None:
+        place = _place(self.lines(self.size.width, 1)[0], event.x)
+        if place is not None:
+            self.post_message(Clicked(f"pane_{place // 2 + 1}"))
 
 
 class MeterStrip(Drawn):
@@ -219,6 +225,32 @@ class Footer(Drawn):
         for key, label in [*texts, *tail]:
             spans += [(key, "bold"), (f" {label}  ", "dim")]
         return [tuple(spans)]
+
+    def on_click(self, event: Click) -> None:
+        line = self.lines(self.size.width, 1)[0]
+        place = _place(line, event.x)
+        if place:
+            key = line[(place - 1) // 2 * 2 + 1][0]
+            actions = self._keymap.footer(self._pane)
+            self.post_message(Clicked(next(a.id for a in actions if key_label(a) == key)))
+
+
+class Clicked(Message):
+    """The mouse asks for an action, by its id."""
+
+    def __init__(self, action: str) -> None:
+        super().__init__()
+        self.action = action
+
+
+def _place(line: Line, x: int) -> int | None:
+    """Which of a line's spans is at column `x`, None past the last."""
+    end = 0
+    for place, (text, _) in enumerate(line):
+        end += cell_len(text)
+        if x < end:
+            return place
+    return None
 
 
 def _width(texts: Sequence[tuple[str, str]]) -> int:

@@ -22,7 +22,7 @@ from textual.widgets import Input
 from queue_store.config import Config
 from queue_store.errors import TrainctlError
 from tui.actions import LISTS, PANES, Action, Keymap, key_label
-from tui.bars import Footer, Header, HintLine, MeterStrip, Tabs
+from tui.bars import Clicked, Footer, Header, HintLine, MeterStrip, Tabs
 from tui.bell import Bell
 from tui.commands import Commands
 from tui.dialogs.base import field
@@ -255,6 +255,11 @@ class Console(App[int], inherit_bindings=False):
             event.prevent_default()
             self.perform(action)
 
+    @on(Clicked)
+    def _clicked(self, message: Clicked) -> None:
+        if not self.left:
+            self.perform(self.keymap.by_id[message.action])
+
     def perform(self, action: Action) -> None:
         """Do what the action says, where it makes sense now; else say why not."""
         if action.changes and self.readonly:
@@ -278,6 +283,8 @@ class Console(App[int], inherit_bindings=False):
         self.first.dismiss()
         if action.id.startswith("pane_"):
             self._focus_pane(PANES[int(action.id[5:]) - 1])
+        else:
+            self.say(f"{action.label}: there are no lines to move over in the {self.pane_name}")
 
     def do_next(self) -> None:
         self.first.dismiss()

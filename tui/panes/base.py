@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from textual.events import Blur, Click, Focus
+from textual.events import Blur, Click, Focus, MouseEvent, MouseScrollDown, MouseScrollUp
 from textual.message import Message
 
 from tui.drawn import Drawn
@@ -57,6 +57,21 @@ class Pane(Drawn, can_focus=True):
 
     def on_blur(self, event: Blur) -> None:
         self.redraw()
+
+    def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
+        self._wheel(event, "do_down", "do_zoom_out")
+
+    def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
+        self._wheel(event, "do_up", "do_zoom_in")
+
+    def _wheel(self, event: MouseEvent, *names: str) -> None:
+        """The wheel does what the key for one line (or for the scale) does, under the mouse."""
+        for name in names:
+            act = getattr(self, name, None)
+            if act is not None:
+                event.stop()
+                act()
+                return
 
 
 class ScrollPane(Pane):
