@@ -138,22 +138,33 @@ class HintLine(Drawn):
     def on_resize(self, event: Resize) -> None:
         self._grow()  # Textual calls the base's on_resize too
 
+    def show(self, frame: Frame) -> None:
+        self.frame = frame
+        self._grow()
+        self.redraw()
+
     def _grow(self) -> None:
         height = len(self._answer(self.app.size.width))
+        if self.frame.lost and self.message[0]:
+            height += 1  # the banner stays above what an action has to say
         if self.styles.height is None or self.styles.height.value != height:
             self.styles.height = height
 
     def _answer(self, width: int) -> list[str]:
         return wrap(self.message[0], width - 2, ANSWER_LINES)
 
+    def _answered(self, width: int) -> list[Line]:
+        text, tone = self.message
+        return [((" " + line, tone),) for line in self._answer(width)] if text else []
+
     def lines(self, width: int, height: int) -> list[Line]:
         frame = self.frame
         if frame.lost:
             old = f"{max(0, int(frame.now - frame.at))} s old" if frame.at else "none yet"
-            return [((f" engine lost: reconnecting, data {old} ({frame.lost})", "bad"),)]
+            banner = f" engine lost: reconnecting, data {old} ({frame.lost})"
+            return [((banner, "bad"),), *self._answered(width)]
         if self.message[0]:
-            tone = self.message[1]
-            return [((" " + line, tone),) for line in self._answer(width)]
+            return self._answered(width)
         if frame.problem:
             return [((f" cannot read the store: {frame.problem}", "bad"),)]
         hint = frame.status.get("hint")

@@ -268,7 +268,7 @@ class Console(App[int], inherit_bindings=False):
             self.say(f"read-only, so no {action.label}: {mend}", "warn")
             return
         if action.engine and self.frame.lost:
-            self.say(f"{action.label} needs the engine: {self.frame.lost}", "warn")
+            self.say(f"{action.label} needs the engine, which does not answer", "warn")
             return
         if action.where and self.pane_name not in action.where:
             self._focus_pane(action.where[0])
@@ -276,8 +276,12 @@ class Console(App[int], inherit_bindings=False):
         for place in (self.panes[self.pane_name], self._commands, self):
             method = getattr(place, name, None)
             if method is not None:
-                if place is self.panes[self.pane_name]:
+                pane = self.panes[self.pane_name]
+                if place is pane:
                     self.first.dismiss()
+                    if action.where and not action.engine and pane.nothing_yet():
+                        self.say(f"{action.label}: {pane.nothing_yet()}")
+                        return
                 method()
                 return
         self.first.dismiss()
@@ -295,6 +299,9 @@ class Console(App[int], inherit_bindings=False):
         self._focus_pane(PANES[PANES.index(self.pane_name) - 1])
 
     def do_zoom(self) -> None:
+        if not self._zoomed and not self._base().has_class("-wide"):
+            self.say(f"the {self.pane_name} has the whole screen already")
+            return
         self._zoomed = not self._zoomed
         self._fold(*self.size)
 

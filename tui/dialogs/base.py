@@ -164,7 +164,7 @@ def label(text: str) -> Static:
 
 
 class Field(Input):
-    """An input whose value is safe to draw: Textual's own draws pasted control bytes as they are."""
+    """An input that never draws control bytes: Textual's own draws pasted ones as they are."""
 
     def validate_value(self, value: str) -> str:
         return safe_line(value)

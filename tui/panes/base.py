@@ -29,6 +29,10 @@ class Pane(Drawn, can_focus=True):
         """What stands in the border after the pane's number and name."""
         return ""
 
+    def nothing_yet(self) -> str:
+        """Why an action that looks at what is shown has nothing to look at, "" where it has."""
+        return ""
+
     def set_title(self) -> None:
         """Write the border's title. A title redraws the border, so only where it changed."""
         rest = self.title()

@@ -127,6 +127,9 @@ class CurvesPane(Pane):
         self._plot = plot(series, validation, versions, look, width, height - 1)
         return [self._legend(validation), *self._plot.lines]
 
+    def nothing_yet(self) -> str:
+        return "" if any(len(s) for s in self.frame.series.values()) else "no steps yet"
+
     def _nothing(self, width: int) -> list[Line]:
         """What to say before there is a step."""
         status = self.frame.status

@@ -71,5 +71,8 @@ class EventsPane(ListPane):
             (text, event_tone(str(event.get("kind", "")))),
         )
 
+    def nothing_yet(self) -> str:
+        return "" if self.frame.events else "nothing has happened yet"
+
     def empty(self, width: int) -> list[Line]:
         return words(["Nothing has happened yet."]) if self.frame.status else READING

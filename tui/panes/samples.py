@@ -76,6 +76,9 @@ class SamplesPane(ScrollPane):
     def _at(self, samples: Samples) -> int:
         return self.index % len(samples.answers)
 
+    def nothing_yet(self) -> str:
+        return "no samples yet" if self.samples is None else ""
+
     def body(self, width: int) -> list[Line]:
         samples = self.samples
         if samples is None:
