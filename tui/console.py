@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from textual import on
-from textual.app import App, ComposeResult
+from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Container
 from textual.events import Key, Resize
@@ -20,19 +20,17 @@ from textual.screen import Screen
 from textual.widgets import Input
 
 from queue_store.config import Config
-from queue_store.errors import TrainctlError
 from tui.actions import LISTS, PANES, Action, Keymap, key_label
 from tui.bars import Clicked, Footer, Header, HintLine, MeterStrip, Tabs
 from tui.bell import Bell
 from tui.commands import Commands
 from tui.dialogs.base import field
 from tui.dialogs.help import ActionList
-from tui.dialogs.leave import LeaveDialog
 from tui.drawn import Drawn
-from tui.figures import count
 from tui.filters import AsciiFilter, ReadableFilter
 from tui.firstrun import FirstRun, Shown
 from tui.frame import Frame
+from tui.leaving import Leaving
 from tui.panes.base import ListPane, Pane
 from tui.panes.curves import CurvesPane
 from tui.panes.events import EventsPane
@@ -65,7 +63,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
     """The screen of panes. Its keys are the table's alone."""
 
 
-class Console(App[int], inherit_bindings=False):
+class Console(Leaving, inherit_bindings=False):
     """`leave` is called in a thread with "handover" or "stop" before the console closes, where the
     engine is in this process; when it raises, the console stays and shows why. `readonly`: no
     action that changes anything is carried out. `inbox` is the path to name to a newcomer."""
@@ -158,9 +156,6 @@ class Console(App[int], inherit_bindings=False):
 
     def on_unmount(self) -> None:
         self.poller.stop()
-
-    def _base(self) -> Screen[Any]:
-        return self.screen_stack[0]
 
     def on_resize(self, event: Resize) -> None:
         self._fold(event.size.width, event.size.height)
@@ -352,47 +347,3 @@ class Console(App[int], inherit_bindings=False):
     def _close_filter(self) -> None:
         self._base().remove_class("-filtering")
         self._focus_pane(self.pane_name)
-
-    # -- leaving
-
-    def action_leave(self) -> None:
-        """ctrl+c: out of a dialog or a filter, else as q."""
-        if self.screen is not self._base():
-            if not isinstance(self.screen, TooSmall):
-                self.screen.dismiss(None)
-        elif isinstance(self.focused, Input):
-            self._close_filter()
-        else:
-            self.do_leave()
-
-    def do_leave(self) -> None:
-        if not self._local or self.frame.state == "stopped":
-            self.exit_as("detach")
-            return
-        dialog = LeaveDialog(count(self.frame.step), paused=self.frame.state == "paused")
-        self._commands.dialog(dialog, self._leave_as)
-
-    def _leave_as(self, way: str) -> None:
-        doing = "handing over to the background" if way == "handover" else "saving"
-
-        def refused(error: TrainctlError) -> None:
-            self.say(f"training goes on here: {error}", "bad")
-
-        def done(_: Any) -> str:
-            self.exit_as(way)
-            return ""
-
-        self._commands.work(lambda: self._leave(way), done, refused=refused, doing=doing)
-
-    def call_soon(self, job: Callable[[], None]) -> None:
-        """Do `job` in the event loop, from a thread or a signal handler, before anything else
-        that waits. Raises RuntimeError where the application does not run."""
-        if self._loop is None:
-            raise RuntimeError("the application does not run")
-        self._loop.call_soon_threadsafe(job)
-
-    def exit_as(self, way: str) -> None:
-        """Close the screen; `left` tells how."""
-        self.left = way
-        self.poller.stop()
-        self.exit(0)
