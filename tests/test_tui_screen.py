@@ -152,7 +152,7 @@ async def test_two_gpus_are_shown_each() -> None:
 
 
 async def test_an_empty_queue_says_how_to_add() -> None:
-    world = World()
+    world = World(steps=3)
     world.items.clear()
     world.state = "idle"
     app = console_on(world)

@@ -57,6 +57,9 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         raise UsageError(f"unknown words: {' '.join(rest)}", mend="trainctl --help")
     if arguments.verb is not None and (arguments.daemon or arguments.detach):
         raise UsageError("--daemon takes no verb", mend="trainctl --daemon [--detach]")
+    for flag in ("readonly", "ascii"):
+        if getattr(arguments, flag) and (arguments.daemon or arguments.verb not in (None, "demo")):
+            raise UsageError(f"--{flag} is for the console", mend=f"trainctl --{flag}")
     if arguments.detach and not arguments.daemon:
         raise UsageError("--detach goes with --daemon", mend="trainctl --daemon --detach")
     if arguments.verb is not None and arguments.run is None:
@@ -107,7 +110,7 @@ def _build() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="trainctl",
         parents=[_shared(None)],
-        usage="trainctl [--home DIR] [--json] [VERB …] | --daemon [--detach]",
+        usage="trainctl [--home DIR] [--json] [VERB …] | --daemon [--detach] | [--readonly]",
         description="Fine-tune a language model on the JSONL files of an inbox; lose nothing.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -116,6 +119,10 @@ def _build() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"trainctl {__version__}")
     parser.add_argument("--daemon", action="store_true", help="train without a console")
     parser.add_argument("--detach", action="store_true", help="with --daemon: in the background")
+    parser.add_argument(
+        "--readonly", action="store_true", help="a console that looks and can change nothing"
+    )
+    parser.add_argument("--ascii", action="store_true", help="a console drawn in ASCII only")
     # The console hands its lock to the daemon that takes over: an open file descriptor.
     parser.add_argument("--lock-fd", type=int, default=None, help=argparse.SUPPRESS)
     # What the supervisor says to the process that trains.

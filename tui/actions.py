@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from queue_store.errors import ConfigError
+from tui import keynames
 
 PANES = ("queue", "curves", "meters", "samples", "versions", "events")
 LISTS = ("queue", "samples", "versions", "events")
@@ -21,7 +22,8 @@ class Action:
     """`where` are the panes in which the keys act, () everywhere; the pane's own keys come first.
 
     `footer` orders the footer (0: not in it by default, shown last when there is room).
-    `engine` tells that it needs an engine that answers.
+    `engine` tells that it needs an engine that answers; `reads` that it only looks there, so
+    that a read-only console may do it.
     """
 
     id: str
@@ -31,6 +33,12 @@ class Action:
     where: tuple[str, ...] = ()
     footer: int = 0
     engine: bool = False
+    reads: bool = False
+
+    @property
+    def changes(self) -> bool:
+        """Whether it changes something, as a read-only console must not."""
+        return self.engine and not self.reads
 
 
 ACTIONS: tuple[Action, ...] = (
@@ -184,7 +192,16 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action("pin", ("*",), "pin", "Pin a version, or take the pin off", ("versions",), 6, True),
     Action("verify", ("V",), "verify", "Read a version back and compare", ("versions",), 7, True),
-    Action("facts", ("i",), "facts", "All about a version: files, copies", ("versions",), 8, True),
+    Action(
+        "facts",
+        ("i",),
+        "facts",
+        "All about a version: files, copies",
+        ("versions",),
+        footer=8,
+        engine=True,
+        reads=True,
+    ),
     Action("delete", ("ctrl+d",), "delete", "Delete a version (asks)", ("versions",), 8, True),
     Action("tree", ("T",), "tree", "As they came from each other, or by age", ("versions",), 13),
     Action("tag", ("t",), "tag", "Give a version a name of your own", ("versions",), 13, True),
@@ -223,20 +240,22 @@ ACTIONS: tuple[Action, ...] = (
 BY_ID: Mapping[str, Action] = {action.id: action for action in ACTIONS}
 
 
-def remapped(keys: Mapping[str, str]) -> tuple[Action, ...]:
-    """The table with the keys of config.toml's [console.keys] in it.
+def remapped(keys: Mapping[str, str], file: str = "") -> tuple[Action, ...]:
+    """The table with the keys of config.toml's [console.keys] in it; `file` is where they stand.
 
     Raises ConfigError for an unknown action, a key that another action has in the same place,
-    and ctrl+z, which stops a process and would stop training with it.
+    and what cannot be a key (see tui.keynames).
     """
+    at = f"{file}: " if file else ""
     for name, key in keys.items():
-        where = f"console.keys.{name}"
+        where = f"{at}console.keys.{name}"
         if name not in BY_ID:
             near = difflib.get_close_matches(name, BY_ID, 1)
             mend = f"did you mean {near[0]}?" if near else "trainctl's ? lists the actions"
             raise ConfigError(f"unknown action {name}", where=where, mend=mend)
-        if not key or key == "ctrl+z":
-            raise ConfigError(f"{key!r} cannot be a key", where=where, mend="choose another")
+        found = keynames.wrong(key)
+        if found is not None:
+            raise ConfigError(found[0], where=where, mend=found[1])
     table = tuple(
         replace(action, keys=(keys[action.id],)) if action.id in keys else action
         for action in ACTIONS
@@ -249,7 +268,7 @@ def remapped(keys: Mapping[str, str]) -> tuple[Action, ...]:
                 if other != action.id:
                     raise ConfigError(
                         f"key {key} is both {other} and {action.id}",
-                        where="console.keys",
+                        where=f"{at}console.keys",
                         mend=f"give {action.id if action.id in keys else other} another key",
                     )
     return table

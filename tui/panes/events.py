@@ -202,6 +202,9 @@ class EventsPane(ListPane):
             (text, "" if tone == "dim" else tone),
         )
 
+    def nothing_yet(self) -> str:
+        return "" if self.frame.events else "nothing has happened yet"
+
     def empty(self, width: int) -> list[Line]:
         if not self.frame.status or self._asked is not None:
             return READING
