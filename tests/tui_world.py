@@ -594,7 +594,7 @@ class World(VersionAnswers):
         found = [dict(mark) for mark in self.marks_]
         forks = [left["fork"] for left in self.left_]
         for version in self.versions_:
-            if version["branch"] == self.branch or version["step"] <= min(forks):
+            if version["branch"] == self.branch or version["step"] <= min(forks, default=-1):
                 text = f"version {version['name']}: {version['description']}"
                 mark = {"kind": "version", "step": version["step"], "name": version["name"]}
                 found.append({**mark, "text": text})
