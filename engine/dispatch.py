@@ -21,7 +21,7 @@ from engine.controlport import Control
 from engine.faults import Internal, ProtocolMismatch
 from engine.messages import COMMANDS, PROTOCOL, Command, Kind, check, plain
 from engine.views import Views
-from queue_store import intake, queue, transitions
+from queue_store import config, intake, queue, transitions
 from queue_store.database import State
 from queue_store.errors import NoEngine, Refused, TrainctlError
 from queue_store.items import Priority
@@ -158,10 +158,21 @@ def _move(state: State, item: int, first: bool, before: int | None) -> None:
         queue.move_before(state, item, before)
 
 
+def _shift(views: Views, items: list[int], by: int) -> dict[str, Any]:
+    return {"moved": queue.shift(views.state, items, by)}
+
+
 def _remove(views: Views, item: int) -> dict[str, Any]:
     was = views.item(item)
-    intake.remove(views.state, item)
+    days = config.load(views.home.config).snapshots.trash_days
+    intake.remove(views.state, item, days=days)
     return was
+
+
+def _unremove(state: State, item: int) -> None:
+    from snapshots import trash
+
+    trash.restore_item(state, item)
 
 
 def _labelled(act: Callable[..., versions.Version]) -> Callable[..., Any]:
@@ -201,8 +212,10 @@ _HANDLERS: dict[str, Callable[..., Any]] = {
     "add": _add,
     "priority": _changed(_priority),
     "move": _changed(_move),
+    "shift": _shift,
     "retry": _changed(transitions.retry),
     "remove": _remove,
+    "unremove": _changed(_unremove),
     "pin": _labelled(labels.pin),
     "tag": _labelled(_tag),
     "describe": _labelled(labels.describe),

@@ -218,6 +218,16 @@ class Move(Command, frozen=True):
             raise ValueError("give either first or before")
 
 
+class Shift(Command, frozen=True):
+    items: Annotated[list[Id], Meta(min_length=1, max_length=10_000)]
+    by: Annotated[int, Meta(ge=-1_000_000, le=1_000_000)]
+    """Places among those of the same priority, below 0: earlier."""
+
+    def __post_init__(self) -> None:
+        if self.by == 0:
+            raise ValueError("by 0 places moves nothing")
+
+
 class Add(Command, frozen=True):
     path: Annotated[str, Meta(min_length=1, max_length=4096, pattern=r"^/[^\x00]*$")]
     """Absolute, as the server stands in another folder. The file is copied in."""
@@ -294,8 +304,10 @@ COMMANDS: dict[str, Spec] = {
     "add": Spec(Add, Kind.STORE),
     "priority": Spec(SetPriority, Kind.STORE),
     "move": Spec(Move, Kind.STORE),
+    "shift": Spec(Shift, Kind.STORE),
     "retry": Spec(ItemOnly, Kind.STORE),
     "remove": Spec(ItemOnly, Kind.STORE),
+    "unremove": Spec(ItemOnly, Kind.STORE),
     "pin": Spec(Pin, Kind.STORE),
     "tag": Spec(Tag, Kind.STORE),
     "describe": Spec(Describe, Kind.STORE),

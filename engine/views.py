@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import orjson
 
 from engine import answers, lines, shapes
+from engine.history import History
 from engine.messages import EngineState, Mode, known, unknown
+from engine.queuelist import QueueList, buckets
 from engine.status import disk_status, engine_status, free_limit, item_status, model_status, status
 from queue_store import config, journal, lineage, lock, queue, records
 from queue_store.database import (
@@ -28,18 +31,19 @@ from queue_store.database import (
 )
 from queue_store.failures import advice
 from queue_store.home import Home
-from queue_store.items import ENDED, RUNNABLE, Item, ItemState
+from queue_store.items import Item, ItemState
 
 _NO_ENGINE = "no engine is running"
 _SILENT = "the engine does not answer yet"
 
 
-class Views:
+class Views(History):
     """Reads one home's store. `close` it, from the same thread."""
 
     def __init__(
         self, home: Home, closing: threading.Event | None = None, *, read_only: bool = False
     ) -> None:
+        super().__init__()
         self.home = home
         self.read_only = read_only
         """The disk fails: nothing may be written to it, not even a database's index."""
@@ -61,6 +65,7 @@ class Views:
             opened = self.__dict__.pop(name, None)
             if opened is not None:
                 opened.close()
+        self.__dict__.pop("_listing", None)
 
     def __enter__(self) -> Views:
         return self
@@ -154,7 +159,7 @@ class Views:
         ended ones, newest first. A page of `limit` from `offset` on costs the same at any length
         of the queue."""
         found: list[dict[str, Any]] = []
-        for bucket in _buckets(ItemState(state) if state else None):
+        for bucket in buckets(ItemState(state) if state else None):
             left = -1 if limit is None else limit - len(found)
             if left == 0:
                 break
@@ -181,6 +186,14 @@ class Views:
             found += self._items([Item.of(row) for row in rows])
         return found
 
+    def queue_list(self) -> Sequence[dict[str, Any]]:
+        """Of every item what a row shows; the same object where nothing changed; see queuelist."""
+        return self._listing.read()
+
+    @cached_property
+    def _listing(self) -> QueueList:
+        return QueueList(self.state)
+
     def item(self, item: int) -> dict[str, Any]:
         """One item, as in `queue`, with every rejected line and its preparation's report.
 
@@ -193,6 +206,18 @@ class Views:
             "settings": known(found.settings, "not prepared yet"),
             "lineage": lineage.shown(self.state, found),
         }
+
+    def file_of(self, item: int) -> str:
+        """Where the store keeps an item's file. Raises NotFound."""
+        return str(self.home.items / queue.get(self.state, item).file)
+
+    def validate(
+        self, file: str, stop: threading.Event, progress: Callable[[int, int], None]
+    ) -> dict[str, Any]:
+        """The deep report of a file; see deepcheck. Blocks; any thread may call it."""
+        from engine import deepcheck
+
+        return deepcheck.check(self.home, Path(file), stop, progress)
 
     def _items(self, items: list[Item]) -> list[dict[str, Any]]:
         attempts: dict[int, list[dict[str, Any]]] = {item.id: [] for item in items}
@@ -288,29 +313,6 @@ class Views:
         found = journal.latest(self.state, count)
         return {"events": [shapes.event(e) for e in found], "last": journal.last_seq(self.state)}
 
-    def series(
-        self,
-        metric: str,
-        width: int = 1000,
-        start: int | None = None,
-        end: int | None = None,
-        version: str | None = None,
-    ) -> dict[str, Any]:
-        """A metric along the present line (or a version's), reduced; see lines.series."""
-        if version is None:
-            head = records.head(self.state)
-            branch, line = (head.branch if head else None), self.line()
-        else:
-            from engine import plans
-            from snapshots import versions
-
-            found = versions.get(self.state, version)
-            branch = found.branch
-            point = records.checkpoint(self.state, found.checkpoint)
-            line = lines.segments(plans.checkpoint_line(self.state, point))
-        reduced = lines.series(self.metrics, line, metric, width=width, start=start, end=end)
-        return {**reduced, "branch": known(branch, "no head yet")}
-
     def samples(
         self, step: int | None = None, example: str | None = None, limit: int = 500
     ) -> dict[str, Any]:
@@ -320,26 +322,3 @@ class Views:
     def sample_marks(self, after: int = -1) -> list[answers.Mark]:
         """How right every answer of the ticks after a step was; see answers.marks."""
         return answers.marks(self.metrics, self.line(), after)
-
-
-def _buckets(
-    state: ItemState | None,
-) -> Iterator[tuple[str, tuple[Any, ...]] | None]:
-    """The queue's order as conditions that the index (state, priority, position) answers; None
-    stands for what waits in the inbox."""
-    one = "state = ? AND priority = ? ORDER BY position"
-    if state in ENDED:
-        yield "+state = ? ORDER BY id DESC", (state,)
-    elif state is ItemState.WAITING:
-        yield None
-    elif state is not None:
-        yield from ((one, (state, priority)) for priority in range(3))
-    else:
-        for busy in (ItemState.TRAINING, ItemState.PREPARING):
-            yield from ((one, (busy, priority)) for priority in range(3))
-        for priority in range(3):
-            yield from ((one, (of, priority)) for of in RUNNABLE)
-        yield None
-        yield from ((one, (ItemState.TRAINED, priority)) for priority in range(3))
-        # By id, not by the index: a page of the newest of many ended items needs no sort.
-        yield "+state IN (?, ?, ?, ?) ORDER BY id DESC", ENDED

@@ -187,7 +187,7 @@ def test_a_failing_step_goes_back_and_is_tried_again(
 
 def test_park_saves_frees_the_model_and_goes_on(tmp_path: Path) -> None:
     home = kit.make_home(tmp_path / "parked")
-    kit.add(home, "a.jsonl", 60)
+    kit.add(home, "a.jsonl", 240)
     with kit.Running(home) as running:
         running.wait_step(2)
         running.ask("pause", park=True)
@@ -198,7 +198,7 @@ def test_park_saves_frees_the_model_and_goes_on(tmp_path: Path) -> None:
         running.ask("resume")
         running.wait_trained()
     clean = kit.make_home(tmp_path / "clean")
-    kit.add(clean, "a.jsonl", 60)
+    kit.add(clean, "a.jsonl", 240)
     assert kit.head(home).weights_digest == kit.train_all(clean)
 
 

@@ -75,3 +75,14 @@ def test_the_log_of_defects_makes_way_when_it_is_large(home: Home, monkeypatch) 
         "trainctl.log.2": "defect 3 of many",
         "trainctl.log.3": "defect 2 of many",
     }
+
+
+def test_no_control_character_of_a_message_reaches_the_log(home: Home) -> None:
+    logs.log_to_file(home)
+    try:
+        raise ValueError("a name with \x1b]52;c;AAAA\x07 and \x9b31m")
+    except ValueError:
+        logging.getLogger("trainctl.test").exception("read \x1b[2J of\ttwo\nlines")
+    written = home.log.read_text(encoding="utf-8")
+    assert "[2J of\ttwo\nlines" in written and "Traceback" in written
+    assert not {"\x1b", "\x07", "\x9b"} & set(written)

@@ -39,9 +39,9 @@ def attempts(home: Home, item: int = 1) -> list[tuple[str, str]]:
 def test_a_killed_training_process_is_started_again_and_its_item_trains_on_exactly(
     small, tmp_path
 ) -> None:
-    kit.add(small, "a.jsonl", 60)
+    kit.add(small, "a.jsonl", 120)
     calm = kit.make_home(tmp_path / "calm")
-    kit.add(calm, "a.jsonl", 60)
+    kit.add(calm, "a.jsonl", 120)
     with daemon(small) as running:
         first = running.started()
         assert first["supervisor_pid"] == running.process.pid

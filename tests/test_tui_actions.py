@@ -39,8 +39,8 @@ def test_ctrl_z_is_never_a_key() -> None:
 
 
 def test_a_remapped_key_replaces_the_old_one() -> None:
-    keymap = Keymap({"pause": "space"})
-    found = keymap.lookup("queue", "space")
+    keymap = Keymap({"pause": "ctrl+p"})
+    found = keymap.lookup("queue", "ctrl+p")
     assert found is not None and found.id == "pause"
     assert keymap.lookup("queue", "p") is None
 
@@ -57,11 +57,11 @@ def test_a_key_given_to_two_actions_is_refused_with_both_names() -> None:
 
 async def test_the_configured_key_works_on_the_screen() -> None:
     world = World(steps=3)
-    app = console_on(world, configured(keys={"pause": "space"}))
+    app = console_on(world, configured(keys={"pause": "ctrl+p"}))
     async with running(app) as pilot:
         await pilot.press("p")
-        await pilot.press("space")
-        await until(pilot, lambda: world.state == "paused", "space pauses")
+        await pilot.press("ctrl+p")
+        await until(pilot, lambda: world.state == "paused", "ctrl+p pauses")
     assert [command for command, _ in world.log if command != "close"] == ["pause"]
 
 
@@ -80,7 +80,7 @@ async def test_the_footer_shows_only_keys_that_act_in_the_chosen_pane() -> None:
 
 async def test_a_wide_footer_has_every_action_of_the_pane() -> None:
     app = console_on(World(steps=3))
-    async with running(app, (400, 40)) as pilot:
+    async with running(app, (600, 40)) as pilot:
         for number, pane in enumerate(PANES, 1):
             await pilot.press(str(number))
             await until(pilot, lambda pane=pane: app.pane_name == pane)

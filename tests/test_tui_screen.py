@@ -274,7 +274,7 @@ async def test_panning_holds_and_follow_returns_to_the_newest_step() -> None:
     app = console_on(world)
     async with running(app) as pilot:
         await pilot.press("2", "w", "w", "w")
-        assert app.curves_pane.window == 100
+        assert app.curves_pane.viewport.window == 100
         await pilot.press("h", "h")
         left = app.curves_pane.view()
         world.train(30)

@@ -122,6 +122,20 @@ async def test_queue_commands_change_the_real_queue(
         await until(pilot, lambda: "Remove third.jsonl" in screen(pilot))
         await pilot.press("right", "enter")
         await until(pilot, lambda: "third.jsonl is removed" in screen(pilot))
+        await until(pilot, lambda: len(app.queue_pane.items()) == 2)
+        await pilot.press("u")
+        await until(pilot, lambda: "third.jsonl is back in the queue" in screen(pilot))
+        await until(pilot, lambda: len(app.queue_pane.items()) == 3)
+        app.queue_pane.chosen = 3
+        assert app.queue_pane.selected()["priority"] == "high"  # type: ignore[index]
+        await pilot.press("-")
+        await until(pilot, lambda: "Set third.jsonl to normal" in screen(pilot))
+        await pilot.press("right", "enter")
+        await until(pilot, lambda: "third.jsonl is normal now" in screen(pilot))
+        await until(pilot, lambda: app.queue_pane.selected()["priority"] == "normal")  # type: ignore[index]
+        await pilot.press("K")
+        await until(pilot, lambda: "third.jsonl moved 1 earlier" in screen(pilot))
+        await until(pilot, lambda: [i["id"] for i in app.queue_pane.items()][-2:] == [3, 1])
 
 
 async def test_the_real_rollback_plan_is_shown(home: Home, engine: Telling) -> None:

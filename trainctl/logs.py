@@ -16,6 +16,7 @@ from pathlib import Path
 
 from queue_store import durable
 from queue_store.home import Home
+from queue_store.safe import safe
 
 KEEP_DAYS = 30
 DAY_BYTES = 64 << 20
@@ -59,6 +60,14 @@ def trim(home: Home) -> list[str]:
             total -= size
             removed.append(path.name)
     return removed
+
+
+class _SafeFormatter(logging.Formatter):
+    """Names of files and texts of models stand in messages, and people read logs in a terminal:
+    control characters are replaced, as everywhere that text is shown."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return safe(super().format(record))
 
 
 class _DailyLog(logging.handlers.TimedRotatingFileHandler):
@@ -112,7 +121,7 @@ def _log_to(home: Home, path: Path) -> None:
     handler.home = home
     with contextlib.suppress(OSError):
         trim(home)
-    handler.setFormatter(logging.Formatter(FORMAT))
+    handler.setFormatter(_SafeFormatter(FORMAT))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.INFO)

@@ -225,10 +225,12 @@ def _queue_verbs(verbs: _Verbs) -> None:
     place = move.add_mutually_exclusive_group(required=True)
     place.add_argument("--first", action="store_true")
     place.add_argument("--before", type=_positive, metavar="ID")
+    place.add_argument("--by", type=int, metavar="N", help="N places later; -N: earlier")
     _item(verbs.add("retry", f"{queue}:retry", "queue a failed or skipped item again"))
     remove = verbs.add("remove", f"{queue}:remove", "take an item that has not trained away")
     _item(remove)
     remove.add_argument("--yes", action="store_true", help="do not ask")
+    _item(verbs.add("unremove", f"{queue}:unremove", "take a removal back: file, place, priority"))
     lineage = verbs.add(
         "lineage", "commands.lineage:lineage", "what the generators of the files are worth"
     )

@@ -49,7 +49,12 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action("zoom", ("z",), "zoom", "Give the chosen pane the whole screen, and back", footer=11),
     Action("leave", ("q", "ctrl+c"), "leave", "Leave the console", footer=12),
-    Action("back", ("escape",), "back", "Clear the filter, or leave the zoom"),
+    Action(
+        "back",
+        ("escape",),
+        "back",
+        "Clear marks, the filter or the overlay; or leave the zoom",
+    ),
     Action("next", ("tab",), "next pane", "Go to the next pane"),
     Action("previous", ("shift+tab",), "previous pane", "Go to the pane before"),
     Action("pane_1", ("1",), "queue", "Go to the queue"),
@@ -86,12 +91,33 @@ ACTIONS: tuple[Action, ...] = (
         "move_up", ("K",), "earlier", "Move the item up within its priority", ("queue",), 0, True
     ),
     Action("move_down", ("J",), "later", "Move the item down in its priority", ("queue",), 0, True),
+    Action("validate", ("v",), "validate", "Check the whole file, deep", ("queue",), 13),
+    Action("mark", ("space",), "mark", "Mark an item, or take the mark off", ("queue",), 7),
+    Action("mark_all", ("A",), "mark all", "Mark all items shown (Esc: none)", ("queue",), 14),
+    Action(
+        "only",
+        ("o",),
+        "only",
+        "Show one kind: items that wait, ended or failed; answers wrong, lost, never right, right",
+        ("queue", "samples"),
+        8,
+    ),
     Action("retry", ("r",), "retry", "Queue a failed or skipped item again", ("queue",), 13, True),
     Action(
         "remove", ("x",), "remove", "Take an item out of the queue (asks)", ("queue",), 13, True
     ),
+    Action(
+        "unremove",
+        ("u",),
+        "undo",
+        "Take back the last removal of this console",
+        ("queue",),
+        13,
+        True,
+    ),
     # curves
     Action("metric", ("m",), "metric", "Next metric", ("curves",), 5),
+    Action("metric_before", ("M",), "metric before", "The metric before", ("curves",), 13),
     Action("log", ("y",), "log scale", "Logarithmic or linear y", ("curves",), 5),
     Action("window", ("w",), "window", "All steps, or the last 1000, 300, 100", ("curves",), 5),
     Action("band", ("b",), "band", "Show or hide the band from minimum to maximum", ("curves",), 6),
@@ -103,6 +129,25 @@ ACTIONS: tuple[Action, ...] = (
     Action("zoom_out", ("<",), "wider", "Twice as many steps", ("curves",), 7),
     Action("zoom_in", (">",), "closer", "Half as many steps", ("curves",), 7),
     Action("follow", ("f",), "follow", "Stay at the newest step", ("curves",), 8),
+    Action(
+        "markers",
+        ("i",),
+        "marks",
+        "Which marks are shown: | version, > item begins, < rolled back, x failure, + restart",
+        ("curves",),
+        13,
+    ),
+    Action(
+        "branches", ("B",), "branches", "Show or hide the branches left behind", ("curves",), 13
+    ),
+    Action(
+        "overlay",
+        ("C",),
+        "overlay",
+        "Lay the lines of two versions over each other, and take that off",
+        ("curves",),
+        13,
+    ),
     Action("cursor", (".",), "cursor", "Read values at a step; h and l move it", ("curves",), 8),
     # samples
     Action("next_example", ("n",), "next", "Next example", ("samples",), 5),
@@ -111,9 +156,6 @@ ACTIONS: tuple[Action, ...] = (
     Action("later", ("]",), "later", "Answers at the next step", ("samples",), 6),
     Action("newest", ("}",), "newest", "Back to the newest answers", ("samples",), 6),
     Action("diff", ("d",), "diff", "Answer against the expected one", ("samples",), 7),
-    Action(
-        "only", ("o",), "only", "Show all, or only wrong, lost, never right, right", ("samples",), 7
-    ),
     Action(
         "development",
         ("D",),

@@ -160,8 +160,8 @@ def summary(frame: Frame) -> str:
         return "paused: p goes on"
     if frame.state != "idle":
         return str(status.get("phase") or "")
-    states = [str(item.get("state")) for item in frame.queue]
-    done, failed = states.count("done") + states.count("trained"), states.count("failed")
+    states = frame.queue.states
+    done, failed = states["done"] + states["trained"], states["failed"]
     if not done and not failed:
         return "the queue is empty: a adds a file"
     parts = [f"training finished: {counted(done, 'file')}", counted(frame.step, "step")]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from textual import on
@@ -28,7 +29,7 @@ from tui.dialogs.help import ActionList
 from tui.dialogs.leave import LeaveDialog
 from tui.drawn import Drawn
 from tui.figures import count
-from tui.frame import Frame
+from tui.frame import CurveAim, Frame
 from tui.panes.base import ListPane, Pane
 from tui.panes.curves import CurvesPane
 from tui.panes.events import EventsPane
@@ -36,7 +37,7 @@ from tui.panes.meters import MetersPane
 from tui.panes.queue import QueuePane
 from tui.panes.samples import SamplesPane
 from tui.panes.versions import VersionsPane
-from tui.poller import Poller, Reader, Session, Want
+from tui.poller import Poller, Reader, Session
 from tui.safe import content
 
 SMALLEST = (60, 16)
@@ -103,6 +104,7 @@ class Console(App[int], inherit_bindings=False):
         self.keymap = Keymap(config.console.keys)
         self.frame = Frame()
         self.preempt = config.queue.preempt
+        self.trash_days = config.snapshots.trash_days
         self.left = ""
         self._leave = leave
         self._local = session.local
@@ -228,13 +230,11 @@ class Console(App[int], inherit_bindings=False):
         if self._bars[2].message[0] and time.monotonic() > self._message_until:
             self._bars[2].say("")
 
-    def _aim_curves(self, metric: str, detail: tuple[int, int | None, int] | None) -> None:
-        want = self.poller.want
-        self.poller.aim(Want(metric, detail, want.sample_step))
+    def _aim_curves(self, curves: CurveAim) -> None:
+        self.poller.aim(replace(self.poller.want, curves=curves))
 
     def _aim_samples(self, step: int | None) -> None:
-        want = self.poller.want
-        self.poller.aim(Want(want.metric, want.detail, step))
+        self.poller.aim(replace(self.poller.want, sample_step=step))
 
     # -- keys
 
@@ -299,9 +299,9 @@ class Console(App[int], inherit_bindings=False):
 
     def do_back(self) -> None:
         pane = self.panes[self.pane_name]
-        if isinstance(pane, ListPane) and pane.filter:
-            pane.set_filter("")
-        elif self._zoomed:
+        if pane.back():
+            return
+        if self._zoomed:
             self.do_zoom()
         elif self._bars[2].message[0]:
             self._bars[2].say("")

@@ -11,15 +11,13 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from queue_store.errors import TrainctlError
+from tui.curve_reader import CurveReader
 from tui.figures import real, why
-from tui.frame import Frame, History, Record, Samples, mark_of
-
-if TYPE_CHECKING:
-    from tui.series import Series
+from tui.frame import CurveAim, Frame, History, QueueRows, Record, Samples, mark_of
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +26,6 @@ ANSWER_WITHIN = 1.5
 RECONNECT_EVERY = 1.0
 LISTS_EVERY = 2.0
 EVENTS_KEPT = 2000
-QUEUE_SHOWN = 500
-SERIES_WIDTH = 4000
 SAMPLES_READ = 1000
 """As many examples as samples.count may ask for."""
 
@@ -48,7 +44,7 @@ class Session(Protocol):
 class Reader(Protocol):
     """What the console needs of engine.views.Views."""
 
-    def queue(self, state: str | None = None, limit: int | None = None) -> Any: ...
+    def queue_list(self) -> Any: ...
 
     def versions(self) -> Any: ...
 
@@ -56,13 +52,32 @@ class Reader(Protocol):
 
     def item(self, item: int) -> Any: ...
 
+    def file_of(self, item: int) -> str: ...
+
+    def validate(
+        self, file: str, stop: threading.Event, progress: Callable[[int, int], None]
+    ) -> Any: ...
+
     def events(self, after: int = 0, limit: int = 500) -> Any: ...
 
     def latest_events(self, count: int = 200) -> Any: ...
 
     def series(
+        self,
+        metric: str,
+        width: int = 1000,
+        start: int | None = None,
+        end: int | None = None,
+        version: str | None = None,
+    ) -> Any: ...
+
+    def left_branches(
         self, metric: str, width: int = 1000, start: int | None = None, end: int | None = None
     ) -> Any: ...
+
+    def marks(self) -> Any: ...
+
+    def step_facts(self, step: int) -> Any: ...
 
     def samples(
         self, step: int | None = None, example: str | None = None, limit: int = 500
@@ -73,11 +88,9 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Want:
-    """What the panes look at. `detail` is a range (first step, last step, points) that the whole
-    history is too coarse for; `sample_step` None follows the newest answers."""
+    """What the panes look at. `sample_step` None follows the newest answers."""
 
-    metric: str = "loss"
-    detail: tuple[int, int | None, int] | None = None
+    curves: CurveAim = field(default_factory=CurveAim)
     sample_step: int | None = None
 
 
@@ -114,10 +127,10 @@ class Poller:
         self._jobs: list[Callable[[Reader], None]] = []
         self._thread = threading.Thread(target=self._run, name="console-poller", daemon=True)
         self._lists_at = float("-inf")
+        self._queue_read: object = None
         self._tried_at = float("-inf")
         self._answered_at = clock()
-        self._served: Want | None = None
-        self._series_step = -1
+        self._curves = CurveReader()
         self._samples_key: tuple[Any, ...] = ()
         self._samples_at = float("-inf")
         self._histories: dict[str, History] = {}
@@ -209,21 +222,28 @@ class Poller:
 
     def _history(self, views: Reader, frame: Frame, now: float) -> dict[str, Any]:
         """What of the store's history changed since the last frame."""
-        changes: dict[str, Any] = {}
+        changes = self._queue(views)
         seen = self.frame.status
         moved = frame.status.get("events_seq") != seen.get("events_seq")
         if moved or time.monotonic() - self._lists_at >= LISTS_EVERY:
             self._lists_at = time.monotonic()
             changes |= self._lists(views)
-        changes |= self._curves(views, frame)
+        changes |= self._curves.read(views, frame, self.frame, self.want.curves)
         changes |= self._samples(views, frame)
         return changes
 
+    def _queue(self, views: Reader) -> dict[str, Any]:
+        """The queue, where it changed: the reader knows, nothing is compared here."""
+        found = views.queue_list()
+        if found is self._queue_read:
+            return {}
+        self._queue_read = found
+        return {"queue": QueueRows(found)}
+
     def _lists(self, views: Reader) -> dict[str, Any]:
         changes: dict[str, Any] = {}
-        for name in ("queue", "versions", "checkpoints"):
-            found = views.queue(limit=QUEUE_SHOWN) if name == "queue" else getattr(views, name)()
-            fresh = rows(found, name)
+        for name in ("versions", "checkpoints"):
+            fresh = rows(getattr(views, name)(), name)
             if fresh != list(getattr(self.frame, name)):
                 changes[name] = fresh
         known = list(self.frame.events)
@@ -234,53 +254,6 @@ class Poller:
         if fresh:
             changes["events"] = tuple((known + fresh)[-EVENTS_KEPT:])
         return changes
-
-    def _curves(self, views: Reader, frame: Frame) -> dict[str, Any]:
-        step = frame.step
-        if step is None:
-            return {}
-        want, before = self.want, self._served
-        back = frame.status.get("branch") != self.frame.status.get("branch") or (
-            self.frame.step is not None and step < self.frame.step
-        )
-        fresh_metric = before is None or want.metric != before.metric or back
-        behind = any(len(s) and s.last < step for s in frame.series.values())
-        if not (fresh_metric or behind or step != self._series_step or want != before):
-            return {}
-        changes: dict[str, Any] = {}
-        series = {} if fresh_metric else dict(frame.series)
-        for name in (want.metric, "val_loss") if want.metric == "loss" else (want.metric,):
-            self._extend(views, series, name)
-        if fresh_metric or series != frame.series:
-            changes["series"] = series
-        if want.detail is None:
-            if frame.detail:
-                changes["detail"] = {}
-        elif fresh_metric or want != before or step != self._series_step:
-            changes["detail"] = self._detail(views, want)
-        self._served, self._series_step = want, step
-        return changes
-
-    def _extend(self, views: Reader, series: dict[str, Series], name: str) -> None:
-        from tui import series as arrays
-
-        old = series.get(name)
-        start = None if old is None or not len(old) else old.last + 1
-        result = views.series(name, width=SERIES_WIDTH, start=start)
-        tail = arrays.of(result)
-        if old is None or not len(old):
-            if old is None or len(tail):
-                series[name] = tail
-        elif len(tail):
-            series[name] = arrays.extended(old, tail)
-
-    def _detail(self, views: Reader, want: Want) -> dict[str, Series]:
-        from tui import series as arrays
-
-        assert want.detail is not None
-        start, end, width = want.detail
-        result = views.series(want.metric, width=width, start=start, end=end)
-        return {want.metric: arrays.of(result)}
 
     def _samples(self, views: Reader, frame: Frame) -> dict[str, Any]:
         want, status = self.want, frame.status
