@@ -1,7 +1,8 @@
 """A person's prompt, answered by the model as it stands, on the engine thread.
 
 Between two steps, or at once while nothing steps. Training goes on bit-identically afterwards
-(see sampler.apart) and waits at most PROMPT_SECONDS, beside the reading of the prompt itself.
+(see sampler.apart) and waits at most PROMPT_SECONDS, beside the reading of the prompt itself, which
+is then no longer than a row.
 A prompt does not wait for the monitoring budget, as a person waits for it; it may overdraw the
 budget by DEBT_SECONDS, and ticks are put off until training has made up for that.
 """
@@ -65,7 +66,8 @@ class Prompting:
         worker.publish(force=True)
         started = time.perf_counter()
         try:
-            result = self._generate(worker.live.loaded, asked, end)
+            longest = worker.config.training.max_length if trains else None
+            result = self._generate(worker.live.loaded, asked, end, longest)
         finally:
             seconds = time.perf_counter() - started
             board.set(board.state, *before)
@@ -90,7 +92,9 @@ class Prompting:
         wait = over / monitor.budget
         raise Refused(what, mend=f"ask again after {wait:.0f} s of training, or pause first")
 
-    def _generate(self, loaded: LoadedModel, asked: dict[str, Any], end: _End) -> dict[str, Any]:
+    def _generate(
+        self, loaded: LoadedModel, asked: dict[str, Any], end: _End, longest: int | None
+    ) -> dict[str, Any]:
         prompt = self._prompt(loaded, str(asked["prompt"]), asked.get("system"))
         length = len(encode_prompt(loaded.tokenizer, prompt))
         context = context_of(loaded.model)
@@ -98,6 +102,13 @@ class Prompting:
             raise Refused(
                 f"the prompt has {length} tokens, and the model takes {context} with the answer",
                 mend="shorten it",
+            )
+        if longest is not None and length > longest:
+            # Read in one go, between no two tokens of which it could end: no longer than a row.
+            raise Refused(
+                f"the prompt has {length} tokens, more than a row has in training"
+                f" (training.max_length = {longest})",
+                mend="pause first, then longer ones are answered",
             )
         most = min(int(asked.get("max_tokens", 256)), context - length)
         told = {"prompt_tokens": length, "max_tokens": most}

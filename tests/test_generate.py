@@ -161,8 +161,9 @@ def test_while_it_trains_the_time_counts_and_too_much_of_it_is_refused(tmp_path:
         spent.append(worker.watch.monitor.spent)
         if step == 5:
             worker.watch.monitor.spent += 1000
-        if step in (2, 5):
-            asked.append(running.engine.submit("generate", {"prompt": PROMPT, "max_tokens": 2}))
+        if step in (2, 4, 5):
+            prompt = "What? " * 200 if step == 4 else PROMPT
+            asked.append(running.engine.submit("generate", {"prompt": prompt, "max_tokens": 2}))
 
     with kit.Running(home) as running:
         on_steps(running, ask)
@@ -172,8 +173,10 @@ def test_while_it_trains_the_time_counts_and_too_much_of_it_is_refused(tmp_path:
     first = asked[0].result(60)
     assert spent[1] == 0 and spent[2] == pytest.approx(first["seconds"], rel=0.01)
     assert share > 10
-    with pytest.raises(Refused, match=r"ask again after 19\d\d s of training, or pause first"):
+    with pytest.raises(Refused, match=r"more than a row has .* \(training.max_length = 128\)"):
         asked[1].result(60)
+    with pytest.raises(Refused, match=r"ask again after 19\d\d s of training, or pause first"):
+        asked[2].result(60)
 
 
 def test_parked_there_is_no_model_to_ask(tmp_path: Path) -> None:

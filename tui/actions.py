@@ -107,8 +107,8 @@ ACTIONS: tuple[Action, ...] = (
         "only",
         ("o",),
         "only",
-        "Show all items, those that wait, have ended, or failed",
-        ("queue",),
+        "Show one kind: items that wait, ended or failed; answers wrong, lost, never right, right",
+        ("queue", "samples"),
         8,
     ),
     Action("retry", ("r",), "retry", "Queue a failed or skipped item again", ("queue",), 13, True),
@@ -165,9 +165,6 @@ ACTIONS: tuple[Action, ...] = (
     Action("later", ("]",), "later", "Answers at the next step", ("samples",), 6),
     Action("newest", ("}",), "newest", "Back to the newest answers", ("samples",), 6),
     Action("diff", ("d",), "diff", "Answer against the expected one", ("samples",), 7),
-    Action(
-        "only", ("o",), "only", "Show all, or only wrong, lost, never right, right", ("samples",), 7
-    ),
     Action(
         "development",
         ("D",),
