@@ -34,6 +34,7 @@ BENCHES = (
     "console",
     "faces",
     "memory",
+    "hints",
     "engine",
     "validate",
     "prepare",
