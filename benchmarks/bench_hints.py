@@ -66,7 +66,7 @@ def _look(steps: int, times: int) -> list[dict[str, Any]]:
 
 def _journal(batch: int) -> list[dict[str, Any]]:
     """EVENTS events in batches through the poller into the pane's window: how many are kept, and
-    the memory of the process after the first tenth and at the end."""
+    the memory of the process after the first fifth and at the end."""
     kept, sizes, taken = 0, {}, []
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         home = Home(Path(folder) / "home")
@@ -86,14 +86,14 @@ def _journal(batch: int) -> list[dict[str, Any]]:
                 window.take(poller.frame.events, None)
                 taken.append((time.perf_counter() - started) * 1e3)
                 kept = max(kept, len({id(e) for e in (*poller.frame.events, *window.rows)}))
-                if done in (EVENTS // 10, EVENTS):
+                if done in (EVENTS // 5, EVENTS):
                     gc.collect()
                     sizes[done] = psutil.Process().memory_info().rss / 1e6
     return [
         at_most(f"events kept of {EVENTS:,}", [kept], "events", EVENTS_KEPT + MOST),
         at_most(
-            f"memory after {EVENTS:,} events over after {EVENTS // 10:,}",
-            [sizes[EVENTS] / sizes[EVENTS // 10]],
+            f"memory after {EVENTS:,} events over after {EVENTS // 5:,}",
+            [sizes[EVENTS] / sizes[EVENTS // 5]],
             "times",
             1.05,
         ),
