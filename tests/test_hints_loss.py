@@ -128,6 +128,12 @@ def test_a_file_learned_to_nought_beside_sets_of_other_skills_is_no_gap() -> Non
     assert hint is not None and "does not follow" in hint.text
 
 
+def test_a_growth_within_its_uncertainty_is_no_gap() -> None:
+    trains = (0.45, 0.05, 0.45, 0.1, 0.45, 0.05, 0.1, 0.05)
+    ticks = [Tick(n * 50, 1, 0.5, train) for n, train in enumerate(trains)]
+    assert loss.gap_grows(ticks) is None
+
+
 def test_a_new_file_with_an_easier_loss_is_no_gap_but_a_rise_over_files_is() -> None:
     easy = [Tick(n * 50, n // 4, 0.5, 0.45 - 0.1 * (n // 4)) for n in range(16)]
     assert loss.gap_grows(easy) is None
@@ -152,9 +158,11 @@ def test_a_slow_fall_too_much_noise_and_a_learned_file_are_no_plateau() -> None:
     draw = random.Random(3)
     slow = [Step(n, 1, 1.0 - 0.1 * n / 2000 + draw.gauss(0, 0.05)) for n in range(2000)]
     wild = [Step(n, 1, draw.uniform(0.1, 3.0)) for n in range(800)]
+    level = [Step(n, 1, 1.5 if n % 2 else 0.5) for n in range(600)]
     learned = [Step(n, 1, 0.005 + draw.gauss(0, 0.0001)) for n in range(2000)]
     assert loss.plateau(slow) is None
     assert loss.plateau(wild) is None
+    assert loss.plateau(level) is None, "no slope, but nobody can be sure of it"
     assert loss.plateau(learned) is None
 
 

@@ -21,6 +21,5 @@ class Commands(
     VersionCommands,
     CopyCommands,
     ReadingCommands,
-    SampleCommands,
 ):
     """The `do_…` methods of all actions that talk to the engine or open a dialog."""
