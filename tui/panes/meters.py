@@ -98,7 +98,7 @@ class MetersPane(ScrollPane):
             of = share(memory, total)
             text = " ".join(parts)
             history = past.get("process_memory")
-            found.append(Meter("THIS", of, ((text, "dim"),), history, top=total or 0.0))
+            found.append(Meter("PROC", of, ((text, "dim"),), history, top=total or 0.0))
         return found
 
     def _disk(self, width: int, detail: int, drawn: Callable[[Meter], Line]) -> list[Line]:
