@@ -152,7 +152,7 @@ async def test_eight_gpus_fold_and_the_rest_stays_on_the_screen() -> None:
     cards[3] = LOST
     shown = await pane(machine(*cards))
     assert "0 80% 100G 63C" in shown and "7 87% 100G 63C" in shown and "3 lost!!" in shown
-    for part in ("RAM", "CPU", "THIS", "DISK"):
+    for part in ("RAM", "CPU", "PROC", "DISK"):
         assert part in shown, shown
     folded = await pane(machine(*cards), (120, 36), "z")
     assert "GPU7" in folded and "GPU3  ? NVML: GPU is lost" in folded

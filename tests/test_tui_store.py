@@ -11,6 +11,7 @@ from engine.client import connect
 from engine.dispatch import Dispatcher
 from engine.server import Server
 from engine.session import LocalSession
+from engine.thread import Engine
 from engine.views import Views
 from queue_store import records
 from queue_store.config import default
@@ -21,6 +22,7 @@ from queue_store.metrics import Example
 from tests.stepping_engine import SteppingEngine, make_home
 from tests.story import Story
 from tests.tui_pilot import push, running, screen, until
+from tests.tui_world import World
 from tui.console import Console
 from tui.dialogs.rollback import RollbackDialog
 from tui.poller import Reader
@@ -147,6 +149,17 @@ async def test_the_real_rollback_plan_is_shown(home: Home, engine: Telling) -> N
         assert "Restore v001" in shown and "20 steps, 1" in shown
         assert "1 validation, 1 sample tick" in shown
         assert "the present state becomes a version" in shown and "None" not in shown
+
+
+def test_the_last_minutes_of_the_machine_come_over_a_session(home: Home) -> None:
+    made = Engine(home, default())  # not started: it has measured nothing
+    found = LocalSession(Dispatcher(made)).request("meters")
+    assert found["number"] == 0 and found["cpu"] == [] and found["gpus"] == []
+    world = World()
+    assert set(world.do_meters()) == set(found)
+    telling = made.snapshot()
+    assert set(telling) >= {"gpus", "ram", "cpu", "process", "disk"}
+    assert set(world.do_snapshot()) <= set(telling)
 
 
 async def test_versions_of_a_real_store_are_compared(

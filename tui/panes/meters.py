@@ -98,7 +98,7 @@ class MetersPane(ScrollPane):
             of = share(memory, total)
             text = " ".join(parts)
             history = past.get("process_memory")
-            found.append(Meter("THIS", of, ((text, "dim"),), history, top=total or 0.0))
+            found.append(Meter("PROC", of, ((text, "dim"),), history, top=total or 0.0))
         return found
 
     def _disk(self, width: int, detail: int, drawn: Callable[[Meter], Line]) -> list[Line]:
@@ -114,16 +114,13 @@ class MetersPane(ScrollPane):
             text = f"{size(disk.get('free'))}, fits {_few(left)}{mark}"
         used = None if free is None else 1 - free
         lines = [drawn(Meter("DISK", used, ((text, _tone(mark)),), None, mark))]
+        if not known(left) and detail >= NOTES:
+            lines += reasons("", why(left), width)
         if detail < FULL:
             return lines
         if known(left):
-            lines.append(
-                note(
-                    f"room for {_few(left)} more snapshot{'s' * (left != 1)}", _tone(mark) or "dim"
-                )
-            )
-        else:
-            lines += reasons("", why(left), width)
+            more = f"room for {_few(left)} more snapshot{'s' * (left != 1)}"
+            lines.append(note(more, _tone(mark) or "dim"))
         process, past = self.frame.status.get("process"), self.frame.meters
         written = process.get("written_per_second") if isinstance(process, Mapping) else None
         if real(written) is not None:

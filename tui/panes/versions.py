@@ -12,6 +12,8 @@ from tui.safe import Line, clip, pad, wrap
 
 ABOUT_FROM = 6
 """Lines of the pane from which on one tells what keeps the chosen version."""
+TALL, ABOUT_LINES = 12, 3
+"""From so many lines on it may take so many, for some are kept by many rules."""
 NARROW, ROOMY = 60, 100
 """Columns below which a row says the least, and from which on it says all."""
 
@@ -108,10 +110,12 @@ class VersionsPane(ListPane):
         chosen = self.selected()
         if height < ABOUT_FROM or chosen is None:
             return super().lines(width, height)
-        shown = super().lines(width, height - 1)
-        shown += [()] * (height - 1 - len(shown))
         text = f"{chosen.get('name')} {kept(chosen)}"
-        return [*shown, ((clip(text, width), "dim"),)]
+        about = wrap(text, width) if height >= TALL else [clip(text, width)]
+        about = about[:ABOUT_LINES]
+        shown = super().lines(width, height - len(about))
+        shown += [()] * (height - len(about) - len(shown))
+        return [*shown, *(((line, "dim"),) for line in about)]
 
     def do_tree(self) -> None:
         self.as_tree = not self.as_tree
