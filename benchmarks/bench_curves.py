@@ -7,14 +7,18 @@ moving average, validation, 100 items, 20 versions, 8 branches left behind.
 
 from __future__ import annotations
 
+import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bench_console import KIB_PER_SECOND, rate, trained_home
 from benchmarks.bench_session import fill
 from benchmarks.figures import at_most, figure
+from benchmarks.screen import Screen
 from engine.views import Views
 from queue_store import records
 from queue_store.database import open_metrics, open_state
@@ -144,6 +148,34 @@ def polls(home: Home, views: Views, aim: CurveAim, repeats: int) -> tuple[float,
     return first, found
 
 
+def written(seconds: float) -> list[dict[str, Any]]:
+    """KiB a second on a terminal of 120x36 while 20 steps a second come: with all steps in view
+    few columns change, with a short window the whole curve moves."""
+    rows = []
+    with trained_home() as (home, trainer):
+        screen = Screen(["benchmarks.console_process", str(home.root)], b"6 events")
+        screen.wait()
+        pause = threading.Event()
+        pause.wait(4)
+        for keys, label in (
+            (b"2", "all steps"),
+            (b"www", "the last 100"),
+            (b"z", "the last 100, zoomed"),
+            (b"h", "held"),
+        ):
+            for key in keys:
+                os.write(screen.master, bytes([key]))
+                pause.wait(0.5)
+            pause.wait(1.5)
+            kib = [rate(screen, seconds)]
+            rows.append(at_most(f"written while training, {label}", kib, "KiB/s", KIB_PER_SECOND))
+        trainer.pause()
+        pause.wait(3)
+        rows.append(at_most("written while paused", [rate(screen, seconds)], "KiB/s", 0.1))
+        screen.close()
+    return rows
+
+
 def run(quick: bool) -> dict[str, Any]:
     """The rows of the table."""
     repeats = 3 if quick else 11
@@ -177,4 +209,4 @@ def run(quick: bool) -> dict[str, Any]:
                 first, more = polls(home, views, aim, 5 * repeats)
                 rows.append(at_most(f"console reads, {label}, first", [first], "ms", 2000.0))
                 rows.append(at_most(f"console reads, {label}, a step more", more, "ms", POLL_MS))
-    return {"name": "curves", "rows": rows}
+    return {"name": "curves", "rows": rows + written(5 if quick else 20)}
