@@ -36,6 +36,7 @@ BENCHES = (
     "curves",
     "faces",
     "memory",
+    "hints",
     "engine",
     "validate",
     "prepare",

@@ -338,7 +338,7 @@ class Boundary:
     def _resume(self, request: Request) -> None:
         self._parked = False
         self._set_paused(False, "resumed")
-        self.worker.board.hint = ""
+        self.worker.board.all_well()
         self._resumed.append(request)
 
     def _drain(self, request: Request) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from engine import backups, showing, upkeep_handlers, verifying
+from engine import backups, comparing, showing, upkeep_handlers, verifying
 from engine.controlport import Control
 from engine.faults import Internal, ProtocolMismatch
 from engine.messages import COMMANDS, PROTOCOL, Command, Kind, check, plain
@@ -57,9 +57,7 @@ class Dispatcher:
             return self.control.submit(command, plain(checked))
         if kind is Kind.SERVER:
             done: Future[Any] = Future()
-            done.set_result(
-                self.control.snapshot() if command == "snapshot" else self._hello(checked)
-            )
+            done.set_result(self._at_once(command, checked))
             return done
         try:
             pool = self._upkeep if kind is Kind.UPKEEP else self._pool
@@ -73,6 +71,11 @@ class Dispatcher:
         self.closing.set()
         for pool in (self._pool, self._upkeep):
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def _at_once(self, command: str, arguments: Command) -> dict[str, Any]:
+        if command == "hello":
+            return self._hello(arguments)
+        return self.control.meters() if command == "meters" else self.control.snapshot()
 
     def _hello(self, arguments: Command) -> dict[str, Any]:
         theirs = plain(arguments)["protocol"]
@@ -220,8 +223,11 @@ _HANDLERS: dict[str, Callable[..., Any]] = {
     "tag": _labelled(_tag),
     "describe": _labelled(labels.describe),
     "version": _version,
+    "compare": comparing.answer,
+    "weights_distance": comparing.distance,
     "verifying": lambda views: inuse.under_way(),
     "verify": _verify,
+    "backup_targets": backups.listed,
     "backup": backups.answer,
     **upkeep_handlers.HANDLERS,
 }

@@ -260,6 +260,17 @@ class OneVersion(Command, frozen=True):
     version: Name
 
 
+class Compare(Command, frozen=True):
+    first: Name
+    second: Name | None = None
+    """The present state without one."""
+
+
+class WeightsDistance(Command, frozen=True):
+    first: Name
+    second: Name
+
+
 class Delete(Command, frozen=True):
     version: Name
     confirm: Name
@@ -292,6 +303,7 @@ class Spec(msgspec.Struct, frozen=True):
 COMMANDS: dict[str, Spec] = {
     "hello": Spec(Hello, Kind.SERVER),
     "snapshot": Spec(Nothing, Kind.SERVER),
+    "meters": Spec(Nothing, Kind.SERVER),
     "events": Spec(Events, Kind.READ),
     "series": Spec(Series, Kind.READ),
     "queue": Spec(QueuePage, Kind.READ),
@@ -312,6 +324,8 @@ COMMANDS: dict[str, Spec] = {
     "tag": Spec(Tag, Kind.STORE),
     "describe": Spec(Describe, Kind.STORE),
     "version": Spec(OneVersion, Kind.READ),
+    "compare": Spec(Compare, Kind.READ),
+    "weights_distance": Spec(WeightsDistance, Kind.UPKEEP),
     "verifying": Spec(Nothing, Kind.READ),
     "verify": Spec(Verify, Kind.UPKEEP),
     "removal_plan": Spec(OneVersion, Kind.READ),
@@ -321,6 +335,7 @@ COMMANDS: dict[str, Spec] = {
     "trash": Spec(Nothing, Kind.READ),
     "trash_restore": Spec(TrashRestore, Kind.UPKEEP),
     "trash_empty": Spec(TrashEmpty, Kind.UPKEEP),
+    "backup_targets": Spec(Nothing, Kind.READ),
     "backup": Spec(Backup, Kind.UPKEEP),
     "pause": Spec(Pause, Kind.ENGINE),
     "resume": Spec(Nothing, Kind.ENGINE),

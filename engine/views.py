@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from engine import answers, lines, shapes
+from engine.hints.rest import at_rest
 from engine.history import History
 from engine.messages import EngineState, Mode, known, unknown
 from engine.queuelist import QueueList, buckets
@@ -113,6 +114,7 @@ class Views(History):
             gpus=unknown(why),
             ram=unknown(why),
             cpu=unknown(why),
+            process=unknown(why),
             disk=disk_status(
                 self.home.store, size, free_limit(settings.snapshots.stop_free, size or 0)
             ),
@@ -126,14 +128,8 @@ class Views(History):
             events_seq=journal.last_seq(self.state),
             samples_step=answers.newest_step(self.metrics, self.line()),
             paused=bool(self.state.meta_get("paused", False)),
-            hint=self._hint(settings) if settings.backups else "",
+            hints=at_rest(self.state, settings, point.step if point else 0),
         )
-
-    def _hint(self, settings: config.Config) -> str:
-        """What the last engine could not do and a person can mend."""
-        from snapshots import backup
-
-        return next(iter(backup.hints(self.state, settings)), "")
 
     def _unfinished(self) -> dict[str, Any] | None:
         """The item that goes on when an engine starts, if one was begun."""
@@ -247,13 +243,10 @@ class Views(History):
         return [{**row, "item": known(row["item"], "no item was training")} for row in rows]
 
     def versions(self) -> list[dict[str, Any]]:
-        """The versions, oldest first, each with why it is kept."""
-        from snapshots import listing
-        from snapshots.retention import Rules
+        """The versions, oldest first, each with why it is kept and its samples."""
+        from engine import versionrows
 
-        settings = config.load(self.home.config)
-        rules = Rules.of(settings.snapshots)
-        return listing.versions_json(self.state, rules, settings.backups)
+        return versionrows.rows(self.home, self.state, self.metrics)
 
     def rollback_plan(self, version: str | None = None) -> dict[str, Any]:
         """What a rollback would lose and keep; see plans. Raises NotFound, Refused."""
@@ -303,14 +296,18 @@ class Views(History):
         limit: int = 500,
         kinds: Iterable[str] | None = None,
         item: int | None = None,
+        group: str = "",
+        text: str = "",
     ) -> dict[str, Any]:
         """{events: those after a sequence number, oldest first; last: the newest number}."""
-        found = journal.events(self.state, after, limit, kinds, item)
+        found = journal.events(self.state, after, limit, kinds, item, group=group, text=text)
         return {"events": [shapes.event(e) for e in found], "last": journal.last_seq(self.state)}
 
-    def latest_events(self, count: int = 200) -> dict[str, Any]:
-        """The newest `count` events, oldest first, as `events`."""
-        found = journal.latest(self.state, count)
+    def latest_events(
+        self, count: int = 200, before: int | None = None, group: str = "", text: str = ""
+    ) -> dict[str, Any]:
+        """The newest `count` events before a sequence number, oldest first, as `events`."""
+        found = journal.latest(self.state, count, before=before, group=group, text=text)
         return {"events": [shapes.event(e) for e in found], "last": journal.last_seq(self.state)}
 
     def samples(

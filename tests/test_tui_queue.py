@@ -238,23 +238,23 @@ async def test_a_file_in_the_inbox_says_why_it_waits_at_both_sizes() -> None:
         assert "inbox" in row and "not a .jsonl file" in row
 
 
-async def test_ten_thousand_items_are_all_within_reach() -> None:
+async def test_thousands_of_items_are_all_within_reach() -> None:
     world = trained()
-    queued(world, *(f"part_{n:05d}" for n in range(10_000)))
+    queued(world, *(f"part_{n:05d}" for n in range(3_000)))
     app = console_on(world)
     async with running(app) as pilot:
-        await until(pilot, lambda: len(app.queue_pane.items()) == 10_004)
+        await until(pilot, lambda: len(app.queue_pane.items()) == 3_004)
         await pilot.press("1", "G")
         await until(pilot, lambda: ">low  extra" in screen(pilot))
         await pilot.press("up")
-        await until(pilot, lambda: ">norm part_09999" in screen(pilot))
-        await pilot.press("/", *"part_04242", "enter")
-        await until(pilot, lambda: "part_04242" in screen(pilot))
+        await until(pilot, lambda: ">norm part_02999" in screen(pilot))
+        await pilot.press("/", *"part_01242", "enter")
+        await until(pilot, lambda: "part_01242" in screen(pilot))
         assert len(app.queue_pane.shown()) == 1
         reads: list[object] = []
         app.queue_pane.record = lambda key, of=app.queue_pane.record: reads.append(key) or of(key)  # type: ignore[method-assign, func-returns-value, misc]
         await pilot.press("escape")
-        await until(pilot, lambda: "part_04241" in screen(pilot))
+        await until(pilot, lambda: "part_01241" in screen(pilot))
         world.train(1)
         await until(pilot, lambda: "step 121" in screen(pilot))
         assert 0 < len(reads) < 500, "a paint reads the rows on the screen"

@@ -10,22 +10,25 @@ import math
 import threading
 from typing import Any
 
+from engine.hints.hint import Hint, fields
 from queue_store.errors import NoEngine, NotFound, Refused
+from queue_store.kinds import belongs
 from queue_store.queue import shifted
+from tests.tui_world_versions import VersionAnswers, unknown
 from tui.frame import PRIORITIES, in_order
 
 T0 = 1_780_000_000.0  # 2026-05-28 20:26:40 UTC
-READING = ("snapshot", "rollback_plan", "verifying", "version", "removal_plan", "row")
+READING = (
+    *("snapshot", "meters", "rollback_plan", "verifying", "version", "removal_plan", "row"),
+    *("compare", "backup_targets", "trash"),
+)
 
 
-def unknown(why: str) -> dict[str, str]:
-    return {"unknown": why}
-
-
-class World:
+class World(VersionAnswers):
     """One engine that trains an item a step at a time, when `train` says so."""
 
     def __init__(self, *, local: bool = False, steps: int = 0) -> None:
+        super().__init__()
         self.local = local
         self.now = T0
         self.lost = ""
@@ -33,6 +36,8 @@ class World:
         self.state = "training"
         self.phase, self.progress = "", None
         self.hint = ""
+        self.hints: list[Hint] = []
+        """What the engine has to say; `hint` alone is one of rule gap_grows."""
         self.step = 0
         self.branch = 1
         self.plan = "plan-1"
@@ -62,7 +67,7 @@ class World:
         self.left_: list[dict[str, Any]] = []
         """Branches that a rollback left: branch, name, fork, tip and their losses."""
         self.hold: threading.Event | None = None
-        """While it is not set, a verification goes on."""
+        """While it is not set, a verification or a copy goes on."""
         for name, priority, state in (
             ("train_syllo_level1_2000.jsonl", "normal", "training"),
             ("train_binary_level2_500.jsonl", "high", "queued"),
@@ -171,11 +176,25 @@ class World:
             "loss": self.loss[-1] if self.loss else unknown("no step yet"),
             "val_loss": self.val[max(self.val)] if self.val else unknown("no validation yet"),
             "scores": {},
+            "samples": self.tally(),
+            "copies": [],
             "weights_digest": "00",
         }
         self.versions_.append(made)
         self.event("version", f"version {name} at step {self.step}: {description}")
         return made
+
+    def tally(self, at: int | None = None) -> dict[str, Any]:
+        """{step, exact, total} of the newest sample tick at or before a step."""
+        steps = [step for step in self.answers if at is None or step <= at]
+        if not steps:
+            return unknown("no sample tick before it")
+        found = self.answers[max(steps)]
+        return {
+            "step": max(steps),
+            "exact": sum(answer["exact"] for answer in found),
+            "total": len(found),
+        }
 
     # -- the session
 
@@ -209,10 +228,24 @@ class World:
             "head": {"checkpoint": "checkpoint-0", "version": unknown("the head is no version")},
             "model": {"name": "tiny", "method": "full", "dtype": "fp32", "device": "cpu"},
             "gpus": self.gpus,
-            "ram": {"used": 6.1e9, "total": 61.8e9, "process": 912e6},
+            "ram": {
+                "used": 6.1e9,
+                "total": 61.8e9,
+                "process": 912e6,
+                "swap_used": 0,
+                "swap_total": 8e9,
+            },
+            "cpu": {"utilization": 23.0, "process": 96.0, "cores": 16},
+            "process": {
+                "memory": 912e6,
+                "cpu": 96.0,
+                "threads": 43,
+                "read_per_second": 0.0,
+                "written_per_second": 1.2e6,
+            },
             "disk": {"free": 412e9, "total": 980e9, "snapshots_left": 33000},
             "engine": {"pid": 4242, "supervisor_pid": 4241, "mode": "daemon", "started": T0},
-            "hint": self.hint,
+            **fields([Hint("gap_grows", self.hint)] * bool(self.hint) + self.hints, self.step, T0),
             "phase": self.phase,
             "progress": unknown("nothing") if self.progress is None else self.progress,
             "paused": self.state == "paused",
@@ -246,7 +279,15 @@ class World:
             "description": to["description"],
             "loss": to["loss"],
             "val_loss": to["val_loss"],
-            "now": {"branch": self.branch, "step": self.step, "loss": self.loss[-1]},
+            "scores": {},
+            "samples": to["samples"],
+            "now": {
+                "branch": self.branch,
+                "step": self.step,
+                "loss": self.loss[-1],
+                "val_loss": self.val[max(self.val)] if self.val else unknown("no validation yet"),
+                "samples": self.tally(),
+            },
             "steps_lost": self.step - to["step"],
             "hours_lost": (self.step - to["step"]) / 3600,
             "samples_lost": 2,
@@ -458,7 +499,19 @@ class World:
         return [dict(version) for version in self.versions_]
 
     def checkpoints(self) -> list[dict[str, Any]]:
-        return [{"name": "checkpoint-1", "size_bytes": 12_400_000}]
+        return [
+            {
+                "name": name,
+                "branch": 1,
+                "step": step,
+                "size_bytes": 12_400_000,
+                "created": T0,
+                "loss": 0.5,
+                "val_loss": unknown("no validation before it"),
+                "complete": True,
+            }
+            for name, step in (("checkpoint-0", 0), ("checkpoint-100", 100))
+        ]
 
     def item(self, item: int) -> dict[str, Any]:
         nothing = unknown("no sidecar came with the file")
@@ -484,11 +537,30 @@ class World:
                     raise Refused("the validation did not finish: broken off")
         return dict(self.report)
 
-    def events(self, after: int = 0, limit: int = 500) -> dict[str, Any]:
-        return {"events": self.events_[after:], "last": len(self.events_)}
+    def events(
+        self, after: int = 0, limit: int = 500, *, group: str = "", text: str = ""
+    ) -> dict[str, Any]:
+        found = self._wanted(self.events_[after:], group, text)
+        return {"events": found[:limit], "last": len(self.events_)}
 
-    def latest_events(self, count: int = 200) -> dict[str, Any]:
-        return {"events": self.events_[-count:], "last": len(self.events_)}
+    def latest_events(
+        self, count: int = 200, before: int | None = None, group: str = "", text: str = ""
+    ) -> dict[str, Any]:
+        older = self.events_ if before is None else self.events_[: before - 1]
+        return {
+            "events": self._wanted(older, group, text)[-count:],
+            "last": len(self.events_),
+        }
+
+    @staticmethod
+    def _wanted(events: list[dict[str, Any]], group: str, text: str) -> list[dict[str, Any]]:
+        """As journal.events chooses."""
+        return [
+            event
+            for event in events
+            if belongs(event["kind"], group)
+            and text.lower() in f"{event['kind']} {event['text']}".lower()
+        ]
 
     def series(
         self,
@@ -522,7 +594,7 @@ class World:
         found = [dict(mark) for mark in self.marks_]
         forks = [left["fork"] for left in self.left_]
         for version in self.versions_:
-            if version["branch"] == self.branch or version["step"] <= min(forks):
+            if version["branch"] == self.branch or version["step"] <= min(forks, default=-1):
                 text = f"version {version['name']}: {version['description']}"
                 mark = {"kind": "version", "step": version["step"], "name": version["name"]}
                 found.append({**mark, "text": text})

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from queue_store.errors import UsageError
+from queue_store.kinds import GROUPS
 from trainctl import helptext
 
 PRIORITIES = ("high", "normal", "low")
@@ -56,6 +57,9 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         raise UsageError(f"unknown words: {' '.join(rest)}", mend="trainctl --help")
     if arguments.verb is not None and (arguments.daemon or arguments.detach):
         raise UsageError("--daemon takes no verb", mend="trainctl --daemon [--detach]")
+    for flag in ("readonly", "ascii"):
+        if getattr(arguments, flag) and (arguments.daemon or arguments.verb not in (None, "demo")):
+            raise UsageError(f"--{flag} is for the console", mend=f"trainctl --{flag}")
     if arguments.detach and not arguments.daemon:
         raise UsageError("--detach goes with --daemon", mend="trainctl --daemon --detach")
     if arguments.verb is not None and arguments.run is None:
@@ -106,7 +110,7 @@ def _build() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="trainctl",
         parents=[_shared(None)],
-        usage="trainctl [--home DIR] [--json] [VERB …] | --daemon [--detach]",
+        usage="trainctl [--home DIR] [--json] [VERB …] | --daemon [--detach] | [--readonly]",
         description="Fine-tune a language model on the JSONL files of an inbox; lose nothing.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -115,6 +119,10 @@ def _build() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"trainctl {__version__}")
     parser.add_argument("--daemon", action="store_true", help="train without a console")
     parser.add_argument("--detach", action="store_true", help="with --daemon: in the background")
+    parser.add_argument(
+        "--readonly", action="store_true", help="a console that looks and can change nothing"
+    )
+    parser.add_argument("--ascii", action="store_true", help="a console drawn in ASCII only")
     # The console hands its lock to the daemon that takes over: an open file descriptor.
     parser.add_argument("--lock-fd", type=int, default=None, help=argparse.SUPPRESS)
     # What the supervisor says to the process that trains.
@@ -369,6 +377,8 @@ def _reading_verbs(verbs: _Verbs) -> None:
     log = verbs.add("log", "commands.history:log", "the journal of everything that happened")
     log.add_argument("-f", "--follow", action="store_true", help="go on with what happens")
     log.add_argument("-n", type=_positive, default=50, metavar="N", help="the newest N (50)")
+    log.add_argument("--only", choices=tuple(GROUPS), default="", help="one group of events")
+    log.add_argument("--contains", default="", metavar="T", help="with this text, in any case")
 
 
 def _item(parser: argparse.ArgumentParser) -> None:

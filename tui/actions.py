@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from queue_store.errors import ConfigError
+from tui import keynames
 
 PANES = ("queue", "curves", "meters", "samples", "versions", "events")
 LISTS = ("queue", "samples", "versions", "events")
@@ -21,7 +22,8 @@ class Action:
     """`where` are the panes in which the keys act, () everywhere; the pane's own keys come first.
 
     `footer` orders the footer (0: not in it by default, shown last when there is room).
-    `engine` tells that it needs an engine that answers.
+    `engine` tells that it needs an engine that answers; `reads` that it only looks there, so
+    that a read-only console may do it.
     """
 
     id: str
@@ -31,6 +33,12 @@ class Action:
     where: tuple[str, ...] = ()
     footer: int = 0
     engine: bool = False
+    reads: bool = False
+
+    @property
+    def changes(self) -> bool:
+        """Whether it changes something, as a read-only console must not."""
+        return self.engine and not self.reads
 
 
 ACTIONS: tuple[Action, ...] = (
@@ -69,6 +77,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("page_up", ("pageup",), "page up", "One page up"),
     Action("top", ("g", "home"), "top", "To the first line"),
     Action("bottom", ("G", "end"), "bottom", "To the last line"),
+    Action("why", ("w", "W"), "why", "The hints: their figures, the reason, what one can do"),
     Action("redraw", ("ctrl+l",), "redraw", "Draw the whole screen again"),
     # queue
     Action(
@@ -180,7 +189,16 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action("pin", ("*",), "pin", "Pin a version, or take the pin off", ("versions",), 6, True),
     Action("verify", ("V",), "verify", "Read a version back and compare", ("versions",), 7, True),
-    Action("facts", ("i",), "facts", "All about a version: files, copies", ("versions",), 8, True),
+    Action(
+        "facts",
+        ("i",),
+        "facts",
+        "All about a version: files, copies",
+        ("versions",),
+        footer=8,
+        engine=True,
+        reads=True,
+    ),
     Action("delete", ("ctrl+d",), "delete", "Delete a version (asks)", ("versions",), 8, True),
     Action("tree", ("T",), "tree", "As they came from each other, or by age", ("versions",), 13),
     Action("tag", ("t",), "tag", "Give a version a name of your own", ("versions",), 13, True),
@@ -194,27 +212,47 @@ ACTIONS: tuple[Action, ...] = (
         13,
         True,
     ),
+    Action(
+        "compare",
+        ("c",),
+        "compare",
+        "A version beside the marked one, or the present state",
+        ("versions",),
+        8,
+        True,
+    ),
+    Action("mark", ("space",), "mark", "Mark the version that c compares with", ("versions",), 13),
+    Action(
+        "backup", ("b",), "back up", "Copy a version to a backup target", ("versions",), 13, True
+    ),
+    Action(
+        "trash", ("X",), "trash", "What was deleted: bring back, or empty", ("versions",), 13, True
+    ),
+    Action("checkpoints", ("C",), "checkpoints", "The checkpoints beneath", ("versions",), 13),
     # events
+    Action("only", ("o",), "only", "Show one kind only, the next one, or all", ("events",), 5),
     Action("event", ("enter",), "read", "The whole text of an event", ("events",), 5),
 )
 
 BY_ID: Mapping[str, Action] = {action.id: action for action in ACTIONS}
 
 
-def remapped(keys: Mapping[str, str]) -> tuple[Action, ...]:
-    """The table with the keys of config.toml's [console.keys] in it.
+def remapped(keys: Mapping[str, str], file: str = "") -> tuple[Action, ...]:
+    """The table with the keys of config.toml's [console.keys] in it; `file` is where they stand.
 
     Raises ConfigError for an unknown action, a key that another action has in the same place,
-    and ctrl+z, which stops a process and would stop training with it.
+    and what cannot be a key (see tui.keynames).
     """
+    at = f"{file}: " if file else ""
     for name, key in keys.items():
-        where = f"console.keys.{name}"
+        where = f"{at}console.keys.{name}"
         if name not in BY_ID:
             near = difflib.get_close_matches(name, BY_ID, 1)
             mend = f"did you mean {near[0]}?" if near else "trainctl's ? lists the actions"
             raise ConfigError(f"unknown action {name}", where=where, mend=mend)
-        if not key or key == "ctrl+z":
-            raise ConfigError(f"{key!r} cannot be a key", where=where, mend="choose another")
+        found = keynames.wrong(key)
+        if found is not None:
+            raise ConfigError(found[0], where=where, mend=found[1])
     table = tuple(
         replace(action, keys=(keys[action.id],)) if action.id in keys else action
         for action in ACTIONS
@@ -227,7 +265,7 @@ def remapped(keys: Mapping[str, str]) -> tuple[Action, ...]:
                 if other != action.id:
                     raise ConfigError(
                         f"key {key} is both {other} and {action.id}",
-                        where="console.keys",
+                        where=f"{at}console.keys",
                         mend=f"give {action.id if action.id in keys else other} another key",
                     )
     return table
@@ -252,8 +290,21 @@ class Keymap:
 
     def footer(self, pane: str) -> list[Action]:
         """The actions that act in `pane`, the most wanted first."""
-        here = [a for a in self.actions if not a.where or pane in a.where]
+        here = [
+            a if a.where else self._acting(pane, a)
+            for a in self.actions
+            if not a.where or pane in a.where
+        ]
         return sorted(here, key=lambda a: a.footer or 99)
+
+    def keys_of(self, id: str, pane: str) -> tuple[str, ...]:
+        """The keys of an action that mean it in `pane`."""
+        return self._acting(pane, self.by_id[id]).keys
+
+    def _acting(self, pane: str, action: Action) -> Action:
+        """An action of everywhere with the keys that the pane does not use itself."""
+        left = tuple(key for key in action.keys if (pane, key) not in self._map)
+        return replace(action, keys=left or action.keys)
 
 
 def key_label(action: Action) -> str:

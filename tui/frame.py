@@ -102,6 +102,8 @@ class Frame:
     left: Sequence[Track] = ()
     overlay: Mapping[str, Series] = field(default_factory=dict)
     under: Record = field(default_factory=dict)
+    meters: Record = field(default_factory=dict)
+    """The machine over the last minutes, as the engine's `meters` answers; {} before it did."""
 
     @property
     def state(self) -> str:
@@ -116,6 +118,12 @@ class Frame:
     def item(self) -> Record | None:
         item = self.status.get("item")
         return item if isinstance(item, Mapping) and "id" in item else None
+
+
+def rows(result: Any, key: str) -> list[Record]:
+    """A list of records, bare or under `key`."""
+    found = result.get(key, ()) if isinstance(result, Mapping) else result
+    return [row for row in found or () if isinstance(row, Mapping)]
 
 
 def mark(answer: Record) -> str:

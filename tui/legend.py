@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tui.figures import bar, count, counted, known, loss, real, why
@@ -130,7 +130,16 @@ def read_out(
         if known(under.get("name")):
             parts.append((f"  {str(under.get('name')).removesuffix('.jsonl')}", ""))
         parts.append((f"  {clock_time(under.get('time'), date=True)}", "dim"))
+        parts.append((_sets(under.get("validation")), "dim"))
     return fit(parts, width)
+
+
+def _sets(validation: object) -> str:
+    """The losses of the single sets of a validation, where there are several."""
+    sets = validation.get("sets") if isinstance(validation, Mapping) else None
+    if not isinstance(sets, Mapping) or len(sets) < 2:
+        return ""
+    return "  of " + ", ".join(f"{name} {loss(value)}" for name, value in sets.items())
 
 
 def nothing(frame: Frame, metric: str, width: int) -> list[Line]:

@@ -104,7 +104,7 @@ def row(placed: dict[int, Mark], width: int) -> Line:
             name = clip(name, room)
             write(x + 1, name, tone)
             used = x + 1 + len(name)
-        elif name and x - used > len(name):
+        elif name and after == width and x - used > len(name):
             write(x - len(name), name, tone)
             used = x + 1
         else:

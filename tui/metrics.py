@@ -55,8 +55,8 @@ def axis(metric: str, value: float) -> str:
 
 
 def _seconds(value: float) -> str:
-    """Three figures: 51 ms, 0.48 s, 2.10 s, 41.2 s."""
-    if abs(value) < 0.1:
-        return f"{value * 1000:.3g} ms"
+    """In six characters: 5.1 ms, 51 ms, 0.48 s, 2.10 s, 41.2 s, 120 s."""
+    if abs(value) < 0.0995:
+        return f"{value * 1000:.{0 if abs(value) >= 0.00995 else 1}f} ms"
     digits = max(0, 2 - math.floor(math.log10(max(1.0, abs(value)))))
     return f"{value:.{digits}f} s"

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from queue_store.errors import TrainctlError
 from tui.curve_reader import CurveReader
 from tui.figures import real, why
-from tui.frame import CurveAim, Frame, History, QueueRows, Record, Samples, mark_of
+from tui.frame import CurveAim, Frame, History, QueueRows, Record, Samples, mark_of, rows
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,9 @@ INTERVAL = 0.25
 ANSWER_WITHIN = 1.5
 RECONNECT_EVERY = 1.0
 LISTS_EVERY = 2.0
-EVENTS_KEPT = 2000
+METERS_EVERY = 2.0
+"""As often as the engine samples the machine."""
+EVENTS_PAGE, EVENTS_KEPT = 500, 2000
 SAMPLES_READ = 1000
 """As many examples as samples.count may ask for."""
 
@@ -58,9 +60,13 @@ class Reader(Protocol):
         self, file: str, stop: threading.Event, progress: Callable[[int, int], None]
     ) -> Any: ...
 
-    def events(self, after: int = 0, limit: int = 500) -> Any: ...
+    def events(
+        self, after: int = 0, limit: int = 500, *, group: str = "", text: str = ""
+    ) -> Any: ...
 
-    def latest_events(self, count: int = 200) -> Any: ...
+    def latest_events(
+        self, count: int = 200, before: int | None = None, group: str = "", text: str = ""
+    ) -> Any: ...
 
     def series(
         self,
@@ -94,12 +100,6 @@ class Want:
     sample_step: int | None = None
 
 
-def rows(result: Any, key: str) -> list[Record]:
-    """A list of records, bare or under `key`."""
-    found = result.get(key, ()) if isinstance(result, Mapping) else result
-    return [row for row in found or () if isinstance(row, Mapping)]
-
-
 class Poller:
     """Asks in a thread of its own and calls `publish` there with each frame that says something
     new. `jobs` put in with `look` run on that thread too, as the reader belongs to it."""
@@ -126,7 +126,7 @@ class Poller:
         self._ended = False
         self._jobs: list[Callable[[Reader], None]] = []
         self._thread = threading.Thread(target=self._run, name="console-poller", daemon=True)
-        self._lists_at = float("-inf")
+        self._lists_at = self._meters_at = float("-inf")
         self._queue_read: object = None
         self._tried_at = float("-inf")
         self._answered_at = clock()
@@ -193,6 +193,7 @@ class Poller:
             self._answered_at = now
             if status != old.status or old.lost:
                 changes |= {"status": status, "lost": "", "at": now, "now": now}
+            changes |= self._meters()
         try:
             changes |= self._history(views, replace(old, **changes) if changes else old, now)
             if old.problem:
@@ -219,6 +220,18 @@ class Poller:
         except (TrainctlError, OSError) as error:
             return {}, str(error) or type(error).__name__
         return (status, "") if isinstance(status, Mapping) else ({}, "the answer is no status")
+
+    def _meters(self) -> dict[str, Any]:
+        """The machine over the last minutes, where it is time to ask."""
+        if time.monotonic() - self._meters_at < METERS_EVERY:
+            return {}
+        self._meters_at = time.monotonic()
+        try:
+            found = self.session.request("meters", timeout=ANSWER_WITHIN)
+        except (TrainctlError, OSError):
+            return {}  # an engine of before, or one that just went: the status tells
+        same = not isinstance(found, Mapping) or found == self.frame.meters
+        return {} if same else {"meters": found}
 
     def _history(self, views: Reader, frame: Frame, now: float) -> dict[str, Any]:
         """What of the store's history changed since the last frame."""
@@ -248,9 +261,11 @@ class Poller:
                 changes[name] = fresh
         known = list(self.frame.events)
         if known:
-            fresh = rows(views.events(after=known[-1].get("seq", 0)), "events")
+            fresh = rows(views.events(known[-1].get("seq", 0), EVENTS_PAGE), "events")
         else:
-            fresh = rows(views.latest_events(500), "events")
+            fresh = rows(views.latest_events(EVENTS_PAGE), "events")
+        if known and len(fresh) == EVENTS_PAGE:  # far behind: the newest, not all in between
+            known, fresh = [], rows(views.latest_events(EVENTS_KEPT), "events")
         if fresh:
             changes["events"] = tuple((known + fresh)[-EVENTS_KEPT:])
         return changes

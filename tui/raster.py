@@ -88,7 +88,7 @@ def nice_range(low: float, high: float, *, log: bool) -> tuple[float, float]:
             math.ceil(math.log10(high) * 2) / 2
         )
     # Closer together than the axis can write, values would have the same figure at both ends.
-    least = max(abs(low), abs(high)) * 0.04 or 1.0
+    least = max(abs(low), abs(high)) * 0.1 or 1.0
     if high - low < least:
         middle = (low + high) / 2
         low, high = middle - least / 2, middle + least / 2

@@ -105,9 +105,12 @@ def _expected_loss(row: Json) -> str:
 
 def log(context: Context, arguments: argparse.Namespace) -> int:
     """The newest events of the journal; with -f those that come, until ctrl+c."""
-    newest = context.views.latest_events(arguments.n)["events"]
+    chosen = {"group": arguments.only, "text": arguments.contains}
+    newest = context.views.latest_events(arguments.n, **chosen)["events"]
     if not arguments.follow:
-        context.show(newest, lambda: "\n".join(map(_line, newest)) or "nothing happened yet")
+        narrowed = arguments.only or arguments.contains
+        nothing = "no such event yet" if narrowed else "nothing happened yet"
+        context.show(newest, lambda: "\n".join(map(_line, newest)) or nothing)
         return 0
     after = 0
     while True:
@@ -118,7 +121,7 @@ def log(context: Context, arguments: argparse.Namespace) -> int:
             else:
                 print(_line(event), flush=True)
         time.sleep(FOLLOW_SECONDS)
-        newest = context.views.events(after=after)["events"]
+        newest = context.views.events(after=after, **chosen)["events"]
 
 
 def _line(event: Json) -> str:

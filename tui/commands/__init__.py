@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tui.commands.copies import CopyCommands
 from tui.commands.curves import CurveCommands
 from tui.commands.queue import QueueCommands
 from tui.commands.reading import ReadingCommands
@@ -16,8 +17,9 @@ class Commands(
     QueueCommands,
     ValidatingCommands,
     CurveCommands,
-    VersionCommands,
-    ReadingCommands,
     SampleCommands,
+    VersionCommands,
+    CopyCommands,
+    ReadingCommands,
 ):
     """The `do_…` methods of all actions that talk to the engine or open a dialog."""

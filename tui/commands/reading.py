@@ -9,7 +9,9 @@ from queue_store.errors import TrainctlError
 from tui.commands.asking import Asking
 from tui.dialogs.confirm import TextDialog
 from tui.dialogs.details import event_facts
+from tui.dialogs.hints import HintsDialog
 from tui.dialogs.item import FACTS, ROWS, Again, ItemView, reader
+from tui.hints import told
 
 if TYPE_CHECKING:
     from tui.frame import Record
@@ -79,6 +81,14 @@ class ReadingCommands(Asking):
 
     def _look(self, whole: ItemView) -> None:
         self._console.push_screen(whole)
+
+    def do_why(self) -> None:
+        console = self._console
+        hints = told(console.frame.status)
+        if hints:
+            console.push_screen(HintsDialog(hints, console.hushed, console.refresh_hint))
+        else:
+            console.say("no hint stands: nothing needs you", "dim")
 
     def do_event(self) -> None:
         event = self._console.events_pane.selected()

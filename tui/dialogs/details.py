@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tui.dialogs.base import Fact
-from tui.figures import count, counted, duration, known, percent, real, short, size, why
+from tui.figures import clock_time, count, counted, duration, known, percent, real, short, size, why
 from tui.frame import Record
-from tui.panes.events import clock_time
 from tui.rowtext import thinking
 
 REJECTED_SHOWN = 5

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from textual.events import Blur, Click, Focus, Resize
+from textual.events import (
+    Blur,
+    Click,
+    Focus,
+    MouseEvent,
+    MouseScrollDown,
+    MouseScrollUp,
+    Resize,
+)
 from textual.message import Message
 
 from tui.drawn import Drawn
@@ -30,6 +38,10 @@ class Pane(Drawn, can_focus=True):
 
     def title(self) -> str:
         """What stands in the border after the pane's number and name."""
+        return ""
+
+    def nothing_yet(self) -> str:
+        """Why an action that looks at what is shown has nothing to look at, "" where it has."""
         return ""
 
     def set_title(self) -> None:
@@ -69,6 +81,21 @@ class Pane(Drawn, can_focus=True):
 
     def on_blur(self, event: Blur) -> None:
         self.redraw()
+
+    def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
+        self._wheel(event, "do_down", "do_zoom_out")
+
+    def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
+        self._wheel(event, "do_up", "do_zoom_in")
+
+    def _wheel(self, event: MouseEvent, *names: str) -> None:
+        """The wheel does what the key for one line (or for the scale) does, under the mouse."""
+        for name in names:
+            act = getattr(self, name, None)
+            if act is not None:
+                event.stop()
+                act()
+                return
 
 
 class ScrollPane(Pane):

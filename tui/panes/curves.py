@@ -212,6 +212,9 @@ class CurvesPane(Pane):
     def _second(self) -> Series | None:
         return self.line_of(self.overlay[1]) if self.overlay is not None else None
 
+    def nothing_yet(self) -> str:
+        return "" if any(len(s) for s in self.frame.series.values()) else "no steps yet"
+
     def _others(self) -> list[Other]:
         from tui.curve import Other
 

@@ -171,6 +171,9 @@ class SamplesPane(ListPane):
 
     # -- drawing
 
+    def nothing_yet(self) -> str:
+        return "no samples yet" if self.samples is None else ""
+
     def lines(self, width: int, height: int) -> list[Line]:
         if self.samples is None:
             self._list = (0, 0, "")
