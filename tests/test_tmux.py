@@ -131,8 +131,8 @@ def test_a_newcomer_is_told_what_to_do_trains_a_first_file_and_stops(
     terminal.press("Escape")
     terminal.shows("Nothing has trained here yet")
     kit.write_rows(tmp_path / "first.jsonl", 2000, 1).rename(home.inbox / "first.jsonl")
-    terminal.shows(r"1 queue.*\n(.*\n)*.*first.*training")
-    terminal.shows(r"training\s+step [1-9]")
+    terminal.shows(r"(?s)1 queue.*first +train")
+    terminal.shows(r"training\s+step [1-9]", timeout=120)
     terminal.press("q")
     terminal.shows("Stop after this step and save")
     terminal.settle()
@@ -145,7 +145,7 @@ def test_a_newcomer_is_told_what_to_do_trains_a_first_file_and_stops(
 
 def test_an_operators_session(home: Home, terminals: list[Terminal], tmp_path: Path) -> None:
     terminal = open_console(terminals, home)
-    terminal.shows(r"training\s+step [1-9]")
+    terminal.shows(r"training\s+step [1-9]", timeout=120)
     terminal.press("p")
     terminal.shows(r"paused\s+step")
     urgent = kit.write_rows(tmp_path / "urgent.jsonl", 1500, 9)
