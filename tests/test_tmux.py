@@ -160,6 +160,8 @@ def test_an_operators_session(home: Home, terminals: list[Terminal], tmp_path: P
     terminal.shows("v001 is taken")
     at = orjson.loads(command(home, "versions", "--json"))[0]["step"]
     wait_until(lambda: step(home) > at + 3, timeout=60)
+    terminal.press("p")  # a plan is of one moment: while it trains it goes stale
+    terminal.shows(r"paused\s+step")
     terminal.press("5", "R")
     terminal.shows("Roll back to v001")
     terminal.settle()
@@ -169,7 +171,9 @@ def test_an_operators_session(home: Home, terminals: list[Terminal], tmp_path: P
     terminal.press("Tab", "Tab")
     terminal.settle()
     terminal.press("Enter")
-    wait_until(lambda: status(home)["branch"] == 2, timeout=30, what="another branch")
+    wait_until(lambda: step(home) == at, timeout=60, what="back at the version")
+    terminal.press("p")
+    wait_until(lambda: status(home)["branch"] == 2, timeout=60, what="it trains on a branch")
     terminal.press("q")
     terminal.shows("Keep training in the background")
     terminal.press("Enter")

@@ -107,9 +107,9 @@ ACTIONS: tuple[Action, ...] = (
         "only",
         ("o",),
         "only",
-        "Show one kind: items that wait, ended or failed; answers wrong, lost, never right, right",
-        ("queue", "samples"),
-        8,
+        "Show one kind only: of items, answers or events; the next one, or all again",
+        ("queue", "samples", "events"),
+        7,
     ),
     Action("retry", ("r",), "retry", "Queue a failed or skipped item again", ("queue",), 13, True),
     Action(
@@ -230,7 +230,6 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action("checkpoints", ("C",), "checkpoints", "The checkpoints beneath", ("versions",), 13),
     # events
-    Action("only", ("o",), "only", "Show one kind only, the next one, or all", ("events",), 5),
     Action("event", ("enter",), "read", "The whole text of an event", ("events",), 5),
 )
 
