@@ -48,14 +48,23 @@ JSON: {
 "here" names what a thing is in this home already, "" for a new one.
 """
 
-HOSTS = """\
-JSON: [{
-  name, ssh, state                            idle, busy, refused (up, and to be mended), down
-  why                                         who has it, what is wrong; "" when idle
-  gpus[{name, utilization, memory_used, memory_total, temperature, power}], ram{used, total}
-  disk{free, total, store}                    bytes where its store of weights is
-  models[{digest, version, bytes, used}]      what it holds; version: its name in this home
-  python, packages{}, backends[] }]
-Percent, bytes, degrees Celsius, watts, seconds since the epoch; what a host did not say is
-{"unknown": why}. Reaching it takes no lock there and makes nothing.
+VALIDATE = """\
+check a file, train nothing, change nothing.
+
+quick     the rows: JSON, spec, roles; needs no home and no model
+standard  and tokens of every row with the home's model, template, profile and max_length:
+          lengths, rows too long, rows of evaluation sets, what share trains, packing, mask checks
+deep      and the contents: duplicates, leaked answers, repetition, encoding faults
+
+Exit 1 where a row is wrong, rows are too long while data.over_length refuses the file, or a
+check of the masks fails. With --tokens in a pipe or without colour, what trains stands in
+brackets; control characters are shown as signs.
+"""
+
+GENERATE = """\
+A running engine answers with the model as it stands: at the next step boundary, or at once while
+it is paused or idle. Training goes on as if nothing had been asked; it waits at most 10 s, beside
+the reading of the prompt (60 s while nothing trains), and the answer then ends with what there is.
+While it trains, a prompt has at most training.max_length tokens.
+The time counts into monitoring_share, and sample ticks wait until it is made up for.
 """

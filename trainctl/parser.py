@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from queue_store.errors import UsageError
+from queue_store.kinds import GROUPS
 from trainctl import helptext
+from trainctl.evaluation_words import add_host_verbs
 
 PRIORITIES = ("high", "normal", "low")
 STATES = (
@@ -23,19 +25,6 @@ EPILOG = """\
 Without a verb: the console, attached to the home's engine or with one of its own.
 `trainctl VERB --help` tells more. --home and --json may stand before or after the verb.
 Exit codes: 0 done, 1 refused or failed, 2 usage, 3 no engine is running, 4 a verification failed.
-"""
-
-VALIDATE = """\
-check a file, train nothing, change nothing.
-
-quick     the rows: JSON, spec, roles; needs no home and no model
-standard  and tokens of every row with the home's model, template, profile and max_length:
-          lengths, rows too long, rows of evaluation sets, what share trains, packing, mask checks
-deep      and the contents: duplicates, leaked answers, repetition, encoding faults
-
-Exit 1 where a row is wrong, rows are too long while data.over_length refuses the file, or a
-check of the masks fails. With --tokens in a pipe or without colour, what trains stands in
-brackets; control characters are shown as signs.
 """
 
 
@@ -69,6 +58,9 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         raise UsageError(f"unknown words: {' '.join(rest)}", mend="trainctl --help")
     if arguments.verb is not None and (arguments.daemon or arguments.detach):
         raise UsageError("--daemon takes no verb", mend="trainctl --daemon [--detach]")
+    for flag in ("readonly", "ascii"):
+        if getattr(arguments, flag) and (arguments.daemon or arguments.verb not in (None, "demo")):
+            raise UsageError(f"--{flag} is for the console", mend=f"trainctl --{flag}")
     if arguments.detach and not arguments.daemon:
         raise UsageError("--detach goes with --daemon", mend="trainctl --daemon --detach")
     if arguments.verb is not None and arguments.run is None:
@@ -119,7 +111,7 @@ def _build() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="trainctl",
         parents=[_shared(None)],
-        usage="trainctl [--home DIR] [--json] [VERB …] | --daemon [--detach]",
+        usage="trainctl [--home DIR] [--json] [VERB …] | --daemon [--detach] | [--readonly]",
         description="Fine-tune a language model on the JSONL files of an inbox; lose nothing.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -128,6 +120,10 @@ def _build() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"trainctl {__version__}")
     parser.add_argument("--daemon", action="store_true", help="train without a console")
     parser.add_argument("--detach", action="store_true", help="with --daemon: in the background")
+    parser.add_argument(
+        "--readonly", action="store_true", help="a console that looks and can change nothing"
+    )
+    parser.add_argument("--ascii", action="store_true", help="a console drawn in ASCII only")
     # The console hands its lock to the daemon that takes over: an open file descriptor.
     parser.add_argument("--lock-fd", type=int, default=None, help=argparse.SUPPRESS)
     # What the supervisor says to the process that trains.
@@ -142,7 +138,6 @@ def _build() -> argparse.ArgumentParser:
     _model_verbs(verbs)
     _removal_verbs(verbs)
     _backup_verb(verbs)
-    _host_verbs(verbs)
     _reading_verbs(verbs)
     return parser
 
@@ -177,7 +172,7 @@ def _home_verbs(verbs: _Verbs) -> None:
     unlock.add_argument("--yes", action="store_true", help="do not ask")
     doctor = verbs.add("doctor", "commands.doctor:doctor", "what is wrong here, and what to do")
     doctor.add_argument("--quick", action="store_true", help="read no weights, no whole database")
-    doctor.add_argument("--host", metavar="NAME", help="this host instead, from ssh to tokens/s")
+    add_host_verbs(verbs, _Verbs, doctor)
     rebuild = verbs.add("rebuild", "commands.rebuild:rebuild", "a lost database, made anew")
     rebuild.add_argument("--from", dest="source", choices=("backup", "manifests"))
     rebuild.add_argument("--dry-run", action="store_true", help="only say what would be done")
@@ -240,10 +235,12 @@ def _queue_verbs(verbs: _Verbs) -> None:
     place = move.add_mutually_exclusive_group(required=True)
     place.add_argument("--first", action="store_true")
     place.add_argument("--before", type=_positive, metavar="ID")
+    place.add_argument("--by", type=int, metavar="N", help="N places later; -N: earlier")
     _item(verbs.add("retry", f"{queue}:retry", "queue a failed or skipped item again"))
     remove = verbs.add("remove", f"{queue}:remove", "take an item that has not trained away")
     _item(remove)
     remove.add_argument("--yes", action="store_true", help="do not ask")
+    _item(verbs.add("unremove", f"{queue}:unremove", "take a removal back: file, place, priority"))
     lineage = verbs.add(
         "lineage", "commands.lineage:lineage", "what the generators of the files are worth"
     )
@@ -254,7 +251,7 @@ def _queue_verbs(verbs: _Verbs) -> None:
 
 def _validate_verb(verbs: _Verbs) -> None:
     validate = verbs.add("validate", "commands.validate:validate", "check a file, train nothing")
-    validate.description = VALIDATE
+    validate.description = helptext.VALIDATE
     validate.formatter_class = argparse.RawDescriptionHelpFormatter
     validate.add_argument("file", metavar="FILE")
     validate.add_argument(
@@ -366,26 +363,24 @@ def _backup_verb(verbs: _Verbs) -> None:
     backup.add_argument("--version", dest="only", metavar="VERSION", help="this version only")
 
 
-def _host_verbs(verbs: _Verbs) -> None:
-    about = verbs.add("hosts", "commands.hosts:hosts", "the machines that evaluate, asked now")
-    _describe(about, helptext.HOSTS)
-    trust = _Verbs(about, "hosts_verb").add(
-        "trust", "commands.hosts:trust", "look at a host's key, and believe it from now on"
-    )
-    trust.add_argument("name", metavar="NAME")
-    trust.add_argument("--yes", metavar="FINGERPRINT", help="do not ask; names the key expected")
-
-
 def _reading_verbs(verbs: _Verbs) -> None:
     history = verbs.add("history", "commands.history:history", "every step that was trained")
     history.add_argument("--item", type=_positive, metavar="ID")
     history.add_argument("--series", metavar="S", help="one metric instead: loss, val_loss, …")
+    generate = verbs.add("generate", "commands.generate:generate", "ask the model that trains now")
+    generate.add_argument("--prompt", required=True, metavar="TEXT", help="a user's turn")
+    generate.add_argument("--system", metavar="TEXT", help='default: data.system_prompt; "": none')
+    generate.add_argument("--max-tokens", type=_positive, default=256, metavar="N")
+    generate.add_argument("--temperature", type=float, default=0.0, metavar="T", help="default: 0")
+    _describe(generate, helptext.GENERATE)
     samples = verbs.add("samples", "commands.history:samples", "what the model answers, by step")
     samples.add_argument("--step", type=_not_negative, metavar="N", help="default: the newest")
     samples.add_argument("--example", metavar="ID", help="one example through the steps")
     log = verbs.add("log", "commands.history:log", "the journal of everything that happened")
     log.add_argument("-f", "--follow", action="store_true", help="go on with what happens")
     log.add_argument("-n", type=_positive, default=50, metavar="N", help="the newest N (50)")
+    log.add_argument("--only", choices=tuple(GROUPS), default="", help="one group of events")
+    log.add_argument("--contains", default="", metavar="T", help="with this text, in any case")
 
 
 def _item(parser: argparse.ArgumentParser) -> None:
