@@ -41,6 +41,7 @@ BENCHES = (
     "validate",
     "prepare",
     "gap",
+    "hosts",
 )
 PEERS = {"prepare": "trl"}
 """What a bench compares with, where it is nothing without it."""

@@ -111,17 +111,8 @@ def test_over_ssh_the_texts_are_those_of_local_generation(
     assert len(set(found.values())) > 3, "the model tells its prompts apart"
 
 
-def test_a_worker_on_this_machine_reads_the_weights_where_they_lie(
-    folder: Path, expected: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    found, loaded = texts(local(threads=1), weights_of(folder))
-    assert found == expected and loaded.sent == 0
-    assert not list(tmp_path.iterdir()), "its folder of links is gone"
-
-
-def test_an_adapter_answers_with_its_base_and_proves_both(
-    folder: Path, loaded: shipped_model.Loaded, tmp_path: Path
+def test_on_this_machine_an_adapter_answers_with_its_base_and_nothing_is_copied(
+    folder: Path, loaded: shipped_model.Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import peft
     from transformers import AutoModelForCausalLM
@@ -137,7 +128,11 @@ def test_an_adapter_answers_with_its_base_and_proves_both(
     with pytest.raises(NotFound):
         weights_of(tmp_path / "adapter")
     adapter = weights_of(tmp_path / "adapter", base=base)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
     found, there = texts(local(threads=1), adapter)
+    assert there.sent == 0 and not list(scratch.iterdir()), "its folder of links is gone"
     model.eval()
     twin = shipped_model.Loaded(model, loaded.tokenizer, "d" * 64, "cpu", "fp32")
     assert found == said(run(twin)) != said(run(loaded))
