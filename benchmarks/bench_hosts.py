@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,20 +43,24 @@ def items(count: int) -> list[dict[str, Any]]:
     ]
 
 
-def plain_rate(folder: Path, asked: list[dict[str, Any]], rounds: int) -> list[float]:
-    """Items a second of `generate` in this process, batches sorted by length as the worker's."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+class Plain:
+    """`generate` in this process, batches sorted by length as the worker's."""
 
-    torch.set_num_threads(1)
-    model: Any = AutoModelForCausalLM.from_pretrained(folder).eval()
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    config = GenerationConfig(
-        max_new_tokens=TOKENS, do_sample=False, eos_token_id=[0, 2], pad_token_id=0
-    )
-    rates = []
-    for _ in range(rounds + 1):
-        started = time.perf_counter()
+    def __init__(self, folder: Path) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+        torch.set_num_threads(1)
+        self.model: Any = AutoModelForCausalLM.from_pretrained(folder).eval()
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, padding_side="left")
+        self.config = GenerationConfig(
+            max_new_tokens=TOKENS, do_sample=False, eos_token_id=[0, 2], pad_token_id=0
+        )
+
+    def __call__(self, asked: list[dict[str, Any]]) -> None:
+        import torch
+
+        tokenizer = self.tokenizer
         texts = [
             tokenizer.apply_chat_template(
                 item["messages"], add_generation_prompt=True, tokenize=False
@@ -65,16 +70,18 @@ def plain_rate(folder: Path, asked: list[dict[str, Any]], rounds: int) -> list[f
         texts.sort(key=len, reverse=True)
         for at in range(0, len(texts), BATCH):
             some = tokenizer(
-                texts[at : at + BATCH],
-                return_tensors="pt",
-                padding=True,
-                add_special_tokens=False,
+                texts[at : at + BATCH], return_tensors="pt", padding=True, add_special_tokens=False
             )
             with torch.inference_mode():
-                out = model.generate(**some, generation_config=config)
+                out = self.model.generate(**some, generation_config=self.config)
             tokenizer.batch_decode(out[:, some["input_ids"].shape[1] :], skip_special_tokens=True)
-        rates.append(len(asked) / (time.perf_counter() - started))
-    return rates[1:]
+
+
+def rate(act: Callable[[], object], count: int) -> float:
+    """Items a second of an act over `count` of them."""
+    started = time.perf_counter()
+    act()
+    return count / (time.perf_counter() - started)
 
 
 def generating(host: Host, folder: Path, quick: bool) -> list[Row]:
@@ -87,21 +94,23 @@ def generating(host: Host, folder: Path, quick: bool) -> list[Row]:
     packed = shipment.pack(shipment.of_folder(model, name="tiny", weights_digest="0" * 64))
     asked, rounds = items(128 if quick else 512), 3 if quick else 5
     config = {"max_tokens": TOKENS, "batch": BATCH}
+    plain_generate = Plain(model)
+    worker, plain = [], []
     with Session(machine(host, folder)) as session:
         loaded = session.load(packed)
-        worker = []
         for _ in range(rounds + 1):
-            started = time.perf_counter()
-            session.generate(asked, config, lambda answer: None)
-            worker.append(len(asked) / (time.perf_counter() - started))
+            worker.append(
+                rate(lambda: session.generate(asked, config, lambda answer: None), len(asked))
+            )
+            plain.append(rate(lambda: plain_generate(asked), len(asked)))
         trips = measure.round_trips(session, 200 if quick else 1000)
         speed = [measure.throughput(session) / 1e6 for _ in range(3)]
-    plain = plain_rate(model, asked, rounds)
-    ratio = statistics.median(worker[1:]) / statistics.median(plain)
+    worker, plain = worker[1:], plain[1:]  # the first round warms up
+    ratios = [one / other for one, other in zip(worker, plain, strict=True)]
     return [
-        figure("builtin:tiny, items/s of the worker over ssh", worker[1:], "items/s"),
+        figure("builtin:tiny, items/s of the worker over ssh", worker, "items/s"),
         figure("  of a plain batched generate, same items and batches", plain, "items/s"),
-        at_least("  worker against plain", [ratio], "times", RATE),
+        at_least("  worker against plain", ratios, "times", RATE),
         figure("  loading it there, torch's import and digests with it", [loaded.seconds], "s"),
         at_most("round trip of a frame over ssh", trips, "ms", TRIP_MS),
         figure("  4 MiB there and back", speed, "MB/s"),

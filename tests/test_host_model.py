@@ -281,7 +281,8 @@ def test_a_thinking_tag_is_kept_back_by_its_schedule(loaded: shipped_model.Loade
         {"batch": True},
         {"top_p": 0.0},
         {"penalties": {"thunk": {}}},
-        {"penalties": {"think": {"texts": ["a"]}}},
+        {"penalties": {"think": {"penalty": 80}}},
+        {"penalties": {"after_stop": {"texts": ["a"], "rate": "x"}}},
         {"stop": [""]},
     ],
 )

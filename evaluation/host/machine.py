@@ -6,6 +6,7 @@ configuration. Host keys are those the user knows, and those that `trainctl host
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ from pathlib import Path
 
 from evaluation.host import bundle
 from evaluation.host.channel import Channel
+from evaluation.host.errors import HostFailure
 from queue_store import places, ssh
 from queue_store.config import Host
-from queue_store.errors import NotFound
+from queue_store.errors import NotFound, Refused
 from queue_store.home import Home
 from queue_store.places import Place
 
@@ -54,6 +56,8 @@ class Machine:
         configuration says; ours come last, so that nothing of the user's is replaced."""
         assert self.place is not None
         words = ["ssh", *ssh.OPTIONS, "-o", "StrictHostKeyChecking=yes"]
+        # A connection that the user shares may be used; one that stays behind is never begun.
+        words += ["-o", "ControlMaster=no"]
         if self.known_hosts is not None:
             ours = f"/etc/ssh/ssh_known_hosts {_quoted(self.known_hosts)}"
             words += ["-o", f"GlobalKnownHostsFile={ours}"]
@@ -71,7 +75,10 @@ class Machine:
         return [*self.ssh(), "--", self.address(), bundle.remote_command(self.python)]
 
     def open(self) -> Channel:
-        """Start a worker. The thread that opens must outlive the channel. Raises OSError."""
+        """Start a worker. The thread that opens must outlive the channel. Raises HostFailure where
+        there is no ssh here."""
+        if self.place is not None and shutil.which("ssh") is None:
+            raise HostFailure("failed", "ssh is not installed here", where=self.where)
         return Channel(
             self.command(),
             bundle.first_bytes(),
@@ -89,15 +96,19 @@ def known_hosts(home: Home) -> Path:
 
 
 def machine(home: Home, hosts: Mapping[str, Host], name: str) -> Machine:
-    """The host `name` of config.toml, or LOCAL. Raises NotFound."""
+    """The host `name` of config.toml, or LOCAL. Raises NotFound, Refused."""
     if name == LOCAL:
         return local()
     if name not in hosts:
         known = ", ".join(hosts) or "none is configured"
         raise NotFound(f"no host {name}", mend=f"in config.toml: {known}")
     host = hosts[name]
+    keys = known_hosts(home)
+    if set("'\"") & set(str(keys)):
+        what = "a quote in the home's path would have to pass through ssh and rsync"
+        raise Refused(what, where=str(home.root), mend="move the home to another folder")
     place = places.parse_host(name, host.ssh, host.store, host.ssh_config)
-    return Machine(name, place, host.python, known_hosts(home))
+    return Machine(name, place, host.python, keys)
 
 
 def local(device: str = "cpu", threads: int = 0) -> Machine:

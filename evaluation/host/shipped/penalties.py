@@ -14,6 +14,9 @@ from evaluation.host.shipped.frames import Trouble
 
 MOST = 1e4
 """The largest penalty: enough in every dtype, and no infinity."""
+THINK_PENALTY = 80.0
+STOP_BASE, STOP_RATE = 5.0, 2.0
+"""The older system's; its profile emoji_think had 100 and 10, and a reward of 50 for an end."""
 THINK_SCHEDULE = ((4, 8.0), (4, 2.0), (4, 1.5))
 """(tokens, factor) from an answer's beginning on; 1 after them."""
 
@@ -29,12 +32,13 @@ def processors(config: dict[str, Any], tokenizer: Any, prompt: int, ends: list[i
         if think := config.get("think"):
             schedule = [(int(n), float(f)) for n, f in think.get("schedule", THINK_SCHEDULE)]
             ids = _single(tokenizer, think["texts"])
-            found.append(Think(ids, float(think["penalty"]), schedule, prompt))
+            penalty = float(think.get("penalty", THINK_PENALTY))
+            found.append(Think(ids, penalty, schedule, prompt))
         if stop := config.get("after_stop"):
             signs = [str(text) for text in stop["texts"] if text]
-            base, rate = float(stop["base"]), float(stop["rate"])
-            reward = float(stop.get("reward", 0))
-            found.append(AfterStop(signs, (base, rate, reward), tokenizer, prompt, ends))
+            base, rate = float(stop.get("base", STOP_BASE)), float(stop.get("rate", STOP_RATE))
+            amounts = base, rate, float(stop.get("reward", 0))
+            found.append(AfterStop(signs, amounts, tokenizer, prompt, ends))
     except (KeyError, TypeError, ValueError) as error:
         raise Trouble("config", f"penalties make no sense: {error!r}") from None
     return found
