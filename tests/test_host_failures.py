@@ -146,7 +146,8 @@ def test_a_frozen_worker_is_noticed_and_ends_by_itself(stub: Stub, tmp_path: Pat
 def test_a_worker_ends_when_nobody_pings(stub: Stub, tmp_path: Path) -> None:
     with Session(stub.quick()) as session:
         pid = session.facts["pid"]
-        session.channel.child.send_signal(signal.SIGSTOP)  # ssh stands still, nothing is closed
+        session.channel._deadline = 600  # this side is patient, and its ssh stands still
+        session.channel.child.send_signal(signal.SIGSTOP)
         wait_until(lambda: not Path(f"/proc/{pid}").exists(), what="the worker's end")
         session.channel.child.send_signal(signal.SIGCONT)
 
