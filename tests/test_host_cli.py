@@ -99,6 +99,7 @@ def test_a_key_is_trusted_only_by_its_fingerprint(stub: Stub, home: Home, trainc
     assert told["written"] and not told["changed"] and told["fingerprint"] == right
     assert known_hosts(home).stat().st_mode & 0o777 == 0o600
     assert known.read_text() == "", "the user's own file is the user's"
+    assert right in trainctl("log", home=home).out
     again = json.loads(trainctl("hosts", "trust", "titan", "--json", home=home).out)
     assert again["known"] and not again["written"]
     (row,) = json.loads(trainctl("hosts", "--json", home=home).out)

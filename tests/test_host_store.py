@@ -48,6 +48,8 @@ def test_the_models_used_longest_ago_go_and_those_in_use_stay(store: Store) -> N
     assert left == {digests[0], digests[3], digests[4]}
     assert not ready["have"] and ready["previous"] == digests[4]
     assert store.prepare(digests[4], 10, keep=1, spare=[])["have"], "what is here stays here"
+    with pytest.raises(Trouble):
+        store.prepare("../outside", 10, keep=3, spare=[])
 
 
 def test_a_full_disk_lets_old_models_go_first(

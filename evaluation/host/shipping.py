@@ -83,6 +83,8 @@ def _send(
     done = programs.run(command, cancelled=cancelled, on_line=told)
     if done.status == 0:
         return
+    if done.status == 127:
+        raise HostFailure("no_rsync", "rsync is not installed there", where=machine.where)
     failure = ended(done.status, done.err, started=False, where=machine.where, host=machine.name)
     if failure.code in ("no_python", "unreachable") and done.status not in LINK_DOWN:
         what = f"rsync failed: {ssh.last_line(done.err)}"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from queue_store import journal
 from queue_store.errors import Refused, UsageError
 from trainctl.confirm import confirm
 from trainctl.context import Context
@@ -98,6 +99,9 @@ def trust(context: Context, arguments: argparse.Namespace) -> int:
         yes=arguments.yes is not None,
     )
     trust(host, key)
+    with context.state.transaction():
+        what = f"the key {key.fingerprint} of host {host.name} is trusted from now on"
+        journal.record(context.state, "host.trusted", what, data=data)
     said = f"{host.name}: {key.fingerprint} ({key.type}) is trusted, written to {host.known_hosts}"
     context.show({**data, "written": True}, lambda: said)
     return 0

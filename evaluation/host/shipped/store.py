@@ -167,6 +167,8 @@ class Store:
         `previous`: a model whose equal files rsync may link. The models used longest ago go, while
         more than `keep` would stay or the disk is short; never those in `spare`. Raises Trouble.
         """
+        if not DIGEST.fullmatch(digest):
+            raise Trouble("digest", "no digest of 64 hexadecimal digits")
         final, coming = self.path / digest, self.path / (INCOMING + digest)
         if final.is_dir():
             return {"have": True, "partial": False, "previous": "", "folder": str(final)}
