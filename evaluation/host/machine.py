@@ -22,6 +22,8 @@ from queue_store.home import Home
 from queue_store.places import Place
 
 KNOWN_HOSTS = "known_hosts"
+SYSTEM_KEYS = "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2"
+"""ssh's own default, to which trainctl's file is added."""
 LOCAL = "local"
 """The name of the worker on this machine; no host of config.toml may have it."""
 
@@ -57,9 +59,9 @@ class Machine:
         assert self.place is not None
         words = ["ssh", *ssh.OPTIONS, "-o", "StrictHostKeyChecking=yes"]
         # A connection that the user shares may be used; one that stays behind is never begun.
-        words += ["-o", "ControlMaster=no"]
+        words += ["-o", "ControlMaster=no", "-o", "RemoteCommand=none"]
         if self.known_hosts is not None:
-            ours = f"/etc/ssh/ssh_known_hosts {_quoted(self.known_hosts)}"
+            ours = f'{SYSTEM_KEYS} "{self.known_hosts}"'
             words += ["-o", f"GlobalKnownHostsFile={ours}"]
         return [*words, *(["-F", self.place.ssh_config] if self.place.ssh_config else [])]
 
@@ -115,7 +117,3 @@ def local(device: str = "cpu", threads: int = 0) -> Machine:
     """A worker on this machine, at the lowest priority; on the CPU, so that it never takes the
     memory of the card that trains, unless another device is named."""
     return Machine(LOCAL, None, sys.executable, device=device, threads=threads)
-
-
-def _quoted(path: Path) -> str:
-    return f'"{path}"'
