@@ -24,7 +24,10 @@ def as_word(entry: dict[str, Any]) -> dict[str, Any]:
     return {"word": entry["answer"], "syllables": entry["syllables"]}
 
 
-TABLE = "| Clue | Syllables | Word |\n|---|---|---|\n| 1 | win + dow | WINDOW |\n| 2 | pa + per | PAPER |"
+TABLE = (
+    "| Clue | Syllables | Word |\n|---|---|---|\n"
+    "| 1 | win + dow | WINDOW |\n| 2 | pa + per | PAPER |"
+)
 LINES = ["1. win + dow → WINDOW", "2. pa + per → PAPER"]
 PAYLOADS: dict[str, Any] = {
     "solutions_only": {"solutions": [WINDOW, PAPER]},
@@ -232,8 +235,10 @@ def test_prose_around_the_payload_is_seen_and_the_words_still_count(wrap: str) -
         ({"solutions": [as_word(WINDOW), as_word(PAPER)], "inventory_check": USAGE}, 0),
         ({"solutions": [{**WINDOW, "syllables": "win dow"}, PAPER], "inventory_check": USAGE}, 0),
     ],
-    ids=["another sentence", "more keys", "other order", "type", "no inventory", "string", "keys"]
-    + ["tiles as text"],
+    ids=[
+        *("another sentence", "more keys", "other order", "type", "no inventory", "string"),
+        *("keys", "tiles as text"),
+    ],
 )
 def test_the_contract_is_the_keys_and_types_of_the_expected_answer(
     payload: Any, contract: int
@@ -241,6 +246,14 @@ def test_the_contract_is_the_keys_and_types_of_the_expected_answer(
     exact, found = parts(text_of("canonical"), json.dumps(payload))
     assert found["word_em"] == found["tile_legal"] == found["json_valid"] == 1
     assert found["contract_ok"] == contract and exact == bool(contract)
+
+
+def test_the_contract_of_an_answer_in_words_is_its_style() -> None:
+    gold = TEXTS["arrow_assembly"]
+    assert parts(gold, TEXTS["arrow in ASCII"])[0]
+    for name in ("colon", "markdown_table", "word_only_list", "solutions_only"):
+        exact, found = parts(gold, text_of(name))
+        assert not exact and found["word_em"] == 1 and found["contract_ok"] == 0, name
 
 
 def test_case_and_accents_in_another_form_do_not_count() -> None:
