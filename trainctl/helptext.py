@@ -20,6 +20,19 @@ RATE: {hits, total, share, low, high}: a share with its 95 % interval (Wilson). 
   compared by Fisher's exact test over rows; clear means p < 0.01.
 """
 
+SETS = """\
+Files evaluation/*.jsonl of the home: conversations whose last turn is the expected answer. They
+never train. A row's metadata may say skill, level, tier (easy, medium, hard) and scorer; without
+one its skill's judges it, else the number after #### where the answer has one, else exact match.
+Exit 1 where a row cannot be asked or judged.
+JSON: [{
+  name, digest
+  rows, examples, prompts                     lines; of those that can be asked; different ones
+  skills[], levels{level: rows}, tiers{tier: rows}
+  scorers[{name, version, about, rows}]       about: how it normalises
+  problems[{line, what, error}] }]
+"""
+
 INIT = """\
 --from reads the config.json of an older system and writes its settings into the new config.toml.
 Where it says two things, nothing is written and each value is listed with its place: decide with

@@ -190,12 +190,17 @@ def _home_verbs(verbs: _Verbs) -> None:
     data = _Verbs(verbs.add("data", None, "make training files"), "data_verb")
     make = data.add("make", "commands.data:make", "a file of a skill's rows, from a seed")
     make.add_argument("skill", metavar="SKILL", help="binary or syllo")
-    make.add_argument("--level", type=_positive, required=True, metavar="N")
+    which = make.add_mutually_exclusive_group(required=True)
+    which.add_argument("--level", type=_positive, metavar="N")
+    which.add_argument("--tier", choices=("easy", "medium", "hard"), help="all levels of a tier")
     make.add_argument("--count", type=_positive, required=True, metavar="N")
     make.add_argument("--seed", type=_not_negative, default=0, metavar="N")
     make.add_argument("--held-out", action="store_true", help="rows for evaluation, never trained")
     make.add_argument("-o", "--output", required=True, metavar="FILE")
-    verbs.add("sets", "commands.data:sets", "the home's evaluation sets")
+    sets = verbs.add(
+        "sets", "commands.data:sets", "the home's evaluation sets, and who judges them"
+    )
+    _describe(sets, helptext.SETS)
 
 
 def _control_verbs(verbs: _Verbs) -> None:
