@@ -36,6 +36,7 @@ BENCHES = (
     "memory",
     "engine",
     "validate",
+    "compare",
     "prepare",
     "gap",
 )

@@ -20,6 +20,29 @@ RATE: {hits, total, share, low, high}: a share with its 95 % interval (Wilson). 
   compared by Fisher's exact test over rows; clear means p < 0.01.
 """
 
+COMPARE = """\
+A and B are versions, tags, checkpoints, digests (8 characters or more), or base. Their stored
+answers to the same items are compared: an error, a timeout or an item not asked is no wrong
+answer and is counted apart. Refused is what was not the same question: another state of the set,
+other generation settings, another version of a scorer.
+JSON: {
+  a, b{name, digest, val_loss}
+  sets[{
+    set, digest, config, settings, items, scorers[]
+    accuracy GROUP, verdict{result, text, needed, detectable}
+    skills[{skill, GROUP}], tiers[{tier, GROUP}], levels[{skill, level, GROUP}]
+    graded[{scorer, version, part, n, a, b, difference, low, high, p}]
+    parts[{scorer, version, part, n, a, b}]   means
+    errors{a{kind: n}, b{kind: n}}
+    speed{a, b}[{backend, hosts[], answers, tokens, tokens_per_second}]
+    gained[ids], lost[ids], changed[{item, gained, prompt, expected, a, b}] }]
+  refused[{set, why}] }
+GROUP: {n, a RATE, b RATE, difference, gained, lost, p, p_adjusted}; RATE: {hits, total, share, low,
+  high}, 95 % interval (Wilson); p: McNemar, exact; p_adjusted: for the number of groups of a kind
+  (Benjamini-Hochberg). graded: interval by bootstrap, p by permutation. result: better, worse, no
+  difference shown, unknown; needed: items to see 5 points four times in five.
+"""
+
 SETS = """\
 Files evaluation/*.jsonl of the home: conversations whose last turn is the expected answer. They
 never train. A row's metadata may say skill, level, tier (easy, medium, hard) and scorer; without
@@ -58,4 +81,17 @@ JSON: {
   left_out[{path, because, error}]            error: it should have been taken over; exit 1
   done[{kind, name, is}] | null               null with --dry-run }
 "here" names what a thing is in this home already, "" for a new one.
+"""
+
+VALIDATE = """\
+check a file, train nothing, change nothing.
+
+quick     the rows: JSON, spec, roles; needs no home and no model
+standard  and tokens of every row with the home's model, template, profile and max_length:
+          lengths, rows too long, rows of evaluation sets, what share trains, packing, mask checks
+deep      and the contents: duplicates, leaked answers, repetition, encoding faults
+
+Exit 1 where a row is wrong, rows are too long while data.over_length refuses the file, or a
+check of the masks fails. With --tokens in a pipe or without colour, what trains stands in
+brackets; control characters are shown as signs.
 """

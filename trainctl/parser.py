@@ -25,19 +25,6 @@ Without a verb: the console, attached to the home's engine or with one of its ow
 Exit codes: 0 done, 1 refused or failed, 2 usage, 3 no engine is running, 4 a verification failed.
 """
 
-VALIDATE = """\
-check a file, train nothing, change nothing.
-
-quick     the rows: JSON, spec, roles; needs no home and no model
-standard  and tokens of every row with the home's model, template, profile and max_length:
-          lengths, rows too long, rows of evaluation sets, what share trains, packing, mask checks
-deep      and the contents: duplicates, leaked answers, repetition, encoding faults
-
-Exit 1 where a row is wrong, rows are too long while data.over_length refuses the file, or a
-check of the masks fails. With --tokens in a pipe or without colour, what trains stands in
-brackets; control characters are shown as signs.
-"""
-
 
 class _Parser(argparse.ArgumentParser):
     """argparse whose errors are raised as UsageError instead of printed over several lines."""
@@ -257,7 +244,7 @@ def _queue_verbs(verbs: _Verbs) -> None:
 
 def _validate_verb(verbs: _Verbs) -> None:
     validate = verbs.add("validate", "commands.validate:validate", "check a file, train nothing")
-    validate.description = VALIDATE
+    validate.description = helptext.VALIDATE
     validate.formatter_class = argparse.RawDescriptionHelpFormatter
     validate.add_argument("file", metavar="FILE")
     validate.add_argument(
@@ -331,6 +318,11 @@ def _model_verbs(verbs: _Verbs) -> None:
     diff.add_argument("first", metavar="A")
     diff.add_argument("second", metavar="B")
     diff.add_argument("--no-tensors", action="store_true", help="do not compare the weights")
+    compare = verbs.add("compare", "commands.compare:compare", "whether B answers better than A")
+    compare.add_argument("first", metavar="A")
+    compare.add_argument("second", metavar="B")
+    compare.add_argument("--set", metavar="S", help="on this set alone")
+    _describe(compare, helptext.COMPARE)
 
 
 def _removal_verbs(verbs: _Verbs) -> None:
