@@ -226,7 +226,7 @@ def _details(
 ) -> list[Json]:
     """Items that changed sides, with what was asked, expected and answered."""
     chosen = [*gained, *lost]
-    asked = {one.id: one for one in results.items(first.set_digest) if one.id in set(chosen)}
+    asked = {one.id: one for one in results.items(first.set_digest, chosen)}
     answers = [
         {one.item: one.answer for one in results.results(evaluation.id, chosen)}
         for evaluation in (first, second)

@@ -117,6 +117,10 @@ def config_digest(settings: Mapping[str, Any]) -> str:
     return blake3(orjson.dumps(dict(settings), option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
+def _chosen(items: Sequence[str] | None) -> str | None:
+    return None if items is None else orjson.dumps(list(items)).decode()
+
+
 def _checked(digest: str, of: str) -> str:
     if not _DIGEST.fullmatch(digest):
         raise ValueError(f"the digest of the {of} is none: {digest[:80]!r}")
@@ -265,10 +269,13 @@ class Results:
         )
         return [str(row[0]) for row in rows]
 
-    def items(self, set_digest: str) -> list[SetItem]:
-        """The rows of a set that was evaluated, in its order, also where its file is gone."""
+    def items(self, set_digest: str, items: Sequence[str] | None = None) -> list[SetItem]:
+        """The rows of a set that was evaluated, in its order, also where its file is gone; those
+        of `items` alone where given."""
         rows = self.db.execute(
-            "SELECT * FROM evaluation_items WHERE set_digest = ? ORDER BY position", (set_digest,)
+            "SELECT * FROM evaluation_items WHERE set_digest = ?1"
+            " AND (?2 IS NULL OR item IN (SELECT value FROM json_each(?2))) ORDER BY position",
+            (set_digest, _chosen(items)),
         )
         return [
             SetItem(
@@ -304,14 +311,15 @@ class Results:
             for row in map(tuple, rows)
         ]
 
-    def _scores(self, evaluation: int) -> dict[int, list[Scored]]:
+    def _scores(self, evaluation: int, chosen: str | None = None) -> dict[int, list[Scored]]:
         found: dict[int, list[Scored]] = {}
         # Thousands of scores have the same parts: each text is read once.
         known: dict[str, Json] = {}
         rows = self.db.execute(
             "SELECT s.answer, s.scorer, s.version, s.exact, s.parts, s.error FROM answers a"
-            " JOIN scores s ON s.answer = a.id WHERE a.evaluation = ? ORDER BY s.answer",
-            (evaluation,),
+            " JOIN scores s ON s.answer = a.id WHERE a.evaluation = ?1"
+            " AND (?2 IS NULL OR a.item IN (SELECT value FROM json_each(?2))) ORDER BY s.answer",
+            (evaluation, chosen),
         )
         for answer, scorer, version, exact, text, error in map(tuple, rows):
             parts = known.get(text)
@@ -323,8 +331,8 @@ class Results:
 
     def results(self, evaluation: int, items: Sequence[str] | None = None) -> list[Result]:
         """Answers and errors in full, with their scores; of `items` alone where given."""
-        chosen = None if items is None else orjson.dumps(list(items)).decode()
-        scores = self._scores(evaluation)
+        chosen = _chosen(items)
+        scores = self._scores(evaluation, chosen)
         rows = self.db.execute(
             "SELECT * FROM answers WHERE evaluation = ?1"
             " AND (?2 IS NULL OR item IN (SELECT value FROM json_each(?2))) ORDER BY id",
