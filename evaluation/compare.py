@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from evaluation import paired
+from evaluation.hints import version_order
 from evaluation.paired import Pair
 from evaluation.scorers import find
 from queue_store.errors import DataError, NotFound, Refused
@@ -190,14 +191,9 @@ def _common(a: Sequence[Scored], b: Sequence[Scored]) -> tuple[Scored, Scored] |
         other = theirs.get((score.scorer, score.version))
         if score.exact is None or other is None:
             continue
-        if best is None or _newer(score.version) > _newer(best[0].version):
+        if best is None or version_order(score.version) > version_order(best[0].version):
             best = score, other
     return best
-
-
-def _newer(version: str) -> list[tuple[int, str]]:
-    """A version's order: its numbers as numbers."""
-    return [(int(p), "") if p.isdecimal() else (-1, p) for p in version.split(".")]
 
 
 def speed(outcomes: Iterable[Outcome]) -> list[Json]:
