@@ -51,9 +51,9 @@ def compare(
             first, second = _same_question(name, (a, of_a.get(name, [])), (b, of_b.get(name, [])))
             sets.append(_set(results, a, b, first, second, details))
         except (NotFound, Refused) as error:
-            refused.append({"set": name, "why": error.what})
+            refused.append({"set": name, "why": error.what, "mend": error.mend})
     if not sets:
-        raise Refused(refused[0]["why"], mend="nothing was compared")
+        raise Refused(refused[0]["why"], mend=refused[0]["mend"])
     for family in ("skills", "tiers", "levels"):
         paired.adjust([group for one in sets for group in one[family]])
     paired.adjust([one["accuracy"] for one in sets])
@@ -174,7 +174,8 @@ def _paired(
         versions, number = others.most_common(1)[0]
         raise Refused(
             f"on set {name} {number} answers of {a.name} and {b.name} were judged by different"
-            f" scorers, {versions}: the answers are kept, judge them anew by one"
+            f" scorers, {versions}",
+            mend="the answers are kept: --rejudge lets the present scorers judge them",
         )
     return pairs, {side: dict(counted) for side, counted in errors.items()}
 

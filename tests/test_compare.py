@@ -198,7 +198,9 @@ def test_what_can_be_compared_is_and_the_rest_says_why_not(results: Results) -> 
     store(results, B.digest, lambda n: answer(n, n < 30))
     found = compare(results, A, B)
     assert [one["set"] for one in found["sets"]] == ["sums"]
-    assert found["refused"] == [{"set": "words", "why": "v002 has no results on set words"}]
+    assert found["refused"] == [
+        {"set": "words", "why": "v002 has no results on set words", "mend": ""}
+    ]
     assert found["a"] == {"name": "v001", "digest": "a" * 64, "val_loss": 0.9}
 
 

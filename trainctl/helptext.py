@@ -36,7 +36,7 @@ JSON: {
     errors{a{kind: n}, b{kind: n}}
     speed{a, b}[{backend, hosts[], answers, tokens, tokens_per_second}]
     gained[ids], lost[ids], changed[{item, gained, prompt, expected, a, b}] }]
-  refused[{set, why}] }
+  refused[{set, why, mend}] }
 GROUP: {n, a RATE, b RATE, difference, gained, lost, p, p_adjusted}; RATE: {hits, total, share, low,
   high}, 95 % interval (Wilson); p: McNemar, exact; p_adjusted: for the number of groups of a kind
   (Benjamini-Hochberg). graded: interval by bootstrap, p by permutation. result: better, worse, no

@@ -322,6 +322,9 @@ def _model_verbs(verbs: _Verbs) -> None:
     compare.add_argument("first", metavar="A")
     compare.add_argument("second", metavar="B")
     compare.add_argument("--set", metavar="S", help="on this set alone")
+    compare.add_argument(
+        "--rejudge", action="store_true", help="first let the present scorers judge stored answers"
+    )
     _describe(compare, helptext.COMPARE)
 
 

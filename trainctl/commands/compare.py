@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from typing import Any
+import functools
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from trainctl.context import Context
 from trainctl.output import count, counted, known, table, text
+
+if TYPE_CHECKING:
+    from queue_store.results import Results
 
 Json = dict[str, Any]
 SHOWN = 3
@@ -28,9 +32,26 @@ def compare(context: Context, arguments: argparse.Namespace) -> int:
         for found in (named(context.state, name) for name in (arguments.first, arguments.second))
     )
     with Results(context.home) as results:
+        if arguments.rejudge:
+            for model in (a, b):
+                _rejudge(results, model.digest, arguments.set)
         found = compared(results, a, b, set_name=arguments.set)
     context.show(found, lambda: "\n".join(_words(found)))
     return 0
+
+
+def _rejudge(results: Results, digest: str, set_name: str | None) -> None:
+    """Judge the stored answers of a model anew, as its rows were rendered. Raises ConfigError for
+    a profile that is not there."""
+    from evaluation.judging import rejudge
+
+    for one in results.evaluations(model=digest, set_name=set_name):
+        plain: Callable[[str], str] = str
+        if one.settings.get("profile", "none") != "none":
+            from engine.prepare import profiles
+
+            plain = functools.partial(profiles.scored, profiles.find(one.settings["profile"]))
+        rejudge(results, one.id, plain)
 
 
 def _words(found: Json) -> Iterator[str]:
