@@ -117,6 +117,12 @@ def test_the_same_scores_give_the_same_numbers_whoever_asks() -> None:
     )
 
 
+def test_a_drawn_p_is_never_nothing() -> None:
+    """The observed signs are one of the draws: what did not occur is not impossible."""
+    assert paired([0.5] * 60).p == 1 / 10_000
+    assert paired([0.5 + n / 1000 for n in range(60)]).p == 1 / 10_000
+
+
 def test_nothing_and_no_difference_are_no_difference() -> None:
     assert paired([]).p == paired([0.0] * 50).p == paired([0.3]).p == 1.0
     assert (paired([0.0] * 50).low, paired([0.0] * 50).high) == (0, 0)
