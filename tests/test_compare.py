@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from evaluation.compare import Model, compare
-from evaluation.statistics import mcnemar
+from evaluation.statistics import mcnemar, needed
 from queue_store.errors import NotFound, Refused
 from queue_store.home import Home
 from queue_store.results import Result, Results, Scored
@@ -76,6 +76,16 @@ def test_too_few_items_show_no_difference_and_it_says_how_many_would(results: Re
         "no difference shown with n = 40: v002 31 of 40 right, v001 30 (p 1);"
         " 160 would be needed to see 5 points"
     )
+
+
+def test_of_few_items_it_is_hardly_known_how_many_change_sides(results: Results) -> None:
+    for model in (A, B):
+        store(results, model.digest, lambda n: answer(n, n < 2), count=3)
+    verdict = one_set(results)["verdict"]
+    # None of three changed sides: Laplace's rule takes it for one in five.
+    assert verdict["needed"] == needed(0.05, 0.2) == 626
+    assert "630 would be needed to see 5 points" in verdict["text"]
+    assert verdict["detectable"] == {"unknown": "so few items show no difference"}
 
 
 def test_many_items_without_a_difference_say_that_it_would_have_shown(results: Results) -> None:
