@@ -67,9 +67,10 @@ def _by(scorer: Scorer, item: SetItem, answer: str, plain: Plain) -> Scored:
 
 def rejudge(results: Results, evaluation: int, plain: Plain = str) -> int:
     """Judge the stored answers that the present version of their scorer has not judged, and keep
-    the scores beside those that are there. How many that were; no model is asked."""
-    found = next(one for one in results.evaluations() if one.id == evaluation)
-    items = {item.id: item for item in results.items(found.set_digest)}
+    the scores beside those that are there. How many that were; no model is asked.
+    Raises NotFound for an unknown evaluation."""
+    asked = results.items(results.evaluation(evaluation).set_digest)
+    items = {item.id: item for item in asked}
     waiting: list[str] = []
     for outcome in results.outcomes(evaluation):
         if outcome.answered and not _has(items[outcome.item], outcome.scores):

@@ -195,6 +195,7 @@ def scorer_for(skill: str, expected: str, metadata: Mapping[str, Any] | None = N
     named = (metadata or {}).get("scorer")
     if named is not None:
         return find(str(named))
+    expected = answer_of(expected)  # the look that the scorer will have of it
     if skill == "binary" or (skill == "syllo" and syllo_scorer.readable(expected)):
         return SCORERS[skill]
     return SCORERS["number" if numbers.after_mark(expected) is not None else "exact_match"]

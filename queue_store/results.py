@@ -19,6 +19,7 @@ import orjson
 from blake3 import blake3
 
 from queue_store.database import now, open_metrics
+from queue_store.errors import NotFound
 from queue_store.home import Home
 from queue_store.metrics import transaction
 
@@ -240,10 +241,22 @@ class Results:
 
     # -- reading ----------------------------------------------------------------------------------
 
+    def evaluation(self, evaluation: int) -> Evaluation:
+        """The evaluation of that id. Raises NotFound."""
+        found = self.evaluations(evaluation=evaluation)
+        if not found:
+            raise NotFound(f"no evaluation {evaluation}")
+        return found[0]
+
     def evaluations(
-        self, *, model: str | None = None, set_name: str | None = None
+        self,
+        *,
+        model: str | None = None,
+        set_name: str | None = None,
+        evaluation: int | None = None,
     ) -> list[Evaluation]:
-        """What was evaluated, oldest first, of one model or of sets of one name where given."""
+        """What was evaluated, oldest first; of one model, of sets of one name, of one id where
+        given."""
         rows = self.db.execute(
             "SELECT e.*, (SELECT COUNT(*) FROM evaluation_items i"
             " WHERE i.set_digest = e.set_digest) AS items,"
@@ -251,8 +264,8 @@ class Results:
             " AS complete,"
             " (SELECT COUNT(*) FROM answers a WHERE a.evaluation = e.id AND NOT a.complete)"
             " AS failed FROM evaluations e WHERE (?1 IS NULL OR e.model = ?1)"
-            " AND (?2 IS NULL OR e.set_name = ?2) ORDER BY e.id",
-            (model, set_name),
+            " AND (?2 IS NULL OR e.set_name = ?2) AND (?3 IS NULL OR e.id = ?3) ORDER BY e.id",
+            (model, set_name, evaluation),
         )
         return [
             Evaluation(**{**dict(row), "settings": orjson.loads(row["settings"])}) for row in rows

@@ -25,6 +25,7 @@ RESULTS_SCHEMA = """
         host TEXT NOT NULL DEFAULT '', error_kind TEXT NOT NULL DEFAULT '', time REAL NOT NULL,
         error TEXT NOT NULL DEFAULT '', answer TEXT NOT NULL DEFAULT '');
     CREATE UNIQUE INDEX answers_item ON answers(evaluation, item);
+    CREATE INDEX answers_complete ON answers(evaluation, complete);
     CREATE TABLE scores(
         answer INTEGER NOT NULL REFERENCES answers(id), scorer TEXT NOT NULL,
         version TEXT NOT NULL, exact INTEGER, parts TEXT NOT NULL DEFAULT '{}',

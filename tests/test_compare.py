@@ -115,6 +115,16 @@ def test_errors_and_items_not_asked_are_no_wrong_answers(results: Results) -> No
     assert found["accuracy"]["b"]["share"] == 1.0 and found["accuracy"]["lost"] == 0
 
 
+def test_a_model_that_only_failed_has_no_accuracy_and_no_verdict(results: Results) -> None:
+    store(results, A.digest, lambda n: answer(n, True))
+    store(results, B.digest, lambda n: Result(f"q{n}", error_kind="worker", error="died"))
+    found = one_set(results)
+    assert found["errors"]["b"] == {"worker": 40} and "unknown" in found["accuracy"]["b"]["share"]
+    assert (
+        found["verdict"]["result"] == "unknown" and "answered by both" in found["verdict"]["text"]
+    )
+
+
 def test_tiers_levels_and_skills_have_their_own_numbers_adjusted_together(
     results: Results,
 ) -> None:

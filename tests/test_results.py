@@ -10,6 +10,7 @@ import pytest
 
 from queue_store import database
 from queue_store.database import open_metrics
+from queue_store.errors import NotFound
 from queue_store.home import Home
 from queue_store.metrics_schema import METRICS_SCHEMA
 from queue_store.results import Result, Results, Scored, SetItem, config_digest
@@ -95,6 +96,9 @@ def test_an_evaluation_is_one_model_set_and_configuration(results: Results) -> N
     assert found == {evaluation: (5, 0, 0), hot: (5, 1, 1), changed: (1, 0, 0)}
     assert [e.id for e in results.evaluations(set_name="sums")] == [evaluation, hot, other, changed]
     assert results.evaluations(set_name="none") == []
+    assert results.evaluation(hot).complete == 1
+    with pytest.raises(NotFound, match="no evaluation 99"):
+        results.evaluation(99)
     assert results.evaluations()[1].settings == {**SETTINGS, "temperature": 1.0}
 
 

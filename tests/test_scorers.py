@@ -130,6 +130,9 @@ def test_thinking_at_the_start_is_no_part_of_an_answer() -> None:
     assert answer_of("it is 5, then</think>\n5") == "5"
     assert answer_of("<think>it is 5, or") == answer_of("<think>a</think><think>5") == ""
     assert answer_of("5 </think> after <think>") == "after <think>"
+    for gold in ("<think>#### 5", "<think>#### 5</think>five", '<think>{"answers":{"1":"CAT"}}'):
+        for skill in ("", "binary", "syllo"):
+            score(skill, gold, "five")  # a scorer is chosen by the answer, not by the thinking
     assert answer_of("5, said <think>no</think>") == "5, said <think>no</think>"
     for name, gold in (("exact_match", "5"), ("binary", "①"), ("number", "#### 5")):
         assert apply(SCORERS[name], gold, f"<think>no: 7</think>\n{gold}").exact
@@ -211,6 +214,15 @@ def test_a_graded_scorer_must_give_the_part_that_it_is_compared_by() -> None:
     lacking = Scorer("x", "1", "", lambda expected, answer, metadata: (True, {}), graded="half")
     with pytest.raises(ScorerFailed):
         apply(lacking, "a", "a")
+
+
+def test_rows_about_another_models_answer_are_judged_as_they_are_written() -> None:
+    """Sparring rows (formats F6): the skill is that of the problem, the answer a sentence."""
+    for skill in ("binary", "syllo"):
+        for gold, other in (("It is incorrect.", "It is correct."), ("It is correct.", "No.")):
+            assert score(skill, gold, gold).exact and score(skill, gold, f"  {gold}\n").exact
+            assert not score(skill, gold, other).exact
+    assert score("binary", "⓪①", "  ①").exact, "the correction is the gold answer"
 
 
 @given(expected=st.text(max_size=40), text=st.text(max_size=200))

@@ -31,8 +31,7 @@ def make(context: Context, arguments: argparse.Namespace) -> int:
     data = {
         "file": str(path),
         "skill": arguments.skill,
-        "level": arguments.level or {"unknown": "rows of all levels of the tier"},
-        "tier": arguments.tier or "",
+        **({"tier": arguments.tier} if arguments.tier else {"level": arguments.level}),
         "rows": arguments.count,
         "seed": arguments.seed,
         "held_out": arguments.held_out,
