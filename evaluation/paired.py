@@ -6,13 +6,14 @@ same version of a scorer judged both; whoever pairs them counts the others apart
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from evaluation import statistics
 from evaluation.rates import rate
+from evaluation.skills import TIERS
 from queue_store.results import Scored
 
 Json = dict[str, Any]
@@ -40,14 +41,18 @@ class Pair:
 def accuracy(pairs: Sequence[Pair]) -> Json:
     """{n, a RATE, b RATE, difference, gained, lost, p}: the share right of each with its Wilson
     interval, the items that `b` gained and lost, and the exact p of McNemar's test."""
-    n = len(pairs)
-    sides = [pair.side for pair in pairs]
-    gained, lost = sides.count(1), sides.count(-1)
-    right = sum(bool(pair.a.exact) for pair in pairs)
+    return _accuracy(Counter((bool(pair.a.exact), bool(pair.b.exact)) for pair in pairs))
+
+
+def _accuracy(cells: Mapping[tuple[bool, bool], int]) -> Json:
+    """Of the table of (a right, b right)."""
+    both, lost = cells.get((True, True), 0), cells.get((True, False), 0)
+    gained = cells.get((False, True), 0)
+    n = both + lost + gained + cells.get((False, False), 0)
     return {
         "n": n,
-        "a": rate(right, n),
-        "b": rate(right + gained - lost, n),
+        "a": rate(both + lost, n),
+        "b": rate(both + gained, n),
         "difference": (gained - lost) / n if n else {"unknown": "no item was answered by both"},
         "gained": gained,
         "lost": lost,
@@ -97,27 +102,30 @@ def groups(pairs: Sequence[Pair]) -> dict[str, list[Json]]:
     """`accuracy` by skill, tier and level: {skills[], tiers[], levels[]}, each with its key (and
     a level with its skill). Items that name none are in no group. `p_adjusted` is still to come
     (`adjust`), as a family of tests may reach over several sets."""
-    ways: dict[str, Callable[[Pair], Json | None]] = {
-        "skills": lambda pair: {"skill": pair.skill} if pair.skill else None,
-        "tiers": lambda pair: {"tier": pair.tier} if pair.tier else None,
-        "levels": lambda pair: (
-            None if pair.level is None else {"skill": pair.skill, "level": pair.level}
-        ),
+    kinds = Counter(
+        (pair.skill, pair.tier, pair.level, bool(pair.a.exact), bool(pair.b.exact))
+        for pair in pairs
+    )
+    skills, tiers, levels = (defaultdict[Any, Counter[tuple[bool, bool]]](Counter) for _ in "123")
+    for (skill, tier, level, a, b), number in kinds.items():
+        if skill:
+            skills[skill][a, b] += number
+        if tier:
+            tiers[tier][a, b] += number
+        if level is not None:
+            levels[skill, level][a, b] += number
+    return {
+        "skills": [{"skill": name, **_accuracy(skills[name])} for name in sorted(skills)],
+        "tiers": [{"tier": name, **_accuracy(tiers[name])} for name in sorted(tiers, key=_tier)],
+        "levels": [
+            {"skill": skill, "level": level, **_accuracy(levels[skill, level])}
+            for skill, level in sorted(levels)
+        ],
     }
-    return {way: _grouped(pairs, key) for way, key in ways.items()}
 
 
-_TIERS = {"easy": 0, "medium": 1, "hard": 2}
-
-
-def _grouped(pairs: Iterable[Pair], key: Callable[[Pair], Json | None]) -> list[Json]:
-    found: dict[tuple[tuple[str, Any], ...], list[Pair]] = defaultdict(list)
-    for pair in pairs:
-        named = key(pair)
-        if named is not None:
-            found[tuple(named.items())].append(pair)
-    ordered = sorted(found, key=lambda names: [_TIERS.get(v, v) for _, v in names])
-    return [{**dict(names), **accuracy(found[names])} for names in ordered]
+def _tier(name: str) -> tuple[int, str]:
+    return (TIERS.index(name) if name in TIERS else len(TIERS)), name
 
 
 def adjust(family: Sequence[Json]) -> None:
