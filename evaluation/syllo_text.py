@@ -52,8 +52,10 @@ def tiles_in(text: str) -> tuple[str, ...]:
 def read_text(text: str) -> list[tuple[Solution, str]]:
     """The solutions that a text states, each with its style: word_list, arrow, pipe, table,
     brackets, parentheses, colon, plain. A line that names none is passed over; one without a
-    number is of the clue after the line before."""
+    number is of the clue after the line before, and counts only where no line has a number (else
+    it is what leads up to the list)."""
     found: list[tuple[Solution, str]] = []
+    numbers: list[bool] = []
     table = False
     clue = 0
     for line in _lines(unicodedata.normalize("NFC", text)):
@@ -61,6 +63,8 @@ def read_text(text: str) -> list[tuple[Solution, str]]:
             # The row above the rule of a table names its columns.
             if "|" in line and found and found[-1][1] in ("pipe", "table") and not table:
                 found.pop()
+                numbers.pop()
+                clue -= 1
             table = table or "|" in line
             continue
         numbered = _NUMBERED.fullmatch(line)
@@ -70,6 +74,7 @@ def read_text(text: str) -> list[tuple[Solution, str]]:
             for word in words:
                 clue += 1
                 found.append((Solution(clue, word, None), "word_list"))
+                numbers.append(False)
             continue
         read = _solution(rest, numbered is not None, table)
         if read is None:
@@ -77,6 +82,9 @@ def read_text(text: str) -> list[tuple[Solution, str]]:
         clue = int(numbered[1]) if numbered else clue + 1
         word, tiles, style = read
         found.append((Solution(clue, word, tiles), style))
+        numbers.append(numbered is not None)
+    if any(numbers):
+        return [one for one, its in zip(found, numbers, strict=True) if its]
     return found
 
 
@@ -111,10 +119,14 @@ def _solution(
     if split is None:
         return _in_capitals(tokens, style) if numbered or style != "plain" else None
     word, tiles = split
-    return word_of(word), tuple(tile_of(tile) for tile in tiles), style
+    return word_of(word), None if tiles is None else tuple(map(tile_of, tiles)), style
 
 
-def _joined(tokens: list[str]) -> tuple[str, list[str]] | None:
+Split = tuple[str, list[str] | None]
+"""A word, and the tiles that are named with it, None where none are."""
+
+
+def _joined(tokens: list[str]) -> Split | None:
     """The first or last token where the others, in their order, join to it."""
     for word, tiles in ((tokens[-1], tokens[:-1]), (tokens[0], tokens[1:])):
         if tiles and "".join(tiles).lower() == word.lower():
@@ -122,8 +134,8 @@ def _joined(tokens: list[str]) -> tuple[str, list[str]] | None:
     return None
 
 
-def _pointed(text: str) -> tuple[str, list[str]] | None:
-    """What an arrow points to, or what stands alone in a cell or before a bracket, in capitals."""
+def _pointed(text: str) -> Split | None:
+    """What an arrow points to, or what stands alone in a cell or beside a bracket, in capitals."""
     for sign, word_last in ((_ARROW, True), (_BACK, False)):
         sides = sign.split(text)
         if len(sides) == 3:
@@ -133,12 +145,30 @@ def _pointed(text: str) -> tuple[str, list[str]] | None:
                 return word[0], tiles
             if word and len(tiles) == 1 and tiles[0].isupper():
                 return tiles[0], word  # WINDOW = win + dow
-    if any(sign in text for sign in "|[(:"):
-        tokens = _TOKEN.findall(text)
-        loud = [token for token in tokens if token.isupper() and len(token) > 1]
-        if len(loud) == 1 and loud[0] in (tokens[0], tokens[-1]):
-            return loud[0], [token for token in tokens if token != loud[0]]
+    tokens = _TOKEN.findall(text)
+    loud = [token for token in tokens if token.isupper() and len(token) > 1]
+    if len(loud) != 1:
+        return None
+    word = loud[0]
+    if "|" in text:
+        cells = [cell for part in text.split("|") if (cell := _TOKEN.findall(part))]
+        return (word, _tile_cells(word, cells)) if [word] in cells else None
+    beside = "[" in text or "(" in text or (":" in text and tokens[0] == word)
+    if beside and word in (tokens[0], tokens[-1]):
+        return word, [token for token in tokens if token != word]
     return None
+
+
+def _tile_cells(word: str, cells: list[list[str]]) -> list[str] | None:
+    """The tiles in a row's other cells: the cell that joins to the word, else cells of one tile
+    each, else the only cell there is. None where cells say something else, a clue perhaps."""
+    others = [cell for cell in cells if cell != [word]]
+    for cell in others:
+        if "".join(cell).lower() == word.lower():
+            return cell
+    if all(len(cell) == 1 for cell in others):
+        return [cell[0] for cell in others]
+    return others[0] if len(others) == 1 else None
 
 
 def _in_capitals(tokens: list[str], style: str) -> tuple[str, None, str] | None:

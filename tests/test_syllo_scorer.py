@@ -100,10 +100,16 @@ TEXTS = {
     "semicolons": "1) win + dow -> WINDOW; 2) pa + per -> PAPER",
     "one line": "1. WINDOW 2. PAPER",
     "bold": "1. **WINDOW**\n2. **PAPER**",
+    "clue and word": "1. glass opening in a wall: WINDOW\n2. what one writes on: PAPER",
+    "table with the clues": (
+        "| # | Clue | Tiles | Word |\n|:-|:-|:-|:-|\n"
+        "| 1 | glass opening | win + dow | WINDOW |\n| 2 | to write on | pa + per | PAPER |"
+    ),
+    "prose before": "Here WINDOW is one:\n1. win + dow = WINDOW\n2. pa + per = PAPER",
 }
 WITHOUT_TILES = {
     *("word_only_list", "numbered words", "words in a line", "bullets", "lower case"),
-    *("one line", "bold", "inventory_vector"),
+    *("one line", "bold", "inventory_vector", "clue and word"),
 }
 
 
@@ -188,6 +194,13 @@ def test_words_without_tiles_are_legal_where_the_bank_lays_them() -> None:
     gold = text_of("inventory_vector")
     for word, legal in (("ZOPER", 1), ("WINPER", 0), ("PAPERS", 0), ("PA", 1)):
         assert parts(gold, gold.replace("PAPER", word))[1]["tile_legal"] == legal, word
+
+
+@pytest.mark.parametrize("tiles", ["win | doww", "win + doww", "dow | win", "win"])
+def test_tiles_in_a_row_that_do_not_join_are_its_tiles_all_the_same(tiles: str) -> None:
+    gold = TEXTS["pipe_separated"]
+    exact, found = parts(gold, gold.replace("win | dow", tiles))
+    assert not exact and found["word_em"] == 1 and found["tile_legal"] == 0
 
 
 def test_a_tile_of_the_bank_can_be_used_once() -> None:
