@@ -105,11 +105,19 @@ TEXTS = {
         "| # | Clue | Tiles | Word |\n|:-|:-|:-|:-|\n"
         "| 1 | glass opening | win + dow | WINDOW |\n| 2 | to write on | pa + per | PAPER |"
     ),
+    "table without numbers": (
+        "| Parts used | SOLVED |\n|---|---|\n| win + dow | WINDOW |\n| pa + per | PAPER |"
+    ),
+    "table without tiles": (
+        "| Clue | Word | How hard |\n|---|---|---|\n"
+        "| glass opening | WINDOW | quite easy |\n| to write on | PAPER | quite easy |"
+    ),
     "prose before": "Here WINDOW is one:\n1. win + dow = WINDOW\n2. pa + per = PAPER",
 }
 WITHOUT_TILES = {
     *("word_only_list", "numbered words", "words in a line", "bullets", "lower case"),
     *("one line", "bold", "inventory_vector", "clue and word"),
+    "table without tiles",
 }
 
 
