@@ -277,6 +277,20 @@ def test_the_contract_of_an_answer_in_words_is_its_style() -> None:
         assert not exact and found["word_em"] == 1 and found["contract_ok"] == 0, name
 
 
+def test_every_section_that_was_asked_for_must_be_there() -> None:
+    gold = text_of("sections")
+    first, second = PAYLOADS["sections"]
+    for given, contract in (
+        ([second, first], 1),
+        ([first], 0),
+        ([first, {**second, "data": 3}], 0),
+    ):
+        exact, found = parts(gold, json.dumps(given))
+        assert (
+            found["word_em"] == 1 and found["contract_ok"] == contract and exact == bool(contract)
+        )
+
+
 def test_case_and_accents_in_another_form_do_not_count() -> None:
     loud = {"ans_num": 1, "syllables": ["WIN", "Dow"], "answer": "Window"}
     assert parts(text_of("solutions_only"), json.dumps({"solutions": [loud, PAPER]}))[0]
