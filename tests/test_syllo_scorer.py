@@ -280,12 +280,12 @@ def test_the_contract_of_an_answer_in_words_is_its_style() -> None:
 def test_every_section_that_was_asked_for_must_be_there() -> None:
     gold = text_of("sections")
     first, second = PAYLOADS["sections"]
-    for given, contract in (
+    for held, contract in (
         ([second, first], 1),
         ([first], 0),
         ([first, {**second, "data": 3}], 0),
     ):
-        exact, found = parts(gold, json.dumps(given))
+        exact, found = parts(gold, json.dumps(held))
         assert (
             found["word_em"] == 1 and found["contract_ok"] == contract and exact == bool(contract)
         )
