@@ -66,6 +66,7 @@ def verdict(found: Mapping[str, Any], a: str, b: str, p: float | None = None) ->
     the difference that these n show, both from how many items changed sides here. `p`: the one to
     judge by, where it was adjusted."""
     n, gained, lost = found["n"], found["gained"], found["lost"]
+    named = "p" if p is None or p == found["p"] else "adjusted p"
     p = found["p"] if p is None else p
     if not n:
         none = {"unknown": "no item was answered by both"}
@@ -79,7 +80,7 @@ def verdict(found: Mapping[str, Any], a: str, b: str, p: float | None = None) ->
         "needed": needed,
         "detectable": {"unknown": "so few items show no difference"} if least is None else least,
     }
-    right = f"{found['b']['hits']} of {n} right, {a} {found['a']['hits']} (p {p:.2g})"
+    right = f"{found['b']['hits']} of {n} right, {a} {found['a']['hits']} ({named} {p:.2g})"
     if p <= statistics.ALPHA:
         word = "better" if gained > lost else "worse"
         return {"result": word, "text": f"{b} is {word} than {a}: {right}", **more}

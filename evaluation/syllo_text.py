@@ -13,12 +13,14 @@ from dataclasses import dataclass
 MOST_LINES = 400
 """Lines of an answer that are looked at; a puzzle has ten words."""
 
+MOST_TOKENS = 40
+"""Words of a line that may be a solution."""
+
 _TOKEN = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _NUMBERED = re.compile(r"[\s>*_•\-|]*[(\[]?(\d{1,3})\s*(?:[.):\]|]|\s-\s)[\s*_]*(.*)", re.DOTALL)
 _BULLET = re.compile(r"^[\s>]*(?:[*•-]\s+)?")
-_RULE = re.compile(r"[\s|:+=-]*-[\s|:+=-]*")
-_ARROW = re.compile(r"\s*(→|⇒|⟶|->|=>|-->|=)\s*")
-_BACK = re.compile(r"\s*(←|⇐|<-|<=|<--)\s*")
+_ARROW = re.compile("→|⇒|⟶|-->|->|=>|=")
+_BACK = re.compile("←|⇐|<--|<-|<=")
 _SEVERAL = re.compile(r"[;\n]|(?<=\s)(?=\d{1,2}[.)]\s)")
 _HEADS = {
     *("clue", "number", "no", "tiles", "tile", "syllable", "syllables", "word", "words"),
@@ -59,7 +61,7 @@ def read_text(text: str) -> list[tuple[Solution, str]]:
     table = False
     clue = 0
     for line in _lines(unicodedata.normalize("NFC", text)):
-        if _RULE.fullmatch(line):
+        if "-" in line and not line.strip(" \t|:+=-"):
             # The row above the rule of a table names its columns.
             if "|" in line and found and found[-1][1] in ("pipe", "table") and not table:
                 found.pop()
@@ -94,8 +96,10 @@ def _lines(text: str) -> list[str]:
 
 def _several_words(line: str) -> list[str]:
     """The words of a line that is nothing but words in capitals between commas or blanks."""
-    parts = re.split(r"\s*,\s*|\s+", line.strip().rstrip("."))
-    plain = len(parts) > 1 and all(_TOKEN.fullmatch(part) and part.isupper() for part in parts)
+    parts = line.strip().rstrip(".").replace(",", " ").split()
+    plain = 1 < len(parts) <= MOST_TOKENS and all(
+        _TOKEN.fullmatch(part) and part.isupper() for part in parts
+    )
     # "WIN DOW WINDOW" is one word with its tiles, in capitals.
     return parts if plain and not _joined(parts) else []
 
@@ -105,7 +109,7 @@ def _solution(
 ) -> tuple[str, tuple[str, ...] | None, str] | None:
     """Word, tiles and style of one line without its number, None where it states no solution."""
     tokens = _TOKEN.findall(text)
-    if not tokens or len(tokens) > 40 or all(token.lower() in _HEADS for token in tokens):
+    if not tokens or len(tokens) > MOST_TOKENS or all(token.lower() in _HEADS for token in tokens):
         return None
     style = _style(text, len(tokens), table)
     if len(tokens) == 1:
@@ -138,8 +142,8 @@ def _pointed(text: str) -> Split | None:
     """What an arrow points to, or what stands alone in a cell or beside a bracket, in capitals."""
     for sign, word_last in ((_ARROW, True), (_BACK, False)):
         sides = sign.split(text)
-        if len(sides) == 3:
-            left, right = _TOKEN.findall(sides[0]), _TOKEN.findall(sides[2])
+        if len(sides) == 2:
+            left, right = _TOKEN.findall(sides[0]), _TOKEN.findall(sides[1])
             tiles, word = (left, right) if word_last else (right, left)
             if tiles and len(word) == 1:
                 return word[0], tiles

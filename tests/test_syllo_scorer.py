@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -333,6 +334,19 @@ def test_a_syllogism_under_the_same_name_is_judged_as_text() -> None:
     assert scorer_for("syllo", "VALID").name == "exact_match"
     assert scorer_for("syllo", text_of("letters")).name == "syllo"
     assert scorer_for("syllo", TEXTS["arrow_assembly"]).name == "syllo"
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["-", " ", "1. ", "```\n", "{", "[", "|", "= ", "AB ", "ab|", "AB\n", "*", "A,"],
+)
+def test_a_long_answer_of_nonsense_is_judged_at_once(unit: str) -> None:
+    """Models repeat themselves up to the longest length: no rule may take time by its square."""
+    text = "1. a" + unit * (60_000 // len(unit)) + "b"
+    started = time.process_time()
+    for answer in (text, text[4:]):
+        assert not parts(text_of("solutions_only"), answer)[0]
+    assert time.process_time() - started < 5
 
 
 @given(answer=st.text(alphabet=st.sampled_from('WINDOWPApr 12.|[](){}:;,+-=>→"\n#'), max_size=80))

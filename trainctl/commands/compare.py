@@ -63,6 +63,11 @@ def _words(found: Json) -> Iterator[str]:
     for one in found["sets"]:
         yield ""
         yield from _set(one, a, b)
+        if len(found["sets"]) == 1:
+            yield from _changed(one, a, b)
+    if len(found["sets"]) > 1:
+        yield ""
+        yield f"which items changed sides: trainctl compare {a} {b} --set {found['sets'][0]['set']}"
     if found["refused"]:
         yield ""
     for one in found["refused"]:
@@ -101,12 +106,12 @@ def _set(one: Json, a: str, b: str) -> Iterator[str]:
         ("tiers", ["tier"]),
         ("levels", ["skill", "level"]),
     ):
-        if one[family]:
+        if len(one[family]) > 1:  # one group is the whole set
             yield table(
                 (*keys, ">n", *columns),
                 [(*(group[key] for key in keys), *_cells(group)) for group in one[family]],
             )
-    if one["parts"]:
+    if len(one["parts"]) > 1:  # one part is the verdict itself
         tests = {(g["scorer"], g["part"]): g for g in one["graded"]}
         yield table(
             ("part", ">n", f">{a}", f">{b}", "difference"),
@@ -124,7 +129,6 @@ def _set(one: Json, a: str, b: str) -> Iterator[str]:
             hosts = f" on {', '.join(rate['hosts'])}" if rate["hosts"] else ""
             by = text(f"{rate['backend'] or 'an unnamed backend'}{hosts}")
             yield f"speed of {name}: {rate['tokens_per_second']:.0f} tokens/s an answer, {by}"
-    yield from _changed(one, a, b)
 
 
 def _graded(test: Json | None) -> str:

@@ -70,6 +70,7 @@ def _sets(found: list[Json], context: Context) -> Iterator[str]:
     if judges:
         yield ""
         yield pairs((f"{name} {version}", about) for (name, version), about in judges.items())
+        yield "(all of them: without the <think> block that an answer opens with)"
     for row in found:
         for problem in row["problems"][:SHOWN]:
             line = "" if problem["line"] is None else f":{problem['line']}"
