@@ -31,7 +31,8 @@ class Example:
     skill: str
     level: int | None
     tier: str
-    """easy, medium or hard: the row's `tier`, else its `difficulty`; "" where it names neither."""
+    """easy, medium or hard: the row's `tier`, else its `difficulty`, else one of its
+    `tags`; "" where it names none."""
     metadata: dict[str, Any]
     row: Row
     """The row itself, for who renders it as training renders rows."""
@@ -73,7 +74,9 @@ def example_of(row: Row, path: Path, taken: set[str]) -> Example:
 
 
 def _tier(data: dict[str, Any]) -> str:
-    return next((data[k] for k in ("tier", "difficulty") if data.get(k) in TIERS), "")
+    tags = data.get("tags")
+    said = [data.get("tier"), data.get("difficulty"), *(tags if isinstance(tags, list) else ())]
+    return next((word for word in said if word in TIERS), "")
 
 
 def load_set(path: Path) -> EvalSet:

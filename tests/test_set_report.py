@@ -57,6 +57,26 @@ def test_a_set_says_what_it_holds_and_who_judges_it(home: Home) -> None:
     assert loaded.digest == found["digest"]
 
 
+def test_rows_of_older_systems_are_judged_as_they_are(home: Home) -> None:
+    """The binary sets of formats F5 (no messages, the tier among the tags), sparring rows of F6."""
+    legacy = {
+        **{"id": "bin-0001", "skill": "binary", "scenario": "add-verify", "tags": ["add", "hard"]},
+        **{"user_prompt": "Compute: add(①,①)", "assistant_response": "①+① = ①⓪", "rubric": "."},
+    }
+    asked = "Compute: add(①,①)\n\n---\nProposed answer:\n①\n---\n\nIs this answer correct?"
+    sparring = {
+        **{"skill": "binary", "level": 3, "type": "sparring_identify_incorrect"},
+        "messages": row(asked, "It is incorrect.")["messages"],
+    }
+    write(home.evaluation / "old.jsonl", legacy, sparring)
+    (found,) = report(home)
+    assert found["problems"] == [] and found["tiers"] == {"hard": 1} and found["levels"] == {"3": 1}
+    one, other = load_set(home.evaluation / "old.jsonl").examples
+    assert score("binary", one.expected, "①⓪", one.metadata).exact
+    assert not score("binary", one.expected, "①⓪ = ①", one.metadata).exact
+    assert not score("binary", other.expected, "It is correct.", other.metadata).exact
+
+
 def test_every_bad_line_is_named_once_with_what_to_do(home: Home, trainctl) -> None:
     write(
         home.evaluation / "own.jsonl",

@@ -45,8 +45,9 @@ GROUP: {n, a RATE, b RATE, difference, gained, lost, p, p_adjusted}; RATE: {hits
 
 SETS = """\
 Files evaluation/*.jsonl of the home: conversations whose last turn is the expected answer. They
-never train. A row's metadata may say skill, level, tier (easy, medium, hard) and scorer; without
-one its skill's judges it, else the number after #### where the answer has one, else exact match.
+never train. A row's metadata may say skill, level, tier (easy, medium, hard; difficulty and tags
+are read, too) and scorer; without one its skill's judges it, else the number after #### where the
+answer has one, else exact match. The <think> block that an answer opens with is not judged.
 Exit 1 where a row cannot be asked or judged.
 JSON: [{
   name, digest
