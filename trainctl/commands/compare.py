@@ -67,7 +67,8 @@ def _words(found: Json) -> Iterator[str]:
             yield from _changed(one, a, b)
     if len(found["sets"]) > 1:
         yield ""
-        yield f"which items changed sides: trainctl compare {a} {b} --set {text(found['sets'][0]['set'])}"
+        first = text(found["sets"][0]["set"])
+        yield f"which items changed sides: trainctl compare {a} {b} --set {first}"
     if found["refused"]:
         yield ""
     for one in found["refused"]:
