@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +14,13 @@ from evaluation.best import Decision, decide
 from evaluation.compare import Model, compare
 from evaluation.hints import Hard, canary, hard, history, regressions
 from evaluation.statistics import mcnemar
+from queue_store import journal
+from queue_store.errors import NotFound
 from queue_store.home import Home
 from queue_store.results import Result, Results, Scored
+from snapshots import labels, versions
 from tests.results_kit import answer, digest, store
+from tests.store_world import World
 
 BEST, NEW = Model("v003", digest("a"), 0.9), Model("v007", digest("b"), 0.8)
 
@@ -152,3 +158,28 @@ def test_the_history_of_items_is_read_from_the_results(results: Results) -> None
         "q1": [None, None, None],
         "q2": [None, None, None],
     }
+
+
+def test_the_tag_moves_with_its_reason_in_the_journal(tmp_path: Path, results: Results) -> None:
+    store(results, BEST.digest, lambda n: answer(n, n < 10))
+    store(results, NEW.digest, lambda n: answer(n, n < 20))
+    decision = decided(results)
+    world = World(tmp_path / "other")
+    for _ in range(2):
+        world.save()
+        versions.create(world.state, verified=False)
+        world.step += 1
+    labels.tag(world.state, "v001", "mine")
+    labels.move_tag(world.state, "v001", "best", "the first one")
+    moved = labels.move_tag(world.state, "v002", "best", decision.why, asdict(decision))
+    assert moved.tags == ("best",) and versions.get(world.state, "best").name == "v002"
+    assert versions.get(world.state, "v001").tags == ("mine",)
+    event = journal.latest(world.state, 1)[0]
+    assert event.text == f"v002 is tagged best: {decision.why}"
+    assert (event.data["gained"], event.data["p"]) == (10, decision.p)
+    labels.move_tag(world.state, "v002", "best", "again")
+    assert journal.latest(world.state, 1)[0].seq == event.seq, "nothing moved, nothing is told"
+    with pytest.raises(NotFound):
+        labels.move_tag(world.state, "v009", "best", "no such version")
+    assert versions.get(world.state, "best").name == "v002"
+    world.close()
