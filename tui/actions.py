@@ -107,8 +107,8 @@ ACTIONS: tuple[Action, ...] = (
         "only",
         ("o",),
         "only",
-        "Show one kind: items that wait, ended or failed; answers wrong, lost, never right, right",
-        ("queue", "samples"),
+        "Show one kind only, the next one, or all: of items, answers or events",
+        ("queue", "samples", "events"),
         8,
     ),
     Action("retry", ("r",), "retry", "Queue a failed or skipped item again", ("queue",), 13, True),
@@ -230,7 +230,6 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action("checkpoints", ("C",), "checkpoints", "The checkpoints beneath", ("versions",), 13),
     # events
-    Action("only", ("o",), "only", "Show one kind only, the next one, or all", ("events",), 5),
     Action("event", ("enter",), "read", "The whole text of an event", ("events",), 5),
 )
 
