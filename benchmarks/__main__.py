@@ -25,6 +25,7 @@ from benchmarks.figures import missing, skipped
 BENCHES = (
     "session",
     "queue",
+    "queue_pane",
     "answers",
     "pause",
     "storage",
@@ -32,8 +33,10 @@ BENCHES = (
     "safety",
     "restart",
     "console",
+    "curves",
     "faces",
     "memory",
+    "hints",
     "engine",
     "validate",
     "compare",

@@ -66,6 +66,9 @@ class Busy:
             sum(range(2000))
             self.pieces += 1
 
+    def meters(self) -> dict[str, Any]:
+        return {}
+
     def snapshot(self) -> dict[str, Any]:
         return self._status
 

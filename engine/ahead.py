@@ -81,7 +81,7 @@ class Ahead:
     def look(self, engine: Engine, state: State) -> None:
         """Prepare the item that trains next, if it is not. Blocks while that takes."""
         live = engine.worker.live if engine.worker else None
-        if live is None or engine.board.disk_hint:
+        if live is None or engine.board.disk_low:
             return  # what fills a disk that is nearly full would stop training
         if not any(item.state is ItemState.TRAINING for item in queue.running(state)):
             return

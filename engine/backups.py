@@ -7,17 +7,21 @@ Must never hold up a step: bytes move in children of the lowest priority.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from engine.hints.rest import MEND_TARGET
+from engine.messages import unknown
 from queue_store import config
 from queue_store.database import State
-from snapshots import backup, copies
+from snapshots import backup, copies, targets
 
 if TYPE_CHECKING:
     from engine.thread import Engine
     from engine.views import Views
 
-_HINT = "backup "
+_copying: dict[str, dict[str, Any]] = {}
+"""By target, how far a copy is that a session asked for; written by its thread alone."""
 
 
 def look_after(engine: Engine, state: State) -> None:
@@ -26,10 +30,9 @@ def look_after(engine: Engine, state: State) -> None:
     stopping = engine.keeper.stopping.is_set
     hints = backup.look_after(state, settings, stopping) if settings.backups else []
     if hints:
-        if not engine.board.hint or engine.board.hint.startswith(_HINT):
-            engine.board.hint = hints[0]
-    elif engine.board.hint.startswith(_HINT):
-        engine.board.hint = ""
+        engine.board.tell("backup", hints[0], MEND_TARGET, targets=len(hints))
+    else:
+        engine.board.untell("backup")
 
 
 def answer(views: Views, target: str | None, action: str, version: str | None) -> dict[str, Any]:
@@ -37,13 +40,43 @@ def answer(views: Views, target: str | None, action: str, version: str | None) -
     settings = config.load(views.home.config)
     if action == "list":
         return {"copies": copies.listing(views.state, settings.backups), "notes": []}
-    results = backup.run(
-        views.state,
-        settings,
-        name=target,
-        action=action,
-        version=version,
-        alone=False,
-        cancelled=views.closing.is_set,
-    )
+    results: list[dict[str, Any]] = []
+    chosen: list[str | None] = [*targets.names(settings, target)]
+    for one in chosen or [None]:  # without any target the run says so
+        try:
+            results += backup.run(
+                views.state,
+                settings,
+                name=one,
+                action=action,
+                version=version,
+                alone=False,
+                progress=partial(_copied, one),
+                cancelled=views.closing.is_set,
+            )
+        finally:
+            _copying.pop(str(one), None)
     return {"results": results, "notes": backup.notes(results, views.state)}
+
+
+def _copied(target: str | None, version: str, done: int, size: int) -> None:
+    _copying[str(target)] = {"version": version, "copied_bytes": done, "size_bytes": size}
+
+
+def listed(views: Views) -> list[dict[str, Any]]:
+    """The command `backup_targets`: [{name, place, when, what, error, copying}], one a
+    target of config.toml. `error` is what went wrong the last time, "" for nothing; `copying`
+    {version, copied_bytes, size_bytes} of a copy that a session asked for, or unknown."""
+    settings = config.load(views.home.config)
+    nothing = unknown("nothing is being copied there")
+    return [
+        {
+            "name": name,
+            "place": str(targets.open_target(settings, name).place),
+            "when": rules.when,
+            "what": rules.what,
+            "error": targets.remembered(views.state, name).get("error", ""),
+            "copying": _copying.get(name, nothing),
+        }
+        for name, rules in settings.backups.items()
+    ]

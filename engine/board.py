@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from engine import status
+from engine.hints.hint import Hint, fields, in_order
+from engine.hints.surroundings import paused as paused_hint
 from engine.messages import EngineState, unknown
 from engine.telemetry import Telemetry
 from queue_store import journal, queue, records
@@ -62,10 +64,13 @@ class Board:
         self.val_loss: float | None = None
         self.samples_step: int | None = None
         self.monitoring_share: float | None = None
-        self.paused = False
-        self.hint = ""
-        self.disk_hint = ""
-        """The keeper's: little room is left. Shown where there is no other hint."""
+        self._paused, self._paused_since = False, now()
+        self.told: dict[str, Hint] = {}
+        """What the engine itself has to say, by rule; see `tell`."""
+        self.watched: tuple[Hint, ...] = ()
+        """The keeper's: what its last look found."""
+        self.disk_low: Hint | None = None
+        """The keeper's: little room is left."""
         self.heartbeat = time.monotonic()
         self._last: StepMetric | None = None
         self._recent: deque[tuple[int, float]] = deque(maxlen=RATE_STEPS)
@@ -111,6 +116,11 @@ class Board:
         self._recent.clear()
 
     @property
+    def memory(self) -> int:
+        """Bytes at the peak of the newest step, 0 before the first."""
+        return self._last.memory if self._last else 0
+
+    @property
     def step_seconds(self) -> float | None:
         """Mean seconds of the recent steps."""
         return sum(s for _, s in self._recent) / len(self._recent) if self._recent else None
@@ -118,6 +128,46 @@ class Board:
     def set(self, state: EngineState, phase: str = "", progress: float | None = None) -> None:
         """A change of the engine's state; `phase` says in words what it is busy with."""
         self.state, self.phase, self.progress = state, phase, progress
+
+    @property
+    def paused(self) -> bool:
+        """Whether training is paused by hand or waits for room."""
+        return self._paused
+
+    @paused.setter
+    def paused(self, paused: bool) -> None:
+        if paused and not self._paused:
+            self._paused_since = now()
+        self._paused = paused
+
+    def tell(self, rule: str, text: str, advice: str = "", **figures: float | str) -> None:
+        """A hint of the engine's own, until `all_well` or `untell`. Any thread."""
+        self.told[rule] = Hint(
+            rule, text, figures, advice, since_step=self.global_step, since_time=now()
+        )
+
+    def untell(self, rule: str) -> None:
+        """That is over. Any thread."""
+        self.told.pop(rule, None)
+
+    def all_well(self) -> None:
+        """What was wrong before did not keep training from going on. Backups tell their own end."""
+        for rule in [rule for rule in self.told if rule != "backup"]:
+            self.untell(rule)
+
+    @property
+    def hint(self) -> str:
+        """The text of the most important hint of the engine's own, "" without one."""
+        return next((hint.text for hint in in_order(list(self.told.values()))), "")
+
+    def hint_fields(self) -> dict[str, Any]:
+        """`hint` and `hints` of the status as they stand. On the thread of whoever asks."""
+        found = [*self.told.values(), *self.watched]
+        if self.disk_low is not None:
+            found.append(self.disk_low)
+        if self.paused:
+            found.append(paused_hint(self.global_step, self._paused_since))
+        return fields(found, self.global_step, self.started)
 
     def publish(self, state: State, *, force: bool = False) -> None:
         """Make the fields the status that faces see, if the last time is long enough ago."""
@@ -152,6 +202,7 @@ class Board:
             gpus=read["gpus"],
             ram=read["ram"],
             cpu=read["cpu"],
+            process=read["process"],
             disk=status.disk_status(self.store, self.checkpoint_bytes, self.stop_free),
             engine=status.engine_status(
                 pid=os.getpid(),
@@ -166,7 +217,6 @@ class Board:
             tokens_per_second=idle or (tokens / seconds if seconds else None),
             eta_seconds=idle or (eta if eta is None or math.isfinite(eta) else None),
             why=why,
-            hint=self.hint or self.disk_hint,
             phase=self.phase,
             progress=self.progress,
             paused=self.paused,

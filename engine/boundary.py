@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from engine import headmoves, saving
 from engine.controls import Directive, NonFinite, Place
 from engine.messages import EngineState
+from engine.prompting import Prompting
 from engine.requests import Request
 from engine.run import Outcome
 from queue_store import durable, journal, queue
@@ -42,6 +43,7 @@ class Boundary:
         self.ending = ""
         """Why the engine thread ends, "" while it goes on."""
         self.draining = False
+        self._prompts = Prompting(worker)
         self._leaving: Request | None = None
         self._resumed: list[Request] = []
         self._handed_over: list[Request] = []
@@ -232,6 +234,8 @@ class Boundary:
             "resume": self._resume,
             "drain": self._drain,
             "save": lambda request: saving.save(self.worker),
+            "generate": self._prompts.answer,
+            "cancel_generate": lambda request: {},  # that it waited has ended the generation
             "snapshot_version": lambda request: saving.snapshot(self.worker, request),
         }.get(request.command)
         if handler is None:
@@ -334,7 +338,7 @@ class Boundary:
     def _resume(self, request: Request) -> None:
         self._parked = False
         self._set_paused(False, "resumed")
-        self.worker.board.hint = ""
+        self.worker.board.all_well()
         self._resumed.append(request)
 
     def _drain(self, request: Request) -> dict[str, Any]:

@@ -6,9 +6,12 @@ A chore's work is a function of the floor below; here stands only when it runs a
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from engine import backups
+from engine.hints import surroundings
+from engine.hints.watch import SECONDS
 from engine.keeper import Chore
 from engine.status import free_limit
 from queue_store import daily_copy, durable, journal, records, reserve
@@ -87,18 +90,23 @@ def watch_disk(engine: Engine, state: State) -> None:
     size = head.checkpoint.size_bytes if head else 0
     limit = free_limit(engine.config_now().snapshots.warn_free, size) if size else 0
     free = durable.free_bytes(engine.home.store)
-    low = free < limit
-    engine.board.disk_hint = ""
-    if low:
-        engine.board.disk_hint = (
-            f"{free / 1e9:.1f} GB are free on the disk of {engine.home.store}, room for"
-            f" {free // size} checkpoints: trainctl prune --dry-run shows what may go"
-        )
-    if bool(state.meta_get("disk.low", False)) != low:
+    was = bool(state.meta_get("disk.low", False))
+    before = engine.board.disk_low
+    hint = surroundings.disk_low(free, limit, size, str(engine.home.store), held=was)
+    if hint is not None:
+        hint = replace(hint, since_time=before.since_time if before else now())
+    engine.board.disk_low = hint
+    low = hint is not None
+    if was != low:
         with state.transaction():
             state.meta_set("disk.low", low)
-            text = engine.board.disk_hint if low else f"{free / 1e9:.1f} GB are free again"
+            text = f"{hint.text}: {hint.advice}" if hint else f"{free / 1e9:.1f} GB are free again"
             journal.record(state, "disk.low" if low else "disk.room", text)
+
+
+def look_for_hints(engine: Engine, state: State) -> None:
+    """What a person should know of losses, queue and machine."""
+    engine.board.watched = engine.hints.look(state, engine.snapshot())
 
 
 def back_up_databases(engine: Engine, state: State) -> None:
@@ -115,8 +123,12 @@ def keep_reserve(engine: Engine, state: State) -> None:
         size = reserve.size(engine.home)
         text = f"{size / 1e6:.0f} MB are set aside for a disk that fills up"
         journal.record(state, "reserve.made", text, data={"bytes": size})
-    if engine.board.paused and "free some room, then resume" in engine.board.hint:
-        engine.board.hint = "there is room on the disk again: resume goes on"
+    board = engine.board
+    if board.paused and not board.told.keys().isdisjoint(("not_saved", "disk_full")):
+        text = "there is room on the disk again: resume goes on"
+        board.tell("room_again", text, "p (trainctl resume) goes on")
+        board.untell("not_saved")
+        board.untell("disk_full")
 
 
 def prepare_ahead(engine: Engine, state: State) -> None:
@@ -128,6 +140,7 @@ def prepare_ahead(engine: Engine, state: State) -> None:
 CHORES = (
     Chore("verify", 60.0, verify_pending, delay=5.0),
     Chore("disk", 15.0, watch_disk),
+    Chore("hints", SECONDS, look_for_hints, delay=2.0),
     Chore("ahead", 2.0, prepare_ahead),
     Chore("daily", 30.0, daily_version, delay=10.0),
     Chore("prune", 300.0, prune, delay=60.0),

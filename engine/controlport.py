@@ -12,13 +12,17 @@ from queue_store.home import Home
 
 
 class Control(Protocol):
-    """What an engine offers to sessions. All three may be called from any thread."""
+    """What an engine offers to sessions. All may be called from any thread."""
 
     @property
     def home(self) -> Home: ...
 
     def snapshot(self) -> dict[str, Any]:
         """The latest status (see `status`), never changed once handed out; never blocks."""
+        ...
+
+    def meters(self) -> dict[str, Any]:
+        """The machine over the last minutes (see engine.meters); never blocks."""
         ...
 
     def submit(self, command: str, arguments: dict[str, Any]) -> Future[Any]:

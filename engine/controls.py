@@ -6,7 +6,8 @@ tells its `Reporter` what happened, so that the same run can be rank 0 of severa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from queue_store.metrics import StepMetric
@@ -68,12 +69,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class SampleResult:
-    """All answers of one sample tick, and what it cost."""
+    """All answers of one sample tick, and what it cost. `expected_loss`: by the example's id, the
+    mean loss (nats a token) of the expected answer given the prompt; none where none was measured.
+    """
 
     place: Place
     item: int
     answers: tuple[Answer, ...]
     seconds: float
+    expected_loss: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from engine import backups, showing, upkeep_handlers, verifying
+from engine import backups, comparing, showing, upkeep_handlers, verifying
 from engine.controlport import Control
 from engine.faults import Internal, ProtocolMismatch
 from engine.messages import COMMANDS, PROTOCOL, Command, Kind, check, plain
 from engine.views import Views
-from queue_store import intake, queue, transitions
+from queue_store import config, intake, queue, transitions
 from queue_store.database import State
 from queue_store.errors import NoEngine, Refused, TrainctlError
 from queue_store.items import Priority
@@ -57,9 +57,7 @@ class Dispatcher:
             return self.control.submit(command, plain(checked))
         if kind is Kind.SERVER:
             done: Future[Any] = Future()
-            done.set_result(
-                self.control.snapshot() if command == "snapshot" else self._hello(checked)
-            )
+            done.set_result(self._at_once(command, checked))
             return done
         try:
             pool = self._upkeep if kind is Kind.UPKEEP else self._pool
@@ -73,6 +71,11 @@ class Dispatcher:
         self.closing.set()
         for pool in (self._pool, self._upkeep):
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def _at_once(self, command: str, arguments: Command) -> dict[str, Any]:
+        if command == "hello":
+            return self._hello(arguments)
+        return self.control.meters() if command == "meters" else self.control.snapshot()
 
     def _hello(self, arguments: Command) -> dict[str, Any]:
         theirs = plain(arguments)["protocol"]
@@ -158,10 +161,21 @@ def _move(state: State, item: int, first: bool, before: int | None) -> None:
         queue.move_before(state, item, before)
 
 
+def _shift(views: Views, items: list[int], by: int) -> dict[str, Any]:
+    return {"moved": queue.shift(views.state, items, by)}
+
+
 def _remove(views: Views, item: int) -> dict[str, Any]:
     was = views.item(item)
-    intake.remove(views.state, item)
+    days = config.load(views.home.config).snapshots.trash_days
+    intake.remove(views.state, item, days=days)
     return was
+
+
+def _unremove(state: State, item: int) -> None:
+    from snapshots import trash
+
+    trash.restore_item(state, item)
 
 
 def _labelled(act: Callable[..., versions.Version]) -> Callable[..., Any]:
@@ -201,14 +215,19 @@ _HANDLERS: dict[str, Callable[..., Any]] = {
     "add": _add,
     "priority": _changed(_priority),
     "move": _changed(_move),
+    "shift": _shift,
     "retry": _changed(transitions.retry),
     "remove": _remove,
+    "unremove": _changed(_unremove),
     "pin": _labelled(labels.pin),
     "tag": _labelled(_tag),
     "describe": _labelled(labels.describe),
     "version": _version,
+    "compare": comparing.answer,
+    "weights_distance": comparing.distance,
     "verifying": lambda views: inuse.under_way(),
     "verify": _verify,
+    "backup_targets": backups.listed,
     "backup": backups.answer,
     **upkeep_handlers.HANDLERS,
 }

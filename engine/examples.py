@@ -10,10 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
+import numpy as np
+
 from engine.controls import Prompt, SampleResult
 from engine.prepare import thinking
+from engine.prepare.alignment import Aligner
+from engine.prepare.prepared import Sequence
 from engine.prepare.profiles import Profile, scored
-from engine.prepare.render import Renderer
+from engine.prepare.render import Rendered, Renderer
 from engine.prepare.template import RowRefused
 from evaluation import sets
 from evaluation.scorers import score
@@ -25,29 +29,35 @@ from queue_store.home import Home
 
 @dataclass(frozen=True)
 class Fixed:
-    """One fixed example: how it is asked, and how it is kept."""
+    """One fixed example: how it is asked, and how it is kept. `expected` is its row as tokens, of
+    which those of the expected answer are marked `trained`."""
 
     prompt: Prompt
     row: metrics.Example
+    expected: Sequence
 
 
 def choose(home: Home, config: Config, renderer: Renderer) -> dict[str, Fixed]:
     """`samples.count` examples of the sets that `evaluation.sets` names, by id. Raises DataError
     for one that the template refuses."""
     found = sets.load_sets(home, config.evaluation.sets)
+    aligner = Aligner(renderer.model.tokenizer)
     chosen: dict[str, Fixed] = {}
     for depth in range(max((len(one.examples) for one in found), default=0)):
         for one in found:
             if depth < len(one.examples) and len(chosen) < config.samples.count:
-                fixed = _fixed(one, depth, len(chosen), renderer)
+                fixed = _fixed(one, depth, len(chosen), renderer, aligner)
                 chosen[fixed.prompt.id] = fixed
     return chosen
 
 
-def _fixed(one: sets.EvalSet, index: int, position: int, renderer: Renderer) -> Fixed:
+def _fixed(
+    one: sets.EvalSet, index: int, position: int, renderer: Renderer, aligner: Aligner
+) -> Fixed:
     example = one.examples[index]
     try:
         text = renderer.prompt(example.row, len(example.prompt))
+        expected = _expected(renderer.row(example.row), text, aligner)
     except RowRefused as refusal:
         raise DataError(str(refusal), where=f"{one.name}.jsonl:{example.row.line}") from None
     # A set's bytes are part of the id: an edited set begins new histories.
@@ -63,7 +73,22 @@ def _fixed(one: sets.EvalSet, index: int, position: int, renderer: Renderer) -> 
             skill=example.skill,
             level=example.level,
         ),
+        expected,
     )
+
+
+def _expected(whole: Rendered, prompt: str, aligner: Aligner) -> Sequence:
+    """The tokens of a row, those marked that train after its prompt: the expected answer and its
+    end, as training has them."""
+    # A template that writes earlier turns otherwise in a prompt: then it is what trains last.
+    last = whole.spans[-1][0] if whole.spans else len(whole.text)
+    begin = len(prompt) if whole.text.startswith(prompt) else last
+    tokens = aligner.encode([whole.text])[0]
+    trained = np.zeros(len(tokens.ids), dtype=np.bool_)
+    for start, end in whole.spans:
+        first, after = tokens.holding(max(start, begin), end)
+        trained[first:after] = True
+    return Sequence(tokens.ids, trained, np.arange(len(tokens.ids), dtype=np.int32), (1,))
 
 
 def similarity(expected: str, answer: str) -> float:
@@ -86,6 +111,7 @@ def judge(result: SampleResult, fixed: dict[str, Fixed], profile: Profile) -> li
                 answer=answer.text,
                 exact=score(row.skill, row.expected, said).exact,
                 similarity=similarity(row.expected, said),
+                expected_loss=result.expected_loss.get(answer.id),
                 tokens=answer.tokens,
                 seconds=answer.seconds,
             )

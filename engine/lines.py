@@ -163,7 +163,15 @@ def _reduce(
     db: sqlite3.Connection, table: str, value: str, part: Segment, first: int, size: int
 ) -> Iterator[tuple[int, _Bucket]]:
     """The buckets of a segment, each from the index's range of its steps: grouping by an
-    expression would sort all rows first, which doubles the time of a million."""
+    expression would sort all rows first, which doubles the time of a million. A bucket a step is
+    one walk along the index."""
+    if size == 1:
+        sql = f"SELECT step, id, value FROM ({_rows(table, value)}) ORDER BY step, id"
+        values = {"run": part.run, "low": part.low, "high": part.high}
+        for step, id, found in db.execute(sql, values):
+            numbers = int(found is not None)
+            yield step - first, _Bucket(step, id, 1, numbers, found, found, found or 0.0)
+        return
     sql = (
         "SELECT MAX(step), MAX(id), COUNT(*), COUNT(value), MIN(value), MAX(value), TOTAL(value)"
         f" FROM ({_rows(table, value)})"

@@ -154,6 +154,27 @@ class Samples(Command, frozen=True):
     limit: Annotated[int, Meta(ge=1, le=5000)] = 500
 
 
+PROMPT_SECONDS = {"training": 10.0, "standing": 60.0}
+"""The longest that the answer to a prompt holds up training, or takes while nothing steps."""
+LongText = Annotated[str, Meta(max_length=200_000)]
+
+
+class Generate(Command, frozen=True):
+    prompt: Annotated[str, Meta(min_length=1, max_length=200_000)]
+    """A user's turn, as it is: no profile is put on it."""
+    system: LongText | None = None
+    """A system prompt; None = data.system_prompt, "" = none."""
+    max_tokens: Annotated[int, Meta(ge=1, le=1_000_000)] = 256
+    temperature: Annotated[float, Meta(ge=0, le=10)] = 0.0
+    """0: the most likely token each time."""
+    key: Name | None = None
+    """By which cancel_generate knows it."""
+
+
+class CancelGenerate(Command, frozen=True):
+    key: Name
+
+
 class RollbackPlan(Command, frozen=True):
     version: Name | None = None
 
@@ -197,6 +218,16 @@ class Move(Command, frozen=True):
             raise ValueError("give either first or before")
 
 
+class Shift(Command, frozen=True):
+    items: Annotated[list[Id], Meta(min_length=1, max_length=10_000)]
+    by: Annotated[int, Meta(ge=-1_000_000, le=1_000_000)]
+    """Places among those of the same priority, below 0: earlier."""
+
+    def __post_init__(self) -> None:
+        if self.by == 0:
+            raise ValueError("by 0 places moves nothing")
+
+
 class Add(Command, frozen=True):
     path: Annotated[str, Meta(min_length=1, max_length=4096, pattern=r"^/[^\x00]*$")]
     """Absolute, as the server stands in another folder. The file is copied in."""
@@ -227,6 +258,17 @@ class Verify(Command, frozen=True):
 
 class OneVersion(Command, frozen=True):
     version: Name
+
+
+class Compare(Command, frozen=True):
+    first: Name
+    second: Name | None = None
+    """The present state without one."""
+
+
+class WeightsDistance(Command, frozen=True):
+    first: Name
+    second: Name
 
 
 class Delete(Command, frozen=True):
@@ -261,6 +303,7 @@ class Spec(msgspec.Struct, frozen=True):
 COMMANDS: dict[str, Spec] = {
     "hello": Spec(Hello, Kind.SERVER),
     "snapshot": Spec(Nothing, Kind.SERVER),
+    "meters": Spec(Nothing, Kind.SERVER),
     "events": Spec(Events, Kind.READ),
     "series": Spec(Series, Kind.READ),
     "queue": Spec(QueuePage, Kind.READ),
@@ -273,12 +316,16 @@ COMMANDS: dict[str, Spec] = {
     "add": Spec(Add, Kind.STORE),
     "priority": Spec(SetPriority, Kind.STORE),
     "move": Spec(Move, Kind.STORE),
+    "shift": Spec(Shift, Kind.STORE),
     "retry": Spec(ItemOnly, Kind.STORE),
     "remove": Spec(ItemOnly, Kind.STORE),
+    "unremove": Spec(ItemOnly, Kind.STORE),
     "pin": Spec(Pin, Kind.STORE),
     "tag": Spec(Tag, Kind.STORE),
     "describe": Spec(Describe, Kind.STORE),
     "version": Spec(OneVersion, Kind.READ),
+    "compare": Spec(Compare, Kind.READ),
+    "weights_distance": Spec(WeightsDistance, Kind.UPKEEP),
     "verifying": Spec(Nothing, Kind.READ),
     "verify": Spec(Verify, Kind.UPKEEP),
     "removal_plan": Spec(OneVersion, Kind.READ),
@@ -288,6 +335,7 @@ COMMANDS: dict[str, Spec] = {
     "trash": Spec(Nothing, Kind.READ),
     "trash_restore": Spec(TrashRestore, Kind.UPKEEP),
     "trash_empty": Spec(TrashEmpty, Kind.UPKEEP),
+    "backup_targets": Spec(Nothing, Kind.READ),
     "backup": Spec(Backup, Kind.UPKEEP),
     "pause": Spec(Pause, Kind.ENGINE),
     "resume": Spec(Nothing, Kind.ENGINE),
@@ -298,6 +346,8 @@ COMMANDS: dict[str, Spec] = {
     "snapshot_version": Spec(SnapshotVersion, Kind.ENGINE),
     "rollback": Spec(Rollback, Kind.ENGINE),
     "handover": Spec(Nothing, Kind.ENGINE),
+    "generate": Spec(Generate, Kind.ENGINE),
+    "cancel_generate": Spec(CancelGenerate, Kind.ENGINE),
 }
 """`item` is the argument that names an item, as `id` is the request's own."""
 

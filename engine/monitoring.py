@@ -71,4 +71,5 @@ class Watch:
             dict(self._packs),
             [f.prompt for f in self.fixed.values()],
             self.worker.config.samples.max_tokens,
+            {name: f.expected for name, f in self.fixed.items()},
         )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from engine import saving
 from engine.failures import classify
 from engine.messages import EngineState
-from engine.saving import room
+from engine.saving import room, tell_full
 from queue_store import head, records
 from queue_store import transitions as moves
 from queue_store.failures import Cause
@@ -44,7 +44,7 @@ def wait_with(worker: Worker, item: Item, message: str, *, touched: bool) -> Non
     until it can, or until the engine is to end."""
     hint = f"the disk is full: {message}: free some room, then resume"
     while not _recorded(worker, item, message, touched=touched):
-        worker.board.hint = hint
+        tell_full(worker, "disk_full", hint)
         worker.board.paused = True
         worker.board.set(EngineState.PAUSED, "the disk is full")
         worker.board.published = worker.board.build()
@@ -53,7 +53,7 @@ def wait_with(worker: Worker, item: Item, message: str, *, touched: bool) -> Non
         worker.requests.wait(WAIT_SECONDS)
     if touched:
         worker.load()
-    worker.board.hint = hint
+    tell_full(worker, "disk_full", hint)
     worker.boundary.failed(item, message)
 
 
@@ -84,6 +84,6 @@ def flush_metrics(worker: Worker) -> None:
     except OSError as error:
         if not is_full(error):
             raise
-        worker.board.hint = room(error)
+        tell_full(worker, "not_saved", room(error))
         if not worker.board.paused:
             worker.boundary.pause_for(str(error))

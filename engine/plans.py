@@ -25,11 +25,14 @@ def rollback_plan(
     """What going back to version `name` would mean; without a name, to the newest verified
     version of the head's line with an earlier step. `line` is the present one.
 
-    {version, branch, step, created, description, loss, val_loss, scores, now{branch, step,
-    checkpoint, loss, val_loss}, steps_lost, hours_lost, samples_lost, validations_lost,
+    {version, branch, step, created, description, loss, val_loss, scores, samples, now{branch, step,
+    checkpoint, loss, val_loss, samples}, steps_lost, hours_lost, samples_lost, validations_lost,
     items[{id, name, state, becomes}], keeps, reads, plan}; `reads` tells that the version has to
-    be verified first. Raises NotFound, Refused.
+    be verified first, `samples` are {step, exact, total} of the newest sample tick, or unknown.
+    Raises NotFound, Refused.
     """
+    from engine.versionrows import line_of, tally
+
     head = records.head(state)
     if head is None:
         raise Refused("nothing has trained yet, so there is nothing to roll back")
@@ -54,12 +57,14 @@ def rollback_plan(
         "loss": known(to.loss, "no step yet"),
         "val_loss": known(to.val_loss, "no validation yet"),
         "scores": to.scores,
+        "samples": tally(metrics, line_of(state, then.id)),
         "now": {
             "branch": head.branch,
             "step": made.step,
             "checkpoint": head.checkpoint.name,
             "loss": known(newest["loss"] if newest is not None else None, "no step yet"),
             "val_loss": known(head.checkpoint.val_loss, "no validation yet"),
+            "samples": tally(metrics, line),
         },
         "steps_lost": made.steps_lost,
         "hours_lost": made.hours_lost,

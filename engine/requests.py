@@ -76,6 +76,14 @@ class Requests:
         """Whether a request of one of these commands waits."""
         return any(command in commands for command in self.commands())
 
+    def holds(self, command: str, **arguments: Any) -> bool:
+        """Whether a request of this command with these arguments waits."""
+        with self._condition:
+            return any(
+                request.command == command and arguments.items() <= request.arguments.items()
+                for request in self._waiting
+            )
+
     def rung(self) -> bool:
         """Whether the bell was rung since the last time this was asked."""
         with self._condition:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from collections.abc import Sequence as Several
+from dataclasses import dataclass, field
 from typing import Any
 
 import psutil
@@ -31,8 +32,9 @@ from engine.failures import StepMemory, lacks_memory
 from engine.model import LoadedModel
 from engine.optim import apply_settings
 from engine.position import Packs, Plan
+from engine.prepare.prepared import Sequence
 from engine.rng import capture_rng, set_rng
-from engine.sampler import answer, validation_loss
+from engine.sampler import answer, expected_loss, validation_loss
 from engine.schedule import GlobalSchedule
 from engine.ticks import SAMPLES, VALIDATION, Monitor
 from engine.trainer import PackDataset, StepTrainer, arguments, make_loader
@@ -54,12 +56,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Monitoring:
-    """What the ticks look at: held-out packs by the name of their set, and the prompts."""
+    """What the ticks look at: held-out packs by the name of their set, the prompts, and by their
+    ids what is expected of them, as tokens."""
 
     monitor: Monitor
     validation: Mapping[str, Packs]
-    prompts: Sequence[Prompt] = ()
+    prompts: Several[Prompt] = ()
     max_tokens: int = 256
+    expected: Mapping[str, Sequence] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -296,6 +300,15 @@ class TrainingRun(TrainerCallback):
         if not self.monitoring.prompts:
             return True
         started = time.perf_counter()
+        expected = self.monitoring.expected
+        losses = expected_loss(
+            self.loaded.model,
+            list(expected.values()),
+            pad_id=self._pad_id,
+            waiting=self.controls.waiting,
+        )
+        if losses is None:
+            return False
         answers = answer(
             self.loaded.model,
             self.loaded.tokenizer,
@@ -305,6 +318,9 @@ class TrainingRun(TrainerCallback):
         )
         if answers is None:
             return False
+        found = {
+            name: loss for name, loss in zip(expected, losses, strict=True) if loss is not None
+        }
         seconds = time.perf_counter() - started
-        self.reporter.samples(SampleResult(self.place, self.item.id, answers, seconds))
+        self.reporter.samples(SampleResult(self.place, self.item.id, answers, seconds, found))
         return True

@@ -1,10 +1,11 @@
-"""What the model answers to fixed prompts, greedily, many at once; and its loss on held-out rows.
+"""What the model answers to prompts, many at once, and its loss on held-out rows.
 
 Nothing here may move training: the generators are preserved and the model's mode is put back.
 """
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,12 +17,16 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 from engine.controls import Answer, Prompt
 from engine.model import LoadedModel
 from engine.position import Packs
-from engine.prepare.collate import collate
+from engine.prepare.collate import IGNORED, collate
+from engine.prepare.prepared import Sequence as Tokens
 from engine.rng import preserve_rng
 from queue_store.errors import DataError
 
 BATCH = 32
 """Prompts answered at once; halved where memory does not suffice."""
+
+LOSS_BATCH_TOKENS = 2048
+"""Tokens of the rows, padding included, whose loss is computed at once; as above."""
 
 
 @contextmanager
@@ -37,7 +42,7 @@ def apart(model: Any) -> Iterator[None]:
 
 
 class _Interrupted(StoppingCriteria):
-    """Ends a generation as soon as somebody waits for the step boundary."""
+    """Ends a generation after the token at which `waiting` says so."""
 
     def __init__(self, waiting: Callable[[], bool]) -> None:
         self.waiting = waiting
@@ -73,6 +78,11 @@ def ends_unheard(loaded: LoadedModel, report: dict[str, Any]) -> str:
     )
 
 
+def context_of(model: Any) -> int:
+    """The most tokens that the model takes, prompt and answer together."""
+    return int(getattr(model.config, "max_position_embeddings", 0)) or 1 << 30
+
+
 def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
     """The prompt's tokens up to where the answer begins: of its text as training writes it, else
     as the chat template writes its turns."""
@@ -94,15 +104,18 @@ def answer(
     *,
     max_tokens: int,
     batch_size: int = BATCH,
+    temperature: float = 0.0,
     waiting: Callable[[], bool] = _never,
+    until: Callable[[], bool] = _never,
 ) -> tuple[Answer, ...] | None:
-    """Greedy answers in the order of `prompts`; None if `waiting` broke it off.
+    """Answers in the order of `prompts`, greedy at `temperature` 0, else drawn anew at each call;
+    None if `waiting` broke it off. `until` ends what is being answered with what is there.
 
     Raises DataError where a prompt leaves no room for an answer in the model's context, and
     torch.OutOfMemoryError where not even one prompt fits.
     """
     encoded = [encode_prompt(tokenizer, p) for p in prompts]
-    context = int(getattr(model.config, "max_position_embeddings", 0)) or 1 << 30
+    context = context_of(model)
     for prompt, ids in zip(prompts, encoded, strict=True):
         if len(ids) >= context:
             raise DataError(
@@ -117,7 +130,13 @@ def answer(
             limit = min(max_tokens, context - max(map(len, some)))
             try:
                 batch = _generate(
-                    model, tokenizer, prompts[at : at + batch_size], some, limit, waiting
+                    model,
+                    tokenizer,
+                    prompts[at : at + batch_size],
+                    some,
+                    limit,
+                    temperature,
+                    (waiting, until),
                 )
             except torch.OutOfMemoryError:
                 if batch_size == 1:
@@ -138,7 +157,8 @@ def _generate(
     prompts: Sequence[Prompt],
     encoded: list[list[int]],
     max_tokens: int,
-    waiting: Callable[[], bool],
+    temperature: float,
+    ends_it: tuple[Callable[[], bool], Callable[[], bool]],
 ) -> list[Answer] | None:
     """One left-padded batch [B, L], padded on the left so that all answers begin together."""
     ends = end_tokens(model, tokenizer)
@@ -149,22 +169,26 @@ def _generate(
     for row, tokens in enumerate(encoded):
         ids[row, length - len(tokens) :] = torch.tensor(tokens)
         mask[row, length - len(tokens) :] = 1
-    stop = _Interrupted(waiting)
+    broken_off, enough = map(_Interrupted, ends_it)
+    if temperature:
+        # Not from training's generators, which are put back: asked twice at a step, it would draw
+        # the same answer twice.
+        torch.manual_seed(secrets.randbits(63))
     started = time.perf_counter()
     out = model.generate(
         input_ids=ids.to(model.device),
         attention_mask=mask.to(model.device),
         generation_config=GenerationConfig(
             max_new_tokens=max_tokens,
-            do_sample=False,
             use_cache=True,
             eos_token_id=ends,
             pad_token_id=pad,
             repetition_penalty=1.0,
+            **_drawing(temperature),
         ),
-        stopping_criteria=StoppingCriteriaList([stop]),
+        stopping_criteria=StoppingCriteriaList([broken_off, enough]),
     )
-    if stop.hit:
+    if broken_off.hit:
         return None
     seconds = (time.perf_counter() - started) / len(encoded)
     answers = []
@@ -175,6 +199,20 @@ def _generate(
         text = tokenizer.decode(body, skip_special_tokens=True)
         answers.append(Answer(prompt.id, text, count, end is not None, seconds))
     return answers
+
+
+def _drawing(temperature: float) -> dict[str, Any]:
+    """How the next token is chosen, in GenerationConfig's words."""
+    if not temperature:
+        return {"do_sample": False}
+    return {
+        "do_sample": True,
+        "temperature": temperature,
+        "top_k": 0,
+        "top_p": 1.0,
+        # Drawn from NaN, a GPU's process is of no more use.
+        "remove_invalid_values": True,
+    }
 
 
 def validation_loss(
@@ -207,3 +245,70 @@ def validation_loss(
             total += out.loss.double().cpu()
             tokens += count
     return (float(total) / tokens, tokens) if tokens else (float("nan"), 0)
+
+
+def expected_loss(
+    model: Any,
+    rows: Sequence[Tokens],
+    *,
+    pad_id: int = 0,
+    batch_tokens: int = LOSS_BATCH_TOKENS,
+    waiting: Callable[[], bool] = _never,
+) -> list[float | None] | None:
+    """For each row the mean loss (nats a token) of its `trained` tokens, each given all before it
+    (teacher forcing); None for a row with none, or longer than the model's context. None for all
+    if `waiting` broke it off.
+
+    Raises torch.OutOfMemoryError where not even one row fits.
+    """
+    context = context_of(model)
+    found: list[float | None] = [None] * len(rows)
+    # Those of like length together: little padding. The order of what is given back stays.
+    left = sorted(
+        (
+            n
+            for n, row in enumerate(rows)
+            if row.trained[1:].any() and len(row.input_ids) <= context
+        ),
+        key=lambda n: len(rows[n].input_ids),
+    )
+    with apart(model):
+        while left:
+            if waiting():
+                return None
+            longest = len(rows[left[-1]].input_ids)
+            some = left[-max(1, batch_tokens // longest) :]
+            try:
+                losses = _row_losses(model, [rows[n] for n in some], pad_id)
+            except torch.OutOfMemoryError:
+                if len(some) == 1:
+                    raise
+                batch_tokens = longest * (len(some) // 2)
+                torch.cuda.empty_cache()
+                continue
+            for number, loss in zip(some, losses, strict=True):
+                found[number] = loss
+            del left[-len(some) :]
+    return found
+
+
+def _row_losses(model: Any, rows: Sequence[Tokens], pad_id: int) -> list[float]:
+    """The mean loss of each row's trained tokens."""
+    batch = collate(rows, pad_id=pad_id)
+    labels = batch.pop("labels")[:, 1:]
+    # Only where an answer is expected of any row: of a large vocabulary the rest would take more
+    # memory than the model's own layers.
+    places = (labels != IGNORED).any(dim=0).nonzero()[:, 0]
+    moved = {key: value.to(model.device) for key, value in batch.items()}
+    places_there = places.to(model.device)
+    only = {"logits_to_keep": places_there} if model._supports_logits_to_keep() else {}
+    logits = model(**moved, **only, use_cache=False).logits
+    if logits.shape[1] != len(places):
+        logits = logits[:, places_there]
+    wanted = labels[:, places].to(model.device)
+    loss = torch.nn.functional.cross_entropy(
+        logits.float().transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none"
+    )
+    counts = (wanted != IGNORED).sum(dim=1)
+    result: list[float] = (loss.double().sum(dim=1) / counts).tolist()
+    return result

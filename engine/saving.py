@@ -320,7 +320,7 @@ def _not_saved(worker: Worker, step: int, error: Refused | OSError) -> None:
     """Training waits for room; on a disk that reports errors the process ends instead."""
     _ends(worker, error)
     journal_failed_save(worker.state, step, error)
-    worker.board.hint = room(error)
+    tell_full(worker, "not_saved", room(error))
     worker.boundary.pause_for(str(error))
 
 
@@ -350,6 +350,19 @@ def snapshot(worker: Worker, request: Request) -> None:
     )
     worker.board.stand_on_head(worker.state, worker.config.snapshots)
     worker.engine.keeper.answer(request, lambda state: verified_json(state, name))
+
+
+FREE_SOME = (
+    "free some disk (trainctl prune --dry-run shows what may go, trainctl trash empty gives back"
+    " what was removed), then p (trainctl resume)"
+)
+"""What to do where something could not be written."""
+
+
+def tell_full(worker: Worker, rule: str, text: str) -> None:
+    """A hint with how much room there is and what to do."""
+    free = durable.free_bytes(worker.home.store)
+    worker.board.tell(rule, f"{text} ({free / 1e6:.0f} MB are free)", FREE_SOME, free_bytes=free)
 
 
 def room(error: Refused | OSError) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,7 @@ def status(
     disk: Any,
     engine: dict[str, Any] | None,
     cpu: Any = None,
+    process: Any = None,
     item: dict[str, Any] | None = None,
     loss: Number = None,
     val_loss: Number = None,
@@ -126,7 +127,7 @@ def status(
     tokens_per_second: Number = None,
     eta_seconds: Number = None,
     why: str = "no step yet",
-    hint: str = "",
+    hints: Mapping[str, Any] | None = None,
     phase: str = "",
     progress: float | None = None,
     paused: bool = False,
@@ -140,6 +141,7 @@ def status(
     `queue` counts the items that wait, by priority; `progress` is 0..1 of `phase` (loading,
     preparing); `ahead`, which a running engine fills in, is {id, name, progress} of the queued item
     that is being prepared meanwhile; `requests` are commands asked for and not yet done;
+    `hints` are the fields `hint` and `hints` (engine.hints.hint.fields);
     `monitoring_share` is the share of wall time that validation and samples take.
     """
     return {
@@ -161,9 +163,10 @@ def status(
         "gpus": gpus,
         "ram": ram,
         "cpu": known(cpu, "not measured yet"),
+        "process": known(process, "not measured yet"),
         "disk": disk,
         "engine": engine,
-        "hint": hint,
+        **(hints or {"hint": "", "hints": []}),
         "phase": phase,
         "progress": known(progress, "nothing is being prepared"),
         "ahead": unknown("no engine is running"),

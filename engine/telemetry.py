@@ -1,4 +1,5 @@
-"""What the machine does while it trains: GPUs by NVML, memory and processor by psutil.
+"""What the machine does while it trains: GPUs by NVML, memory and processor by psutil, now and
+over the last minutes.
 
 Sampled a few times a minute on a thread of its own, so that a driver that hangs costs nobody but
 this thread. Whoever asks gets the last sample, or the reason why there is none; never null.
@@ -12,7 +13,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from engine.gpus import Gpus, reason
 from engine.messages import unknown
+from engine.meters import History
 
 log = logging.getLogger("trainctl.telemetry")
 
@@ -20,125 +23,69 @@ INTERVAL = 2.0
 STALE = 5
 """Samples that may be missed before what is shown counts as unknown."""
 
-Nvml = Any
-"""The module pynvml, or what a test puts in its place."""
-
-
-class Gpus:
-    """The GPUs through NVML, opened at the first look and again after it was lost."""
-
-    def __init__(self, load: Callable[[], Nvml] | None = None) -> None:
-        self._load = load or _pynvml
-        self._nvml: Nvml | None = None
-
-    def sample(self) -> list[dict[str, Any]] | dict[str, str]:
-        """One object a GPU: name, utilization (%), memory_used and memory_total (bytes),
-        temperature (degrees C), power (W). [] where there is no GPU or no NVIDIA driver; unknown
-        with NVML's reason where it fails."""
-        try:
-            nvml = self._nvml or self._load()
-        except ImportError as error:
-            return unknown(f"NVML: {error}")
-        try:
-            if self._nvml is None:
-                nvml.nvmlInit()
-                self._nvml = nvml
-            return [_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
-        except nvml.NVMLError as error:
-            self.close()
-            if _code(error) in (
-                nvml.NVML_ERROR_LIBRARY_NOT_FOUND,
-                nvml.NVML_ERROR_NOT_FOUND,
-            ):
-                return []
-            return unknown(_reason(error))
-
-    def close(self) -> None:
-        nvml, self._nvml = self._nvml, None
-        if nvml is not None:
-            try:
-                nvml.nvmlShutdown()
-            except nvml.NVMLError as error:
-                log.info("closing NVML: %s", _reason(error))
-
-
-def _pynvml() -> Nvml:
-    import pynvml
-
-    return pynvml
-
-
-def _code(error: Exception) -> int:
-    return int(getattr(error, "value", -1))
-
-
-def _reason(error: Exception) -> str:
-    return f"NVML: {error}"
-
-
-def _gpu(nvml: Nvml, index: int) -> dict[str, Any]:
-    """One GPU. What a card does not tell (power in a laptop, utilization of a MIG slice) is
-    unknown on its own; an error about the card itself goes up."""
-    handle = nvml.nvmlDeviceGetHandleByIndex(index)
-
-    def ask(call: Callable[[], Any]) -> Any:
-        try:
-            return call()
-        except nvml.NVMLError as error:
-            if _code(error) in (
-                nvml.NVML_ERROR_NOT_SUPPORTED,
-                nvml.NVML_ERROR_NO_PERMISSION,
-                nvml.NVML_ERROR_INVALID_ARGUMENT,
-            ):
-                return unknown(_reason(error))
-            raise
-
-    memory = ask(lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
-    failed = isinstance(memory, dict)
-    return {
-        "name": ask(lambda: _text(nvml.nvmlDeviceGetName(handle))),
-        "utilization": ask(lambda: int(nvml.nvmlDeviceGetUtilizationRates(handle).gpu)),
-        "memory_used": memory if failed else int(memory.used),
-        "memory_total": memory if failed else int(memory.total),
-        "temperature": ask(
-            lambda: int(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))
-        ),
-        "power": ask(lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000),
-    }
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-
 
 class Machine:
     """Memory and processor of the machine and of this process, through psutil."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         import psutil
 
         self._psutil = psutil
         self._process = psutil.Process()
+        self._clock = clock
         # psutil measures use since the last call: the first one only starts the clock.
         psutil.cpu_percent()
         self._process.cpu_percent()
+        self._moved = (clock(), *self._bytes())
 
     def sample(self) -> dict[str, Any]:
-        """{ram: {used, total, process} in bytes, cpu: {utilization, process, cores} in % (the
-        process's share is of one core, so it may exceed 100)}."""
-        memory = self._psutil.virtual_memory()
+        """{ram: {used, total, process, swap_used, swap_total} in bytes, cpu: {utilization, process,
+        cores} in % (the process's share is of one core, so it may exceed 100), process: {memory
+        (resident bytes), cpu (as above), threads, read_per_second, written_per_second (bytes from
+        and to the disk since the last sample)}}."""
+        memory, swap = self._psutil.virtual_memory(), self._psutil.swap_memory()
+        resident, share = self._process.memory_info().rss, self._process.cpu_percent()
         return {
             "ram": {
                 "used": memory.total - memory.available,
                 "total": memory.total,
-                "process": self._process.memory_info().rss,
+                "process": resident,
+                "swap_used": swap.used,
+                "swap_total": swap.total,
             },
             "cpu": {
                 "utilization": self._psutil.cpu_percent(),
-                "process": self._process.cpu_percent(),
+                "process": share,
                 "cores": self._psutil.cpu_count() or 1,
             },
+            "process": {
+                "memory": resident,
+                "cpu": share,
+                "threads": self._process.num_threads(),
+                **self._speeds(),
+            },
         }
+
+    def _bytes(self) -> tuple[int | None, int | None]:
+        """Bytes that this process ever read from and wrote to a disk; None where nobody counts."""
+        try:
+            moved = self._process.io_counters()
+        except (self._psutil.Error, NotImplementedError, AttributeError, OSError):
+            return None, None
+        return moved.read_bytes, moved.write_bytes
+
+    def _speeds(self) -> dict[str, Any]:
+        before, now = self._moved, (self._clock(), *self._bytes())
+        self._moved = now
+        gone = now[0] - before[0]
+        speeds: dict[str, Any] = {}
+        for name, old, new in zip(("read", "written"), before[1:], now[1:], strict=True):
+            speeds[f"{name}_per_second"] = (
+                unknown("this system does not count it")
+                if old is None or new is None or gone <= 0
+                else (new - old) / gone
+            )
+        return speeds
 
 
 class Telemetry:
@@ -153,6 +100,7 @@ class Telemetry:
         self._interval = interval
         self._gpus = gpus or Gpus()
         self._clock = clock
+        self._history = History()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._began = clock()
@@ -172,7 +120,7 @@ class Telemetry:
             self._thread.join(timeout=1)
 
     def latest(self) -> dict[str, Any]:
-        """{gpus, ram, cpu} as the status has them, of the last sample. From any thread."""
+        """{gpus, ram, cpu, process} as the status has them, of the last sample. From any thread."""
         since = self._sampled if self._sampled is not None else self._began
         silent = self._clock() - since
         if self._thread is not None and silent > max(STALE * self._interval, 10):
@@ -180,6 +128,10 @@ class Telemetry:
         else:
             cards = self._cards
         return {"gpus": cards, **self._machine}
+
+    def history(self) -> dict[str, Any]:
+        """The last minutes; see meters.History.shown. From any thread."""
+        return self._history.shown(self._interval)
 
     def _run(self) -> None:
         machine: Machine | None = None
@@ -194,11 +146,12 @@ class Telemetry:
                 self._cards = self._gpus.sample()
             except Exception as error:
                 log.exception("NVML failed")
-                self._cards = unknown(_reason(error))
+                self._cards = unknown(reason(error))
             self._sampled = self._clock()
+            self._history.add(time.time(), {"gpus": self._cards, **self._machine})
             self._stop.wait(self._interval)
         self._gpus.close()
 
 
 def _nothing(why: str) -> dict[str, Any]:
-    return {"ram": unknown(why), "cpu": unknown(why)}
+    return {key: unknown(why) for key in ("ram", "cpu", "process")}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.board import Board
 from engine.chores import CHORES
+from engine.hints.watch import Watch
 from engine.keeper import Keeper
 from engine.messages import EngineState, Mode, known
 from engine.quiet import quiet
@@ -64,6 +65,7 @@ class Engine:
         """Why nothing is trained or changed: reads are served, all else is refused. "" = train."""
         self.board.published = self.board.build()
         self.keeper = Keeper(self, CHORES)
+        self.hints = Watch(home)
         self.error: TrainctlError | None = None
         """Why the thread ended by itself, where it was not asked to."""
         self.worker: Worker | None = None
@@ -76,7 +78,11 @@ class Engine:
         # The meters are fresh also while the engine thread is busy (imports, a long step).
         ahead = self.worker.ahead.status if self.worker is not None else None
         ahead = known(ahead, "nothing is being prepared ahead")
-        return {**self.board.published, **self.telemetry.latest(), "ahead": ahead}
+        hints = self.board.hint_fields()
+        return {**self.board.published, **self.telemetry.latest(), "ahead": ahead, **hints}
+
+    def meters(self) -> dict[str, Any]:
+        return self.telemetry.history()
 
     def submit(self, command: str, arguments: dict[str, Any]) -> Future[Any]:
         request = Request(command, arguments, self.board.global_step)
@@ -133,7 +139,11 @@ class Engine:
             self.keeper.stop()
             self.board.set(EngineState.FAILED if self.error else EngineState.STOPPED)
             if self.error:
-                self.board.hint = str(self.error)
+                self.board.tell(
+                    "engine_failed",
+                    str(self.error),
+                    "the log has the reason; then start trainctl again",
+                )
             self.board.published = self.board.build()
             why = self.error or NoEngine("the engine has stopped")
             self.requests.close(why)
@@ -157,7 +167,12 @@ class Engine:
         why = Refused(f"held: {self.hold}", mend="mend the disk, then start trainctl again")
         while True:
             self.board.set(EngineState.FAILED, "held")
-            self.board.hint = f"held: {self.hold}"
+            self.board.tell(
+                "held",
+                f"held: {self.hold}",
+                "mend the disk (dmesg and its SMART"
+                " values), make a backup, then start trainctl again",
+            )
             self.board.heartbeat = time.monotonic()
             self.board.published = self.board.build()
             while (request := self.requests.take()) is not None:

@@ -2,7 +2,8 @@
 
 Validation and samples together stay under `budget`, as a share of the training time of this
 process. A tick that is due while there is no budget left is put off to the first step where
-there is; it is never skipped in silence, for its kind stays due.
+there is; it is never skipped in silence, for its kind stays due. A person's prompt does not wait
+for the budget; what it took is made up for by the ticks after it.
 """
 
 from __future__ import annotations
@@ -39,6 +40,15 @@ class Monitor:
         """Whether the kind is due and the budget has room for what it cost the last time."""
         room = self.budget * self.training_seconds - self.spent
         return kind in self._due and self.budget > 0 and room >= self._cost.get(kind, 0.0)
+
+    @property
+    def debt(self) -> float:
+        """Seconds that were spent over the budget (below 0: still left)."""
+        return self.spent - self.budget * self.training_seconds
+
+    def asked(self, seconds: float) -> None:
+        """A person's prompt held training up for so long: ticks wait until that is made up for."""
+        self.spent += seconds
 
     def ran(self, kind: str, seconds: float, finished: bool) -> None:
         """The tick took `seconds`; broken off (not `finished`), it stays due."""

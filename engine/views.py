@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import orjson
 
-from engine import lines, shapes
+from engine import answers, lines, shapes
+from engine.hints.rest import at_rest
+from engine.history import History
 from engine.messages import EngineState, Mode, known, unknown
+from engine.queuelist import QueueList, buckets
 from engine.status import disk_status, engine_status, free_limit, item_status, model_status, status
 from queue_store import config, journal, lineage, lock, queue, records
 from queue_store.database import (
@@ -26,21 +30,21 @@ from queue_store.database import (
     read_only,
     read_only_metrics,
 )
-from queue_store.errors import NotFound
 from queue_store.failures import advice
 from queue_store.home import Home
-from queue_store.items import ENDED, RUNNABLE, Item, ItemState
+from queue_store.items import Item, ItemState
 
 _NO_ENGINE = "no engine is running"
 _SILENT = "the engine does not answer yet"
 
 
-class Views:
+class Views(History):
     """Reads one home's store. `close` it, from the same thread."""
 
     def __init__(
         self, home: Home, closing: threading.Event | None = None, *, read_only: bool = False
     ) -> None:
+        super().__init__()
         self.home = home
         self.read_only = read_only
         """The disk fails: nothing may be written to it, not even a database's index."""
@@ -62,6 +66,7 @@ class Views:
             opened = self.__dict__.pop(name, None)
             if opened is not None:
                 opened.close()
+        self.__dict__.pop("_listing", None)
 
     def __enter__(self) -> Views:
         return self
@@ -109,6 +114,7 @@ class Views:
             gpus=unknown(why),
             ram=unknown(why),
             cpu=unknown(why),
+            process=unknown(why),
             disk=disk_status(
                 self.home.store, size, free_limit(settings.snapshots.stop_free, size or 0)
             ),
@@ -120,16 +126,10 @@ class Views:
                 started=who["started"],
             ),
             events_seq=journal.last_seq(self.state),
-            samples_step=self._newest_sample_step(self.line()),
+            samples_step=answers.newest_step(self.metrics, self.line()),
             paused=bool(self.state.meta_get("paused", False)),
-            hint=self._hint(settings) if settings.backups else "",
+            hints=at_rest(self.state, settings, point.step if point else 0),
         )
-
-    def _hint(self, settings: config.Config) -> str:
-        """What the last engine could not do and a person can mend."""
-        from snapshots import backup
-
-        return next(iter(backup.hints(self.state, settings)), "")
 
     def _unfinished(self) -> dict[str, Any] | None:
         """The item that goes on when an engine starts, if one was begun."""
@@ -155,7 +155,7 @@ class Views:
         ended ones, newest first. A page of `limit` from `offset` on costs the same at any length
         of the queue."""
         found: list[dict[str, Any]] = []
-        for bucket in _buckets(ItemState(state) if state else None):
+        for bucket in buckets(ItemState(state) if state else None):
             left = -1 if limit is None else limit - len(found)
             if left == 0:
                 break
@@ -182,6 +182,14 @@ class Views:
             found += self._items([Item.of(row) for row in rows])
         return found
 
+    def queue_list(self) -> Sequence[dict[str, Any]]:
+        """Of every item what a row shows; the same object where nothing changed; see queuelist."""
+        return self._listing.read()
+
+    @cached_property
+    def _listing(self) -> QueueList:
+        return QueueList(self.state)
+
     def item(self, item: int) -> dict[str, Any]:
         """One item, as in `queue`, with every rejected line and its preparation's report.
 
@@ -194,6 +202,18 @@ class Views:
             "settings": known(found.settings, "not prepared yet"),
             "lineage": lineage.shown(self.state, found),
         }
+
+    def file_of(self, item: int) -> str:
+        """Where the store keeps an item's file. Raises NotFound."""
+        return str(self.home.items / queue.get(self.state, item).file)
+
+    def validate(
+        self, file: str, stop: threading.Event, progress: Callable[[int, int], None]
+    ) -> dict[str, Any]:
+        """The deep report of a file; see deepcheck. Blocks; any thread may call it."""
+        from engine import deepcheck
+
+        return deepcheck.check(self.home, Path(file), stop, progress)
 
     def _items(self, items: list[Item]) -> list[dict[str, Any]]:
         attempts: dict[int, list[dict[str, Any]]] = {item.id: [] for item in items}
@@ -223,13 +243,10 @@ class Views:
         return [{**row, "item": known(row["item"], "no item was training")} for row in rows]
 
     def versions(self) -> list[dict[str, Any]]:
-        """The versions, oldest first, each with why it is kept."""
-        from snapshots import listing
-        from snapshots.retention import Rules
+        """The versions, oldest first, each with why it is kept and its samples."""
+        from engine import versionrows
 
-        settings = config.load(self.home.config)
-        rules = Rules.of(settings.snapshots)
-        return listing.versions_json(self.state, rules, settings.backups)
+        return versionrows.rows(self.home, self.state, self.metrics)
 
     def rollback_plan(self, version: str | None = None) -> dict[str, Any]:
         """What a rollback would lose and keep; see plans. Raises NotFound, Refused."""
@@ -279,122 +296,26 @@ class Views:
         limit: int = 500,
         kinds: Iterable[str] | None = None,
         item: int | None = None,
+        group: str = "",
+        text: str = "",
     ) -> dict[str, Any]:
         """{events: those after a sequence number, oldest first; last: the newest number}."""
-        found = journal.events(self.state, after, limit, kinds, item)
+        found = journal.events(self.state, after, limit, kinds, item, group=group, text=text)
         return {"events": [shapes.event(e) for e in found], "last": journal.last_seq(self.state)}
 
-    def latest_events(self, count: int = 200) -> dict[str, Any]:
-        """The newest `count` events, oldest first, as `events`."""
-        found = journal.latest(self.state, count)
-        return {"events": [shapes.event(e) for e in found], "last": journal.last_seq(self.state)}
-
-    def series(
-        self,
-        metric: str,
-        width: int = 1000,
-        start: int | None = None,
-        end: int | None = None,
-        version: str | None = None,
+    def latest_events(
+        self, count: int = 200, before: int | None = None, group: str = "", text: str = ""
     ) -> dict[str, Any]:
-        """A metric along the present line (or a version's), reduced; see lines.series."""
-        if version is None:
-            head = records.head(self.state)
-            branch, line = (head.branch if head else None), self.line()
-        else:
-            from engine import plans
-            from snapshots import versions
-
-            found = versions.get(self.state, version)
-            branch = found.branch
-            point = records.checkpoint(self.state, found.checkpoint)
-            line = lines.segments(plans.checkpoint_line(self.state, point))
-        reduced = lines.series(self.metrics, line, metric, width=width, start=start, end=end)
-        return {**reduced, "branch": known(branch, "no head yet")}
+        """The newest `count` events before a sequence number, oldest first, as `events`."""
+        found = journal.latest(self.state, count, before=before, group=group, text=text)
+        return {"events": [shapes.event(e) for e in found], "last": journal.last_seq(self.state)}
 
     def samples(
         self, step: int | None = None, example: str | None = None, limit: int = 500
     ) -> dict[str, Any]:
-        """What the model answered, on the present line: {step, steps, exact, total, samples}.
+        """What the model answered, on the present line; see answers.samples. Raises NotFound."""
+        return answers.samples(self.home, self.metrics, self.line(), step, example, limit)
 
-        All examples at the newest tick (at or before `step`), or one example at all ticks.
-        `steps` are those of all ticks; `exact` counts the right answers among `samples`.
-        """
-        line = self.line()
-        if example is not None:
-            found = self._answers(line, "example = ?", (example,), limit)
-            if not found and not self._example(example):
-                raise NotFound(f"no example {example!r}", mend="trainctl samples lists them")
-            at: Any = found[-1]["step"] if found else None
-        else:
-            at = self._newest_sample_step(line, step)
-            found = [] if at is None else self._answers(line, "s.step = ?", (at,), limit)
-        return {
-            "step": known(at, "no samples yet"),
-            "steps": self._sample_steps(line),
-            "exact": sum(one["exact"] for one in found),
-            "total": len(found),
-            "samples": found,
-        }
-
-    def _newest_sample_step(self, line: list[lines.Segment], step: int | None = None) -> int | None:
-        for part in reversed(line):
-            high = part.high if step is None else min(part.high, step)
-            row = self.metrics.execute(
-                "SELECT MAX(step) FROM samples WHERE run = ? AND step > ? AND step <= ?",
-                (part.run, part.low, high),
-            ).fetchone()
-            if row[0] is not None:
-                return int(row[0])
-        return None
-
-    def _sample_steps(self, line: list[lines.Segment]) -> list[int]:
-        sql = "SELECT DISTINCT step FROM samples WHERE run = ? AND step > ? AND step <= ?"
-        found = (self.metrics.execute(sql, (p.run, p.low, p.high)) for p in line)
-        return sorted(row[0] for rows in found for row in rows)
-
-    def _answers(
-        self, line: list[lines.Segment], where: str, values: tuple[Any, ...], limit: int
-    ) -> list[dict[str, Any]]:
-        sql = (
-            "SELECT s.branch, s.step, s.example, e.set_name AS set_name, e.position, e.prompt,"
-            " e.expected, e.skill, e.level, s.answer, s.exact, s.similarity, s.tokens, s.seconds,"
-            " s.time FROM samples s JOIN examples e ON e.id = s.example"
-            f" WHERE {where} AND s.run = ? AND s.step > ? AND s.step <= ?"
-            " ORDER BY s.step, e.position LIMIT ?"
-        )
-        found: list[dict[str, Any]] = []
-        for part in line:
-            for row in self.metrics.execute(sql, (*values, part.run, part.low, part.high, limit)):
-                answer = dict(row)
-                answer["set"] = answer.pop("set_name")
-                answer["level"] = known(answer["level"], "the set names no level")
-                found.append({**answer, "exact": bool(answer["exact"])})
-        return found[-limit:]
-
-    def _example(self, example: str) -> bool:
-        sql = "SELECT 1 FROM examples WHERE id = ?"
-        return self.metrics.execute(sql, (example,)).fetchone() is not None
-
-
-def _buckets(
-    state: ItemState | None,
-) -> Iterator[tuple[str, tuple[Any, ...]] | None]:
-    """The queue's order as conditions that the index (state, priority, position) answers; None
-    stands for what waits in the inbox."""
-    one = "state = ? AND priority = ? ORDER BY position"
-    if state in ENDED:
-        yield "+state = ? ORDER BY id DESC", (state,)
-    elif state is ItemState.WAITING:
-        yield None
-    elif state is not None:
-        yield from ((one, (state, priority)) for priority in range(3))
-    else:
-        for busy in (ItemState.TRAINING, ItemState.PREPARING):
-            yield from ((one, (busy, priority)) for priority in range(3))
-        for priority in range(3):
-            yield from ((one, (of, priority)) for of in RUNNABLE)
-        yield None
-        yield from ((one, (ItemState.TRAINED, priority)) for priority in range(3))
-        # By id, not by the index: a page of the newest of many ended items needs no sort.
-        yield "+state IN (?, ?, ?, ?) ORDER BY id DESC", ENDED
+    def sample_marks(self, after: int = -1) -> list[answers.Mark]:
+        """How right every answer of the ticks after a step was; see answers.marks."""
+        return answers.marks(self.metrics, self.line(), after)

@@ -19,6 +19,7 @@ from engine.ahead import Ahead
 from engine.boundary import Boundary
 from engine.controls import RunItem
 from engine.failures import classify, ends_process
+from engine.hints.surroundings import Failed, failing
 from engine.items import Ready, make_ready, settings_of
 from engine.live import Live, first_head, load_live
 from engine.messages import EngineState
@@ -157,7 +158,11 @@ class Worker:
 
     def warn(self, text: str) -> None:
         """What a person should mend while training goes on: the hint, and once in the journal."""
-        self.board.hint = text
+        self.board.tell(
+            "warning",
+            text,
+            "training goes on meanwhile; what is mended counts from the next item on",
+        )
         if text not in self._warned:
             self._warned.add(text)
             with self.state.transaction():
@@ -309,7 +314,7 @@ class Worker:
             moves.trained(self.state, item.id, outcome.global_step)
             del self.cursors[item.id]
             self.changes += 1
-            self.board.hint = ""  # what was wrong before did not keep this item from training
+            self.board.all_well()
         self.boundary.left(item, outcome)
         if self.unsaved and self.saver.due(self.board.global_step, self.config):
             self.save(aside=True)
@@ -335,7 +340,15 @@ class Worker:
                 head.move_head(
                     self.state, at.checkpoint, why=why, new=after.state is ItemState.FAILED
                 )
-        self.board.hint = f"{item.name}: {cause}: {message}"
+        back = records.head(self.state) if touched else None
+        self.board.told["item_fails"] = failing(
+            Failed(
+                *(item.id, item.name, cause, message, time.time()),
+                tries=len(queue.attempts(self.state, item.id)),
+                peak_bytes=self.board.memory,
+                back_to=back.checkpoint.step if back else None,
+            )
+        )
         end = ends_process(error, str(self.home.log))
         if end is not None:
             raise end

@@ -169,6 +169,7 @@ class Evaluation(Section, frozen=True):
 class Console(Section, frozen=True):
     theme: str
     ascii: bool
+    bell: bool
     keys: dict[str, str]
 
 

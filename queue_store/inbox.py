@@ -247,7 +247,7 @@ class Inbox:
                 samples = Path(entry.path) / FLATTENED
                 if samples.is_symlink() or samples.exists():
                     yield _Entry(samples, f"{entry.name}.jsonl", Priority.NORMAL), ""
-                else:
+                elif not _empty(Path(entry.path)):
                     yield _Entry(Path(entry.path), entry.name, Priority.NORMAL), ""
 
     def _look(self, entry: _Entry, look: Look) -> _Seen:
@@ -352,6 +352,15 @@ def _listing(folder: Path) -> list[os.DirEntry[str]]:
     names = {entry.name for entry in found}
     # A lineage sidecar goes along with its file; alone, it is listed as what it is.
     return [e for e in found if e.name.removesuffix(intake.SIDECAR) not in names - {e.name}]
+
+
+def _empty(folder: Path) -> bool:
+    """Whether a folder has nothing in it: a dataset's whose file was taken, or one just made."""
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return False
 
 
 def _named(path: Path, priority: Priority) -> tuple[_Entry, str]:

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from queue_store.database import State, now
+from queue_store.kinds import where as of_group
 
 
 @dataclass(frozen=True)
@@ -67,26 +68,50 @@ def events(
     limit: int = 500,
     kinds: Iterable[str] | None = None,
     item: int | None = None,
+    *,
+    group: str = "",
+    text: str = "",
 ) -> list[Event]:
-    """Events with a sequence number above `after`, oldest first, at most `limit`."""
-    where, values = ["seq > ?"], [after]
+    """Events with a sequence number above `after`, oldest first, at most `limit`: only those of
+    some kinds, of an item, of a group of kinds (see kinds), or that contain a text."""
+    where, values = _wanted(group, text)
     if item is not None:
-        where.append("item = ?")
+        where += " AND item = ?"
         values.append(item)
     chosen = list(kinds) if kinds is not None else []
     if chosen:
-        where.append(f"kind IN ({','.join('?' * len(chosen))})")
+        where += f" AND kind IN ({','.join('?' * len(chosen))})"
     rows = state.db.execute(
-        f"SELECT * FROM events WHERE {' AND '.join(where)} ORDER BY seq LIMIT ?",
-        (*values, *chosen, limit),
+        f"SELECT * FROM events WHERE seq > ? AND {where} ORDER BY seq LIMIT ?",
+        (after, *values, *chosen, limit),
     )
     return [_event(row) for row in rows]
 
 
-def latest(state: State, n: int = 200) -> list[Event]:
-    """The newest `n` events, oldest first."""
-    rows = state.db.execute("SELECT * FROM events ORDER BY seq DESC LIMIT ?", (n,)).fetchall()
+def latest(
+    state: State, n: int = 200, *, before: int | None = None, group: str = "", text: str = ""
+) -> list[Event]:
+    """The newest `n` events (before a sequence number, where given), oldest first; of a group or
+    with a text as in `events`."""
+    where, values = _wanted(group, text)
+    if before is not None:
+        where += " AND seq < ?"
+        values.append(before)
+    rows = state.db.execute(
+        f"SELECT * FROM events WHERE {where} ORDER BY seq DESC LIMIT ?", (*values, n)
+    ).fetchall()
     return [_event(row) for row in reversed(rows)]
+
+
+def _wanted(group: str, text: str) -> tuple[str, list[Any]]:
+    """The condition, and its values: of a group, and `text` in the kind or the text."""
+    where, kinds = of_group(group)
+    values: list[Any] = list(kinds)
+    if text:
+        pattern = text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
+        where += r" AND kind || ' ' || text LIKE ? ESCAPE '\'"
+        values.append(f"%{pattern}%")
+    return where, values
 
 
 def last_seq(state: State) -> int:

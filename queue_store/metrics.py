@@ -70,7 +70,8 @@ class Example:
 
 @dataclass(frozen=True)
 class Sample:
-    """What the model answered to an example at a step; `similarity` 0 to 1 (never called loss)."""
+    """What the model answered to an example at a step; `similarity` 0 to 1 (never called loss);
+    `expected_loss` the mean loss of the expected answer (nats a token), None = not measured."""
 
     branch: int
     step: int
@@ -80,6 +81,7 @@ class Sample:
     similarity: float
     tokens: int
     seconds: float
+    expected_loss: float | None = None
 
 
 def _number(value: float) -> float | None:
@@ -192,11 +194,13 @@ class Metrics:
         with self._transaction():
             self.db.executemany(
                 "INSERT INTO samples(run, branch, step, example, answer, exact, similarity, tokens,"
-                " seconds, time) VALUES(?,?,?,?,?,?,?,?,?,?)",
+                " seconds, expected_loss, time) VALUES(?,?,?,?,?,?,?,?,?,?,?)",
                 [
                     (
                         *(run, s.branch, s.step, s.example, s.answer, int(s.exact), s.similarity),
-                        *(s.tokens, s.seconds, now()),
+                        *(s.tokens, s.seconds),
+                        None if s.expected_loss is None else _number(s.expected_loss),
+                        now(),
                     )
                     for s in samples
                 ],

@@ -30,5 +30,9 @@ METRICS_SCHEMA = (
     CREATE INDEX samples_run ON samples(run, step);
     CREATE INDEX samples_example ON samples(example, run, step);
     """,
+    # Loss of the expected answer, nats a token; NULL where it was not measured.
+    """
+    ALTER TABLE samples ADD COLUMN expected_loss REAL;
+    """,
     RESULTS_SCHEMA,
 )

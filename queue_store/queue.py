@@ -160,12 +160,18 @@ def move_first(state: State, item_id: int) -> Item:
         db.execute(
             "UPDATE items SET position = ?, updated = ? WHERE id = ?", (position, now(), item_id)
         )
-        journal.record(state, "item.moved", f"{item.name} moved to the front", item=item_id)
+        text = f"{item.name} moved to the front"
+        journal.record(state, "item.moved", text, item=item_id, data={"moved": [item_id]})
         return get(state, item_id)
 
 
 def move_before(state: State, item_id: int, other_id: int) -> Item:
     """Put an item right before another one; it takes that one's priority."""
+    return _move_before(state, item_id, other_id, {"moved": [item_id]})
+
+
+def _move_before(state: State, item_id: int, other_id: int, told: dict[str, Any]) -> Item:
+    """`told` is what the event says of who moved, {} where more than the item did."""
     with state.transaction() as db:
         item, other = _open_item(state, item_id), _open_item(state, other_id)
         if item.id == other.id:
@@ -179,13 +185,73 @@ def move_before(state: State, item_id: int, other_id: int) -> Item:
         position = (low + other.position) / 2
         if not low < position < other.position:  # halved until floats ran out: number anew
             _renumber(state, other.priority)
-            return move_before(state, item_id, other_id)
+            return _move_before(state, item_id, other_id, {})
         db.execute(
             "UPDATE items SET priority = ?, position = ?, updated = ? WHERE id = ?",
             (other.priority, position, now(), item_id),
         )
-        journal.record(state, "item.moved", f"{item.name} moved before {other.name}", item=item_id)
+        text = f"{item.name} moved before {other.name}"
+        journal.record(state, "item.moved", text, item=item_id, data=told)
         return get(state, item_id)
+
+
+def shift(state: State, item_ids: list[int], by: int) -> list[int]:
+    """Move items by so many places among those of their priority that wait as they do (below 0:
+    earlier), on the order as it is now; what meets the end stays there, and items side by side
+    stay so. The ids of those that moved. Raises Refused where none can, NotFound.
+    """
+    with state.transaction() as db:
+        chosen = [_open_item(state, item_id) for item_id in dict.fromkeys(item_ids)]
+        running = [item for item in chosen if not item.runnable]
+        if running:
+            raise Refused(f"item {running[0].id} ({running[0].name}) is {running[0].state}")
+        moved: list[int] = []
+        touched: list[int] = []
+        for of, priority in dict.fromkeys((item.state, item.priority) for item in chosen):
+            wanted = {i.id for i in chosen if (i.state, i.priority) == (of, priority)}
+            rows = db.execute(
+                "SELECT id, position FROM items WHERE state = ? AND priority = ?"
+                " ORDER BY position, id",
+                (of, priority),
+            ).fetchall()
+            before = [row[0] for row in rows]
+            after = shifted(before, wanted, by)
+            places = sorted(row[1] for row in rows)
+            if len(set(places)) < len(places):  # two came to stand on one place: number anew
+                places = [float(n) for n in range(1, len(places) + 1)]
+            old = dict(row[:2] for row in rows)
+            changed = [(p, id_) for id_, p in zip(after, places, strict=True) if old[id_] != p]
+            db.executemany(
+                "UPDATE items SET position = ?, updated = ? WHERE id = ?",
+                [(place, now(), id_) for place, id_ in changed],
+            )
+            touched += [id_ for _, id_ in changed]
+            at = {id_: n for n, id_ in enumerate(before)}
+            moved += [id_ for n, id_ in enumerate(after) if id_ in wanted and at[id_] != n]
+        if not moved:
+            who = f"{len(chosen)} items are" if len(chosen) > 1 else f"{chosen[0].name} is"
+            raise Refused(f"{who} {'first' if by < 0 else 'last'} already, within the priority")
+        name = next(item.name for item in chosen if item.id == moved[0])
+        rest = f" and {len(moved) - 1} more" if len(moved) > 1 else ""
+        text = f"{name}{rest} moved {abs(by)} {'earlier' if by < 0 else 'later'}"
+        journal.record(state, "item.moved", text, item=moved[0], data={"moved": touched})
+        return moved
+
+
+def shifted(order: list[int], wanted: set[int], by: int) -> list[int]:
+    """`order` with the `wanted` moved `by` places, as far as there is room."""
+    back = by > 0
+    line = order[::-1] if back else order
+    places: dict[int, int] = {}
+    free = 0
+    for at, item_id in enumerate(line):
+        if item_id in wanted:
+            free = max(free, at - abs(by))
+            places[free] = item_id
+            free += 1
+    others = iter(item_id for item_id in line if item_id not in wanted)
+    result = [places[n] if n in places else next(others) for n in range(len(line))]
+    return result[::-1] if back else result
 
 
 def _renumber(state: State, priority: Priority) -> None:

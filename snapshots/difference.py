@@ -1,4 +1,5 @@
-"""What distinguishes two versions, as the store knows it: steps, rows, settings, losses, files.
+"""What distinguishes two versions, or a version from the present state, as the store knows it:
+steps, rows, settings, losses, files.
 
 Reads manifests and small files, never weights: how far tensors moved is a matter of arrays, which
 this floor does not have (engine.tensor_diff).
@@ -7,6 +8,8 @@ this floor does not have (engine.tensor_diff).
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -16,17 +19,52 @@ from queue_store.database import State
 from queue_store.errors import NotFound, VerificationFailed
 from queue_store.records import Checkpoint
 from snapshots import manifest
-from snapshots.checkpoints import line
+from snapshots.checkpoints import folder_of, line
 from snapshots.facts import rows_of
-from snapshots.versions import INFO, Version, get, version_folder
+from snapshots.versions import BASE, INFO, WHOLE, get, version_folder
 
 TRAINING_STATE = "training_state.json"
 OURS = (INFO, ".ledger.json")
 """Files that tell of the version itself, and so differ by nature."""
 
 
-def difference(state: State, first: str, second: str) -> dict[str, Any]:
-    """What distinguishes version `first` (a) from `second` (b).
+HEAD = "head"
+"""What stands for a version's name where the present state, as it was saved last, is meant."""
+
+
+@dataclass(frozen=True)
+class End:
+    """One of the two: a version, or the head. `told` is what `difference` says of it."""
+
+    told: dict[str, Any]
+    checkpoint: Checkpoint
+    folder: Path
+
+
+def end(state: State, name: str | None) -> End:
+    """The version of that name or tag, the head without one. Raises NotFound."""
+    if name is not None:
+        version = get(state, name)
+        point = records.checkpoint(state, version.checkpoint)
+        about = (version.created, version.size_bytes, version.scope, version.weights_digest)
+        told = _told(version.name, version.branch, version.step, version.loss, version.val_loss)
+        return End(
+            {**told, **_about(*about), "scores": version.scores},
+            point,
+            version_folder(state.home, version),
+        )
+    head = records.head(state)
+    if head is None:
+        raise NotFound("nothing has trained here yet, so there is nothing to compare with")
+    point = head.checkpoint
+    scope = BASE if point.kind == "base" else WHOLE
+    about = (point.created, point.size_bytes, scope, point.weights_digest)
+    told = _told(HEAD, head.branch, point.step, point.loss, point.val_loss)
+    return End({**told, **_about(*about), "scores": {}}, point, folder_of(state.home, point))
+
+
+def difference(state: State, first: str, second: str | None = None) -> dict[str, Any]:
+    """What distinguishes version `first` (a) from `second` (b), or from the head without one.
 
     {a, b: {name, branch, step, created, loss, val_loss, scores, size_bytes, scope, weights_digest},
     same_weights, fork: {branch, step, checkpoint} (where their lines part; a version that came
@@ -35,36 +73,45 @@ def difference(state: State, first: str, second: str) -> dict[str, Any]:
     item that trained last, and of the saved state; those that differ), files: [{name, state, a,
     b}] (state: equal, differs, only_a, only_b; sizes in bytes)}. Raises NotFound.
     """
-    a, b = get(state, first), get(state, second)
-    at_a, at_b = records.checkpoint(state, a.checkpoint), records.checkpoint(state, b.checkpoint)
-    fork = _fork(state, at_a, at_b)
+    return between(state, end(state, first), end(state, second))
+
+
+def between(state: State, a: End, b: End) -> dict[str, Any]:
+    """`difference` of two ends that were found already."""
+    fork = _fork(state, a.checkpoint, b.checkpoint)
     return {
-        "a": _side(a),
-        "b": _side(b),
-        "same_weights": a.weights_digest == b.weights_digest,
+        "a": a.told,
+        "b": b.told,
+        "same_weights": a.told["weights_digest"] == b.told["weights_digest"],
         "fork": {"branch": fork.branch, "step": fork.step, "checkpoint": fork.name},
-        "steps": {"a": a.step - fork.step, "b": b.step - fork.step},
-        "items": _items(state, fork, at_a, at_b),
-        "settings": _settings(state, (a, at_a), (b, at_b)),
-        "files": _files(state, a, b),
+        "steps": {"a": a.checkpoint.step - fork.step, "b": b.checkpoint.step - fork.step},
+        "items": _items(state, fork, a.checkpoint, b.checkpoint),
+        "settings": _settings(state, a, b),
+        "files": _files(a, b),
     }
 
 
-def _side(version: Version) -> dict[str, Any]:
+def _told(
+    name: str, branch: int, step: int, loss: float | None, val_loss: float | None
+) -> dict[str, Any]:
     def known(value: float | None) -> Any:
         return {"unknown": "none was measured before it"} if value is None else value
 
     return {
-        "name": version.name,
-        "branch": version.branch,
-        "step": version.step,
-        "created": version.created,
-        "loss": known(version.loss),
-        "val_loss": known(version.val_loss),
-        "scores": version.scores,
-        "size_bytes": version.size_bytes,
-        "scope": version.scope,
-        "weights_digest": version.weights_digest,
+        "name": name,
+        "branch": branch,
+        "step": step,
+        "loss": known(loss),
+        "val_loss": known(val_loss),
+    }
+
+
+def _about(created: float, size_bytes: int, scope: str, weights_digest: str) -> dict[str, Any]:
+    return {
+        "created": created,
+        "size_bytes": size_bytes,
+        "scope": scope,
+        "weights_digest": weights_digest,
     }
 
 
@@ -93,10 +140,8 @@ def _items(state: State, fork: Checkpoint, a: Checkpoint, b: Checkpoint) -> list
     return found
 
 
-def _settings(
-    state: State, a: tuple[Version, Checkpoint], b: tuple[Version, Checkpoint]
-) -> list[dict[str, Any]]:
-    ours, theirs = _frozen(state, *a), _frozen(state, *b)
+def _settings(state: State, a: End, b: End) -> list[dict[str, Any]]:
+    ours, theirs = _frozen(state, a), _frozen(state, b)
     return [
         {"key": key, "a": _said(ours, key), "b": _said(theirs, key)}
         for key in sorted(ours.keys() | theirs.keys())
@@ -108,12 +153,12 @@ def _said(settings: dict[str, Any], key: str) -> Any:
     return settings.get(key, {"unknown": "nothing is recorded of it"})
 
 
-def _frozen(state: State, version: Version, checkpoint: Checkpoint) -> dict[str, Any]:
-    """The settings under which the version's last steps were trained, by dotted key: those that
+def _frozen(state: State, end: End) -> dict[str, Any]:
+    """The settings under which the last steps of an end were trained, by dotted key: those that
     its item froze, what made text of its rows, and those of the saved state (optimizer, dtype,
     threads, libraries)."""
-    found: dict[str, Any] = _flat({"rendering": checkpoint.progress.rendering}, "")
-    at: Checkpoint | None = checkpoint
+    found: dict[str, Any] = _flat({"rendering": end.checkpoint.progress.rendering}, "")
+    at: Checkpoint | None = end.checkpoint
     while at is not None and at.item is None:
         at = records.checkpoint(state, at.parent) if at.parent is not None else None
     if at is not None and at.item is not None:
@@ -121,8 +166,7 @@ def _frozen(state: State, version: Version, checkpoint: Checkpoint) -> dict[str,
         if row is not None and row[0]:
             found |= _flat(orjson.loads(row[0]), "")
     try:
-        path = version_folder(state.home, version) / TRAINING_STATE
-        info = json.loads(path.read_bytes())
+        info = json.loads((end.folder / TRAINING_STATE).read_bytes())
     except (OSError, ValueError):
         return found  # weights only, or the base model
     if isinstance(info, dict):
@@ -141,11 +185,10 @@ def _flat(values: dict[str, Any], prefix: str) -> dict[str, Any]:
     return flat
 
 
-def _files(state: State, a: Version, b: Version) -> Any:
+def _files(a: End, b: End) -> Any:
     try:
         ours, theirs = (
-            {f.name: f for f in manifest.read_manifest(version_folder(state.home, v)).files}
-            for v in (a, b)
+            {f.name: f for f in manifest.read_manifest(end.folder).files} for end in (a, b)
         )
     except VerificationFailed as error:
         return {"unknown": str(error)}

@@ -13,6 +13,7 @@ import orjson
 from queue_store import durable, intake, journal, trash
 from queue_store.database import State, now
 from queue_store.errors import NotFound, Refused
+from queue_store.items import Item
 from queue_store.trash import Trashed
 from snapshots import removal, versions
 
@@ -58,6 +59,22 @@ def restore(state: State, name: str) -> Json:
     durable.crash_point("untrash.moved")
     finish_restore(state, thrown)
     return {**told, "restored": thrown.name}
+
+
+def restore_item(state: State, item_id: int) -> Item:
+    """Take back the removal of an item: its file, its place, its priority and its attempts.
+
+    Raises NotFound where it is not in the trash, or its file is gone from there.
+    """
+    row = state.db.execute(
+        "SELECT * FROM trash WHERE kind = 'item' AND json_extract(row, '$.item.id') = ?"
+        " ORDER BY id DESC LIMIT 1",
+        (item_id,),
+    ).fetchone()
+    thrown = None if row is None else Trashed.of(row)
+    if thrown is None or thrown.expires <= 0 or not thrown.folder(state).exists():
+        raise NotFound(f"item {item_id} is not in the trash", mend="trainctl trash lists what is")
+    return intake.untrash(state, thrown)
 
 
 def finish_restore(state: State, thrown: Trashed) -> None:

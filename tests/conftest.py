@@ -24,8 +24,9 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(autouse=True)
 def own_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
     """No home, log or colour setting of the person who runs the tests reaches one."""
-    for name in ("TRAINCTL_HOME", "TRAINCTL_CRASH_AT", "NO_COLOR", "TEXTUAL_THEME"):
+    for name in ("TRAINCTL_HOME", "TRAINCTL_CRASH_AT", "NO_COLOR", "TEXTUAL_THEME", "COLORTERM"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
     outside = tmp_path_factory.mktemp("xdg")
     monkeypatch.setenv("XDG_DATA_HOME", str(outside / "data"))
     monkeypatch.setenv("XDG_STATE_HOME", str(outside / "state"))

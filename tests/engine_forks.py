@@ -17,8 +17,11 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from queue_store.home import Home
 from queue_store.items import Priority
@@ -70,6 +73,7 @@ def forked(act: Callable[[Home], None], home: Home, point: str = "") -> int:
     pid = os.fork()
     if pid == 0:
         code = 1
+        os.setsid()
         try:
             os.environ["TRAINCTL_CRASH_AT"] = point
             act(home)
@@ -93,7 +97,20 @@ def forked(act: Callable[[Home], None], home: Home, point: str = "") -> int:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         raise TimeoutError(f"{act.__name__} did not end, killed at {point or 'no point'}")
+    # Its children die with it, at the lowest priority: on a busy machine that takes a while.
+    wait_until(lambda: not _alive_in(pid), timeout=LIMIT_SECONDS, what="the end of its children")
     return ended[0]
+
+
+def _alive_in(session: int) -> list[int]:
+    """The processes of a session that have not ended."""
+    found = []
+    for process in psutil.process_iter(["pid", "status"]):
+        with suppress(ProcessLookupError):
+            ours = os.getsid(process.pid) == session
+            if ours and process.info["status"] != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
 
 
 def audit(home: Home, *, recovered: bool = True) -> list[str]:

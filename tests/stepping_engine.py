@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.messages import EngineState
+from engine.meters import History
 from engine.status import disk_status, engine_status, model_status, status
+from engine.telemetry import INTERVAL
 from queue_store.errors import Refused
 from queue_store.home import Home
 
@@ -49,6 +51,9 @@ class SteppingEngine:
 
     def snapshot(self) -> dict[str, Any]:
         return self._status
+
+    def meters(self) -> dict[str, Any]:
+        return History().shown(INTERVAL)
 
     def submit(self, command: str, arguments: dict[str, Any]) -> Future[Any]:
         answer: Future[Any] = Future()

@@ -109,6 +109,21 @@ def test_an_item_that_is_not_there_is_said(home, trainctl, words) -> None:
     assert done.code == 1 and "no item 7" in done.err and done.err.count("\n") == 1
 
 
+def test_move_by_places_and_a_removal_taken_back(home, files, trainctl) -> None:
+    trainctl("add", *sorted(files.glob("*.jsonl")), home=home)
+    assert trainctl("move", 2, "--by", "-1", home=home).code == 0
+    order = [item["id"] for item in json.loads(trainctl("queue", "--json", home=home).out)]
+    assert order[:2] == [2, 1]
+    refused = trainctl("move", 2, "--by", "-1", home=home)
+    assert refused.code == 1 and "first already" in refused.err
+    assert trainctl("move", 2, "--by", "0", home=home).code == 2
+    done = trainctl("remove", 2, "--yes", home=home)
+    assert "back with: trainctl unremove 2" in done.out
+    assert "number 1 of" in trainctl("unremove", 2, home=home).out
+    again = trainctl("unremove", 2, home=home)
+    assert again.code == 1 and "not in the trash" in again.err
+
+
 def test_remove_asks_and_without_a_terminal_is_refused(home, files, trainctl) -> None:
     trainctl("add", files / "a.jsonl", home=home)
     done = trainctl("remove", 1, home=home)

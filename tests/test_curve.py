@@ -10,6 +10,7 @@ import pytest
 
 from tui import raster, series
 from tui.curve import Look, plot
+from tui.marks import Mark
 from tui.safe import line_text
 
 
@@ -78,7 +79,8 @@ def test_without_colour_the_band_has_half_the_dots_of_a_line() -> None:
 def test_validation_and_versions_are_marked_at_their_steps() -> None:
     data = made(np.full(100, 0.5))
     val = series.Series("val_loss", 1, np.array([50]), *(np.array([0.7]) for _ in range(3)))
-    result = plot(data, val, [(25, "v001")], Look(1.0, 100.0), 108, 20)
+    marks = [Mark("version", 25, "v001", "version v001")]
+    result = plot(data, val, marks, Look(1.0, 100.0), 108, 20)
     rows = [line_text(line) for line in result.lines]
     at = next(row.index("*") for row in rows if "*" in row)
     assert abs((at - 8) - 49) <= 1

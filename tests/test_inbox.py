@@ -214,6 +214,9 @@ def test_folders_give_the_priority_and_the_older_layout_is_flattened(
         ("maths_L2.jsonl", "normal"),
         ("l.jsonl", "low"),
     ]
+    assert reasons(after(inbox, clock, 2)) == {}, "its emptied folder waits for nothing"
+    (home.inbox / "maths_L2" / "other.jsonl").write_text(LINE)
+    assert list(reasons(after(inbox, clock, 2))) == ["maths_L2"], "one with a file says why"
 
 
 def test_what_is_not_a_jsonl_file_stays_and_says_why(

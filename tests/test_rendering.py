@@ -142,6 +142,11 @@ def test_prompts_of_a_thinking_model_follow_the_choice_about_thinking(
     end = "<think>\n\n</think>\n\n" if how == "drop" else ""
     for one in fixed.values():
         assert one.prompt.text.endswith(f"<|im_start|>assistant\n{end}")
+        # What its loss is measured on: the answer and its end, as rows train.
+        ids = one.expected.input_ids[one.expected.trained]
+        text = model.tokenizer.decode([int(i) for i in ids], skip_special_tokens=False)
+        assert text.endswith(f"{one.row.expected}<|im_end|>") and "user" not in text
+        assert len(text) < len(one.row.expected) + 40
 
 
 def test_answers_are_scored_without_thinking_and_without_what_the_profile_adds(

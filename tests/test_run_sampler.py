@@ -6,14 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from engine import sampler
 from engine.controls import Prompt
 from engine.prepare.collate import collate
+from engine.prepare.prepared import Sequence
 from engine.rng import capture_rng
-from engine.sampler import answer, encode_prompt, end_tokens, validation_loss
+from engine.sampler import answer, encode_prompt, end_tokens, expected_loss, validation_loss
 from queue_store.errors import DataError
 from tests.training_kit import (
     Bench,
@@ -96,13 +98,49 @@ def test_validation_loss_is_the_mean_over_tokens_whatever_the_batch(
         assert result[0] == pytest.approx(total / tokens, rel=1e-5) and result[1] == tokens
 
 
+def rows_of(prepared: Any) -> list[Sequence]:
+    """The rows of packs one by one."""
+    rows = []
+    for pack in map(prepared.sequence, range(prepared.packs)):
+        starts = [int(n) for n in np.flatnonzero(pack.position_ids == 0)]
+        for start, end in zip(starts, [*starts[1:], len(pack.input_ids)], strict=True):
+            part = slice(start, end)
+            ids, trained = pack.input_ids[part], pack.trained[part]
+            rows.append(Sequence(ids, trained, pack.position_ids[part], (1,)))
+    return rows
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 150, 4096])
+def test_expected_loss_is_that_of_each_row_alone(place: dict[str, Any], batch_tokens: int) -> None:
+    model, rows = place["bench"].loaded.model, rows_of(place["prepared"])
+    assert len(rows) == len(PROMPTS) and len({len(r.input_ids) for r in rows}) > 1
+    first = rows[0]
+    nothing = Sequence(first.input_ids, first.trained & False, first.position_ids, (1,))
+    long = Sequence(
+        *(np.resize(array, 5000) for array in (first.input_ids, first.trained)),
+        np.arange(5000),
+        (1,),
+    )
+    losses = expected_loss(model, [*rows, nothing, long], batch_tokens=batch_tokens)
+    assert losses is not None and losses[-2:] == [None, None]
+    model.eval()
+    for row, loss in zip(rows, losses, strict=False):
+        with torch.no_grad():
+            alone = float(model(**collate([row]), use_cache=False).loss)
+        assert loss == pytest.approx(alone, rel=1e-4)
+    model.train()
+    assert len({round(loss or 0, 5) for loss in losses[:-2]}) == len(rows)
+
+
 def test_neither_moves_the_generators_nor_the_mode(place: dict[str, Any]) -> None:
     loaded = place["bench"].loaded
     for mode in (True, False):
         loaded.model.train(mode)
         before = capture_rng()
         answer(loaded.model, loaded.tokenizer, PROMPTS[:2], max_tokens=3)
+        answer(loaded.model, loaded.tokenizer, PROMPTS[:2], max_tokens=3, temperature=0.8)
         validation_loss(loaded.model, place["prepared"], batch_size=2)
+        expected_loss(loaded.model, rows_of(place["prepared"]))
         after = capture_rng()
         assert loaded.model.training is mode
         assert torch.equal(before.torch, after.torch) and before.python == after.python
@@ -118,6 +156,30 @@ def test_somebody_who_waits_breaks_both_off_within_a_token(place: dict[str, Any]
     assert (
         validation_loss(loaded.model, place["prepared"], batch_size=1, waiting=lambda: True) is None
     )
+    rows = rows_of(place["prepared"])
+    assert expected_loss(loaded.model, rows, waiting=lambda: True) is None
+
+
+def test_what_is_answered_when_it_is_enough_stays(place: dict[str, Any]) -> None:
+    loaded = place["bench"].loaded
+    whole = answer(loaded.model, loaded.tokenizer, PROMPTS[-1:], max_tokens=12)
+    asked = iter([False, False, True])
+    cut = answer(
+        loaded.model, loaded.tokenizer, PROMPTS[-1:], max_tokens=12, until=lambda: next(asked)
+    )
+    assert whole is not None and cut is not None
+    assert (cut[0].tokens, cut[0].ended) == (3, False)
+    assert whole[0].text.startswith(cut[0].text)
+
+
+def test_drawn_answers_differ_from_call_to_call(place: dict[str, Any]) -> None:
+    loaded = place["bench"].loaded
+    texts = set()
+    for _ in range(6):
+        drawn = answer(loaded.model, loaded.tokenizer, PROMPTS[:1], max_tokens=8, temperature=5.0)
+        assert drawn is not None
+        texts.add(drawn[0].text)
+    assert len(texts) > 3
 
 
 def test_less_memory_means_smaller_batches(

@@ -6,8 +6,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,68 +15,10 @@ import pytest
 from queue_store.home import Home
 from queue_store.lock import holder, wait_free
 from tests import engine_kit as kit
+from tests.tmux_kit import Terminal, assert_goes_on, command, open_console, status, step
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="no tmux here")
-COMMAND = [sys.executable, "-m", "trainctl"]
-
-
-class Terminal:
-    """A tmux server of its own, with one window."""
-
-    def __init__(self, name: str, size: tuple[int, int], words: list[str]) -> None:
-        self.words = ["tmux", "-L", name, "-u", "-f", "/dev/null"]
-        environment = {**os.environ, "LANG": "C.UTF-8", "PYTHONPATH": str(kit.ROOT)}
-        line = " ".join(words)
-        # What the shell prints after the program shows that the terminal is usable again.
-        subprocess.run(
-            [
-                *(*self.words, "new-session", "-d", "-x", str(size[0]), "-y", str(size[1])),
-                f"stty -a >before; {line}; echo left with $?; stty -a >after; cat",
-            ],
-            env=environment,
-            cwd=os.environ["TMUX_TEST_FOLDER"],
-            check=True,
-        )
-
-    def __call__(self, *words: str) -> str:
-        done = subprocess.run([*self.words, *words], capture_output=True, text=True, check=False)
-        return done.stdout
-
-    def screen(self) -> str:
-        return self("capture-pane", "-p")
-
-    def press(self, *keys: str) -> None:
-        self("send-keys", *keys)
-
-    def shows(self, pattern: str, timeout: float = 60) -> str:
-        """Wait until the screen matches, and return it."""
-        try:
-            wait_until(lambda: re.search(pattern, self.screen()), timeout=timeout)
-        except AssertionError:
-            raise AssertionError(f"never showed {pattern!r}:\n{self.screen()}") from None
-        return self.screen()
-
-    def settle(self) -> None:
-        """Wait until the dialog on the screen has drawn itself: the same twice, half a second
-        apart (the meters behind it may move)."""
-        seen: list[str] = []
-
-        def same() -> bool:
-            lines = [line[25:97] for line in self.screen().splitlines()[8:28]]
-            seen.append("\n".join(lines))
-            return len(seen) > 1 and seen[-1] == seen[-2]
-
-        wait_until(same, timeout=30, every=0.5)
-
-    def pid(self) -> int:
-        """The console's process."""
-        shell = self("list-panes", "-F", "#{pane_pid}").strip()
-        found = subprocess.run(["pgrep", "-P", shell], capture_output=True, text=True, check=True)
-        return int(found.stdout.split()[0])
-
-    def close(self) -> None:
-        self("kill-server")
 
 
 @pytest.fixture
@@ -102,41 +42,6 @@ def home(tmp_path: Path) -> Iterator[Home]:
         assert wait_free(home, 60)
 
 
-def open_console(
-    terminals: list[Terminal], home: Home, size: tuple[int, int] = (120, 36)
-) -> Terminal:
-    name = f"trainctl-{os.getpid()}-{len(terminals)}"
-    terminal = Terminal(name, size, [*COMMAND, "--home", str(home.root)])
-    terminals.append(terminal)
-    return terminal
-
-
-def command(home: Home, *words: str) -> bytes:
-    """What a command prints."""
-    return subprocess.run(
-        [*COMMAND, "--home", str(home.root), *words],
-        capture_output=True,
-        env={**os.environ, "PYTHONPATH": str(kit.ROOT)},
-        check=True,
-    ).stdout
-
-
-def status(home: Home) -> dict[str, object]:
-    found: dict[str, object] = orjson.loads(command(home, "status", "--json"))
-    return found
-
-
-def step(home: Home) -> int:
-    found = status(home)["global_step"]
-    assert isinstance(found, int)
-    return found
-
-
-def assert_goes_on(home: Home) -> None:
-    at = step(home)
-    wait_until(lambda: step(home) > at + 1, timeout=60)
-
-
 def test_a_session_from_first_frame_to_hand_over_and_back(
     home: Home, terminals: list[Terminal], tmp_path: Path
 ) -> None:
@@ -153,7 +58,7 @@ def test_a_session_from_first_frame_to_hand_over_and_back(
     small.shows("Keep training in the background")
     small.press("Enter")
     small.shows(r"training goes on in the background.*\n*.*left with 0", timeout=90)
-    assert status(home)["engine"]["mode"] == "daemon"  # type: ignore[index]
+    assert status(home)["engine"]["mode"] == "daemon"
     assert_goes_on(home)
     before, after = ((tmp_path / name).read_text() for name in ("before", "after"))
     assert before == after, "the terminal's settings are as they were"
@@ -172,7 +77,7 @@ def test_a_terminal_that_goes_away_leaves_the_engine_training(
     terminal = open_console(terminals, home)
     terminal.shows(r"training\s+step [1-9]")
     terminal.close()
-    wait_until(lambda: status(home)["engine"]["mode"] == "headless", timeout=30)  # type: ignore[index]
+    wait_until(lambda: status(home)["engine"]["mode"] == "headless", timeout=30)
     assert_goes_on(home)
 
 
@@ -210,3 +115,72 @@ def test_an_operator_snapshots_and_rolls_back_with_the_typed_name_only(
     wait_until(lambda: step(home) == at, timeout=30)
     names = [v["description"] for v in orjson.loads(command(home, "versions", "--json"))]
     assert names[0] == "by hand" and "before rollback to v001" in names
+
+
+def test_a_newcomer_is_told_what_to_do_trains_a_first_file_and_stops(
+    tmp_path: Path, terminals: list[Terminal]
+) -> None:
+    home = kit.make_home(tmp_path / "new")
+    terminal = open_console(terminals, home, (80, 24))
+    terminal.shows("Nothing has trained here yet", timeout=20)
+    shown = terminal.screen()
+    assert "add a JSONL file" in shown
+    assert str(home.inbox) in "".join(shown.split()), "the path, over two lines where it is long"
+    terminal.press("?")
+    terminal.shows("type to search")
+    terminal.press("Escape")
+    terminal.shows("Nothing has trained here yet")
+    kit.write_rows(tmp_path / "first.jsonl", 2000, 1).rename(home.inbox / "first.jsonl")
+    terminal.shows(r"(?s)1 queue.*first +train")
+    terminal.shows(r"training\s+step [1-9]", timeout=120)
+    terminal.press("q")
+    terminal.shows("Stop after this step and save")
+    terminal.settle()
+    terminal.press("Up", "Enter")
+    terminal.shows(r"everything is saved.*\n*.*left with 0", timeout=90)
+    found = status(home)
+    assert found["state"] == "stopped" and found["global_step"] > 0
+    assert kit.states(home) == {"first.jsonl": "paused"}
+
+
+def test_an_operators_session(home: Home, terminals: list[Terminal], tmp_path: Path) -> None:
+    terminal = open_console(terminals, home)
+    terminal.shows(r"training\s+step [1-9]", timeout=120)
+    terminal.press("p")
+    terminal.shows(r"paused\s+step")
+    urgent = kit.write_rows(tmp_path / "urgent.jsonl", 1500, 9)
+    command(home, "add", str(urgent), "--priority", "high")
+    terminal.press("p")
+    wait_until(lambda: kit.states(home)["urgent.jsonl"] == "training", 60, what="it goes first")
+    assert kit.states(home)["long.jsonl"] == "paused", "and the other one waits where it stood"
+    terminal.press("s")
+    terminal.shows("Take a snapshot")
+    terminal.settle()
+    terminal.press("Right", "Enter")
+    terminal.shows("v001 is taken")
+    at = orjson.loads(command(home, "versions", "--json"))[0]["step"]
+    wait_until(lambda: step(home) > at + 3, timeout=60)
+    terminal.press("p")  # a plan is of one moment: while it trains it goes stale
+    terminal.shows(r"paused\s+step")
+    terminal.press("5", "R")
+    terminal.shows("Roll back to v001")
+    terminal.settle()
+    terminal.press("Up")
+    terminal.press("v001")
+    terminal.settle()
+    terminal.press("Tab", "Tab")
+    terminal.settle()
+    terminal.press("Enter")
+    wait_until(lambda: step(home) == at, timeout=60, what="back at the version")
+    terminal.press("p")
+    wait_until(lambda: status(home)["branch"] == 2, timeout=60, what="it trains on a branch")
+    terminal.press("q")
+    terminal.shows("Keep training in the background")
+    terminal.press("Enter")
+    terminal.shows(r"training goes on in the background.*\n*.*left with 0", timeout=90)
+    back = open_console(terminals, home)
+    back.shows(r"training\s+step [1-9]", timeout=30)
+    back.shows(r"v002")
+    assert step(home) > at, "it trained on from there"
+    back.press("q")
+    back.shows("left with 0")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from textual.keys import Keys
 
 from queue_store.errors import ConfigError
+from queue_store.home import Home
 from tests.tui_pilot import NARROW, configured, console_on, running, screen, until
 from tests.tui_world import World
-from tui.actions import ACTIONS, PANES, Keymap, key_label, remapped
+from tui import keynames
+from tui.actions import ACTIONS, PANES, Keymap, remapped
 from tui.commands import Commands
 from tui.console import Console
+from tui.dialogs.help import key_label_of
 
 
 def test_every_action_is_carried_out_somewhere_and_nothing_else_is() -> None:
@@ -34,13 +40,63 @@ def test_no_two_actions_share_a_key_in_a_pane(pane: str) -> None:
 
 def test_ctrl_z_is_never_a_key() -> None:
     assert all("ctrl+z" not in action.keys for action in ACTIONS)
-    with pytest.raises(ConfigError, match="cannot be a key"):
+    with pytest.raises(ConfigError, match="cannot be a key: it stops a process"):
         remapped({"pause": "ctrl+z"})
+    with pytest.raises(ConfigError, match="cannot be a key: it always leaves"):
+        remapped({"pause": "ctrl+c"})
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("Ctrl+P", '"ctrl+p"'),
+        ("C-p", '"ctrl+p"'),
+        ("^p", '"ctrl+p"'),
+        ("Space", '"space"'),
+        (" ", '"space"'),
+        ("esc", '"escape"'),
+        ("Page Up", '"pageup"'),
+        ("shift+p", '"P"'),
+        ("question_mark", '"?"'),
+        ("F5", '"f5"'),
+        ("entre", '"enter"'),
+        ("ctrl+ö", '"ctrl+'),
+        ("ctrl+i", "a terminal sends it as tab"),
+        ("", "for example"),
+        ("pq", "for example"),
+    ],
+)
+def test_a_key_that_no_terminal_sends_is_refused_with_the_one_that_was_meant(
+    written: str, meant: str
+) -> None:
+    with pytest.raises(ConfigError, match="cannot be a key") as found:
+        remapped({"pause": written}, "/home/config.toml")
+    assert meant in found.value.mend
+    assert found.value.where == "/home/config.toml: console.keys.pause"
+
+
+def test_every_key_of_the_table_and_every_name_of_textuals_that_is_offered_is_one() -> None:
+    assert all(
+        keynames.wrong(key) is None for action in ACTIONS for key in action.keys if key != "ctrl+c"
+    )
+    known = {key.value for key in Keys}
+    strange = {key for key in keynames.KEYS if key not in known}
+    assert not strange, "a terminal never sends these"
+
+
+@pytest.mark.parametrize("words", [("config", "show"), ()])
+def test_a_wrong_key_is_told_by_config_show_and_before_the_console_starts(
+    trainctl: Any, home: Home, words: tuple[str, ...]
+) -> None:
+    home.config.write_text('[console.keys]\npause = "Spce"\n')
+    done = trainctl(*words, home=home)
+    assert done.code == 2 and done.out == ""
+    assert "console.keys.pause" in done.err and 'did you mean "space"' in done.err
 
 
 def test_a_remapped_key_replaces_the_old_one() -> None:
-    keymap = Keymap({"pause": "space"})
-    found = keymap.lookup("queue", "space")
+    keymap = Keymap({"pause": "ctrl+p"})
+    found = keymap.lookup("queue", "ctrl+p")
     assert found is not None and found.id == "pause"
     assert keymap.lookup("queue", "p") is None
 
@@ -57,11 +113,11 @@ def test_a_key_given_to_two_actions_is_refused_with_both_names() -> None:
 
 async def test_the_configured_key_works_on_the_screen() -> None:
     world = World(steps=3)
-    app = console_on(world, configured(keys={"pause": "space"}))
+    app = console_on(world, configured(keys={"pause": "ctrl+p"}))
     async with running(app) as pilot:
         await pilot.press("p")
-        await pilot.press("space")
-        await until(pilot, lambda: world.state == "paused", "space pauses")
+        await pilot.press("ctrl+p")
+        await until(pilot, lambda: world.state == "paused", "ctrl+p pauses")
     assert [command for command, _ in world.log if command != "close"] == ["pause"]
 
 
@@ -80,14 +136,24 @@ async def test_the_footer_shows_only_keys_that_act_in_the_chosen_pane() -> None:
 
 async def test_a_wide_footer_has_every_action_of_the_pane() -> None:
     app = console_on(World(steps=3))
-    async with running(app, (400, 40)) as pilot:
+    async with running(app, (600, 40)) as pilot:
         for number, pane in enumerate(PANES, 1):
             await pilot.press(str(number))
             await until(pilot, lambda pane=pane: app.pane_name == pane)
             foot = screen(pilot).splitlines()[-1]
             for action in ACTIONS:
                 if not action.where or pane in action.where:
-                    assert f"{key_label(action)} {action.label}" in foot
+                    key = app.keymap.keys_of(action.id, pane)[0]
+                    assert f"{key_label_of(key)} {action.label}" in foot
+
+
+@pytest.mark.parametrize("pane", PANES)
+def test_the_footer_names_no_key_that_means_another_action_in_the_pane(pane: str) -> None:
+    keymap = Keymap({})
+    for action in keymap.footer(pane):
+        found = keymap.lookup(pane, action.keys[0])
+        assert found is not None and found.id == action.id
+    assert keymap.keys_of("why", "curves") == ("W",) and keymap.keys_of("why", "queue")[0] == "w"
 
 
 @pytest.mark.parametrize("key", ["?", ":"])

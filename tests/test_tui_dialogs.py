@@ -176,7 +176,8 @@ async def test_a_priority_change_shows_the_order_and_who_waits() -> None:
         shown = screen(pilot)
         assert "Set gsm8k.jsonl to high" in shown
         assert "train_syllo_level1_2000.jsonl is paused at the next step" in shown
-        assert ">  1  high    gsm8k.jsonl" in shown
+        assert "   1  high    train_binary" in shown, "who waited there before comes first"
+        assert ">  2  high    gsm8k.jsonl" in shown
         await pilot.press("right", "enter")
         await until(pilot, lambda: commands(world))
     assert commands(world) == [("priority", {"id": 3, "priority": "high"})]
@@ -217,11 +218,11 @@ async def test_items_are_moved_removed_and_retried() -> None:
         app.queue_pane.chosen = 5
         await pilot.press("K")
         await until(pilot, lambda: commands(world))
-        assert commands(world)[-1] == ("move", {"id": 5, "before": 3})
+        assert commands(world)[-1] == ("shift", {"items": [5], "by": -1})
         await until(pilot, lambda: [i["id"] for i in app.queue_pane.items()].index(5) == 2)
         await pilot.press("J")
         await until(pilot, lambda: len(commands(world)) == 2)
-        assert commands(world)[-1] == ("move", {"id": 3, "before": 5})
+        assert commands(world)[-1] == ("shift", {"items": [5], "by": 1})
         app.queue_pane.chosen = 6
         await pilot.press("r")
         await until(pilot, lambda: commands(world)[-1] == ("retry", {"id": 6}))

@@ -56,15 +56,15 @@ async def test_a_store_that_cannot_be_read_is_told_and_got_over() -> None:
     world = trained()
     app = console_on(world)
     async with running(app) as pilot:
-        good = world.queue
+        good = world.queue_list
 
         def locked(*_: Any, **__: Any) -> Any:
             raise sqlite3.OperationalError("database is locked")
 
-        world.queue = locked  # type: ignore[method-assign]
+        world.queue_list = locked  # type: ignore[method-assign]
         world.event("note", "look again")
         await until(pilot, lambda: "cannot read the store: database is locked" in screen(pilot))
-        world.queue = good  # type: ignore[method-assign]
+        world.queue_list = good  # type: ignore[method-assign]
         await until(pilot, lambda: "cannot read" not in screen(pilot))
 
 

@@ -11,6 +11,7 @@ from engine.client import connect
 from engine.dispatch import Dispatcher
 from engine.server import Server
 from engine.session import LocalSession
+from engine.thread import Engine
 from engine.views import Views
 from queue_store import records
 from queue_store.config import default
@@ -21,6 +22,7 @@ from queue_store.metrics import Example
 from tests.stepping_engine import SteppingEngine, make_home
 from tests.story import Story
 from tests.tui_pilot import push, running, screen, until
+from tests.tui_world import World
 from tui.console import Console
 from tui.dialogs.rollback import RollbackDialog
 from tui.poller import Reader
@@ -122,6 +124,20 @@ async def test_queue_commands_change_the_real_queue(
         await until(pilot, lambda: "Remove third.jsonl" in screen(pilot))
         await pilot.press("right", "enter")
         await until(pilot, lambda: "third.jsonl is removed" in screen(pilot))
+        await until(pilot, lambda: len(app.queue_pane.items()) == 2)
+        await pilot.press("u")
+        await until(pilot, lambda: "third.jsonl is back in the queue" in screen(pilot))
+        await until(pilot, lambda: len(app.queue_pane.items()) == 3)
+        app.queue_pane.chosen = 3
+        assert app.queue_pane.selected()["priority"] == "high"  # type: ignore[index]
+        await pilot.press("-")
+        await until(pilot, lambda: "Set third.jsonl to normal" in screen(pilot))
+        await pilot.press("right", "enter")
+        await until(pilot, lambda: "third.jsonl is normal now" in screen(pilot))
+        await until(pilot, lambda: app.queue_pane.selected()["priority"] == "normal")  # type: ignore[index]
+        await pilot.press("K")
+        await until(pilot, lambda: "third.jsonl moved 1 earlier" in screen(pilot))
+        await until(pilot, lambda: [i["id"] for i in app.queue_pane.items()][-2:] == [3, 1])
 
 
 async def test_the_real_rollback_plan_is_shown(home: Home, engine: Telling) -> None:
@@ -133,6 +149,51 @@ async def test_the_real_rollback_plan_is_shown(home: Home, engine: Telling) -> N
         assert "Restore v001" in shown and "20 steps, 1" in shown
         assert "1 validation, 1 sample tick" in shown
         assert "the present state becomes a version" in shown and "None" not in shown
+
+
+def test_the_last_minutes_of_the_machine_come_over_a_session(home: Home) -> None:
+    made = Engine(home, default())  # not started: it has measured nothing
+    found = LocalSession(Dispatcher(made)).request("meters")
+    assert found["number"] == 0 and found["cpu"] == [] and found["gpus"] == []
+    world = World()
+    assert set(world.do_meters()) == set(found)
+    telling = made.snapshot()
+    assert set(telling) >= {"gpus", "ram", "cpu", "process", "disk"}
+    assert set(world.do_snapshot()) <= set(telling)
+
+
+async def test_versions_of_a_real_store_are_compared(
+    home: Home, engine: Telling, story: Story
+) -> None:
+    story.version(story.checkpoint(), "v002")
+    app = console(home, engine)
+    async with running(app) as pilot:
+        await pilot.press("5")
+        await until(pilot, lambda: len(app.frame.versions) == 2)
+        # v001 answered e2 right, v002 e0 as well; both are of the fixed examples.
+        await pilot.press("g", "space", "down", "c")
+        await until(pilot, lambda: "Compare v001 with v002" in screen(pilot))
+        shown = screen(pilot)
+        assert "1/3 33% @20" in shown and "2/3 67% @40" in shown, shown
+        assert "+ e0 (syllo) prompt 0" in shown and "right in both 1, gained 1, lost 0" in shown
+        assert "step 20, branch 1" in shown and "None" not in shown
+        await pilot.press("escape", "g", "space", "G", "c")
+        await until(pilot, lambda: "Compare v001 with now" in screen(pilot))
+
+
+async def test_the_trash_and_the_targets_of_a_real_home_are_shown(
+    home: Home, engine: Telling
+) -> None:
+    app = console(home, engine)
+    async with running(app) as pilot:
+        await pilot.press("5", "X")
+        await until(pilot, lambda: "The trash is empty" in screen(pilot))
+        await pilot.press("escape", "b")
+        await until(pilot, lambda: "no backup target is configured" in screen(pilot))
+        home.config.write_text('[backups.nas]\ntarget = "/mnt/nas"\n')
+        await pilot.press("b")
+        await until(pilot, lambda: "Back up v001" in screen(pilot))
+        assert "/mnt/nas, whole, after every version" in screen(pilot)
 
 
 async def test_a_rollback_in_the_store_starts_the_curve_anew(

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import pty
+import re
 import signal
 import struct
 import subprocess
@@ -27,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 class Screen:
     """A process on a pseudo-terminal of 120x36; collects every byte that it writes."""
 
-    def __init__(self, home: Path, *options: str) -> None:
+    def __init__(self, home: Path, *options: str, **environ: str) -> None:
         self.home = home
         self.master, self.slave = pty.openpty()
         fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 36, 120, 0, 0))
@@ -35,6 +36,7 @@ class Screen:
         environment = {**os.environ, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
         for name in ("NO_COLOR", "TEXTUAL_THEME", "COLUMNS", "LINES"):
             environment.pop(name, None)
+        environment.update(environ)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.tui_terminal_app", str(home), *options],
             cwd=ROOT,
@@ -90,8 +92,8 @@ class Screen:
 def start(tmp_path: Path) -> Iterator[Any]:
     made: list[Screen] = []
 
-    def starter(*options: str) -> Screen:
-        made.append(Screen(tmp_path, *options))
+    def starter(*options: str, **environ: str) -> Screen:
+        made.append(Screen(tmp_path, *options, **environ))
         return made[-1]
 
     yield starter
@@ -114,7 +116,14 @@ def test_hostile_text_reaches_the_terminal_without_a_control_byte(start: Any) ->
     screen.see("broken ")
     screen.press("nn")
     screen.see("row 5 ")
-    screen.press("\r")
+    screen.press("\r4D")
+    screen.see("Example e0 over")
+    screen.press("q")
+    screen.press("t")
+    screen.see("Ask the model as it stands now")
+    screen.press("\x1b[200~pasted \x9b31m \u202e\x1b[201~\r")
+    screen.see("ended by itself")
+    screen.press("\x03")
     wait_until(lambda: screen.press("q") or (screen.home / "left").exists(), 15, every=0.2)
     assert screen.left() == "detach"
     out = bytes(screen.bytes)
@@ -207,3 +216,99 @@ def test_ctrl_c_is_a_key_and_no_signal(start: Any) -> None:
     screen.see("Leave the console")
     screen.press("\x1b")
     assert screen.process.poll() is None
+
+
+COLORS = re.compile(rb"\x1b\[([0-9;]*)m")
+
+
+def hues(out: bytes) -> set[str]:
+    """Which ways of naming a colour were written: 16, 256, truecolor."""
+    found = set()
+    for match in COLORS.finditer(out):
+        codes = match[1].decode().split(";")
+        while codes:
+            code = codes.pop(0)
+            if code in ("38", "48") and codes:
+                deep = codes.pop(0)
+                found.add("256" if deep == "5" else "truecolor")
+                del codes[: 1 if deep == "5" else 3]
+            elif code and (30 <= int(code) <= 37 or 40 <= int(code) <= 47 or int(code) >= 90):
+                found.add("16")
+    return found
+
+
+def leave(screen: Screen) -> None:
+    """ctrl+c closes what is open, then the console."""
+    wait_until(lambda: screen.press("\x03") or (screen.home / "left").exists(), 30, every=0.5)
+    assert screen.left() == "detach"
+
+
+def test_a_locale_without_utf8_gets_ascii_to_the_last_byte(start: Any) -> None:
+    screen = start("hostile", LANG="C", LC_ALL="C", PYTHONUTF8="1")
+    screen.see("6 events")
+    screen.see("[/INST]")
+    screen.press("123456?")
+    screen.see("ype to search")  # the cursor stands on the first letter
+    screen.press("\x03")  # closes it
+    screen.press("1k")
+    screen.see("what it taught")
+    leave(screen)
+    out = bytes(screen.bytes)
+    assert out.isascii(), {bytes([b]) for b in out if b > 127}
+
+
+@pytest.mark.parametrize(
+    ("environ", "wanted"),
+    [
+        ({"TERM": "xterm"}, {"16"}),
+        ({"TERM": "screen"}, {"16"}),
+        ({"TERM": "linux"}, {"16"}),
+        ({"TERM": "screen-256color"}, {"256"}),
+        ({"TERM": "xterm-256color", "COLORTERM": "truecolor"}, {"truecolor"}),
+    ],
+    ids=lambda value: value.get("TERM") if isinstance(value, dict) else None,
+)
+def test_a_terminal_gets_only_the_colours_that_it_has(
+    start: Any, environ: dict[str, str], wanted: set[str]
+) -> None:
+    screen = start("train", **environ)
+    screen.see("extra")
+    screen.press("1jk")
+    screen.see("Skip train")
+    leave(screen)
+    assert hues(bytes(screen.bytes)) - wanted == set()
+    assert hues(bytes(screen.bytes)), "there are colours"
+
+
+def test_a_terminal_that_was_not_read_shows_what_is_now_once_it_is(start: Any) -> None:
+    stalled(start, 15)
+
+
+@pytest.mark.slow
+def test_a_terminal_that_was_not_read_for_a_minute_costs_the_engine_nothing(start: Any) -> None:
+    stalled(start, 600)
+
+
+def stalled(start: Any, steps: int) -> None:
+    """Read nothing for so many steps (ten a second), then see that the screen is current."""
+    screen = start("train")
+    screen.see("6 events")
+    screen.press("zz" * 20)  # repaints that fill the terminal's queue
+    screen.reading.clear()
+    begin, at = time.monotonic(), screen.step()
+    wait_until(lambda: screen.step() >= at + steps, 5 * steps / 10 + 20, what="it trains on")
+    rate = (screen.step() - at) / (time.monotonic() - begin)
+    assert rate > 2, f"{rate:.1f} steps/s of 10, on a busy machine too"
+    missed = screen.step()
+    del screen.bytes[:]
+    screen.reading.set()
+    screen.press("\x0c")
+
+    def current() -> bool:
+        """The whole header is there with a step of now, not one of the backlog."""
+        found = re.findall(rb"step (\d+)", bytes(screen.bytes))
+        return bool(found) and int(found[-1]) >= missed
+
+    wait_until(current, 30, what="the step of now")
+    screen.press("q")
+    assert screen.left() == "detach"

@@ -146,8 +146,11 @@ async def test_the_cursor_where_no_step_is_says_so_and_not_nan() -> None:
     app: Console = console_on(world)
     async with running(app, NARROW) as pilot:
         await pilot.press("2", "full_stop")
-        await until(pilot, lambda: "step " in screen(pilot))
-        assert "NaN" not in screen(pilot) and "no value here" in screen(pilot)
+        await until(pilot, lambda: "| step 57 " in screen(pilot), "it starts at the newest step")
+        app.curves_pane.cursor = int(app.curves_pane.view()[1])  # past the newest
+        app.curves_pane.redraw()
+        await until(pilot, lambda: "no value here" in screen(pilot))
+        assert "NaN" not in screen(pilot)
 
 
 @pytest.mark.parametrize("size", [WIDE, NARROW])

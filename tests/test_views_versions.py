@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from engine import comparing
 from engine.messages import is_unknown
 from engine.views import Views
 from queue_store import queue
@@ -66,6 +67,80 @@ def test_checkpoints_and_versions_have_the_promised_fields(story: Story, views: 
     }
     assert {"head", "latest 2 verified"} <= set(found["kept_because"])
     assert nulls([base, saved, found]) == []
+
+
+def forked(story: Story) -> None:
+    """v001 at step 20, v002 at 40 on the line left behind, the head at 30 on the other."""
+    story.item()
+    story.claim()
+    story.begin()
+    names = ("e0", "e1", "e2", "e3")
+    story.metrics.set_examples(
+        [Example(e, "syllo", n, f"prompt {n}", "x", "syllo", 1) for n, e in enumerate(names)]
+    )
+    story.train(20)
+    first = story.checkpoint()
+    story.sample(dict(zip(names, (True, True, False, False), strict=True)))
+    story.version(first, "v001")
+    story.train(20)
+    story.sample(dict(zip(names, (True, False, True, False), strict=True)))
+    story.version(story.checkpoint(), "v002")
+    story.roll_back(first)
+    story.begin()
+    story.train(10)
+    story.checkpoint()
+
+
+def test_a_version_has_the_samples_of_its_own_line(story: Story, views: Views) -> None:
+    forked(story)
+    one, two = views.versions()
+    assert one["samples"] == {"step": 20, "exact": 2, "total": 4}
+    assert two["samples"] == {"step": 40, "exact": 2, "total": 4}
+    story.sample({"e0": True, "e1": True, "e2": True, "e3": True})
+    assert views.versions()[1]["samples"]["step"] == 40, "not those of another branch"
+    plan = views.rollback_plan("v001")
+    assert plan["samples"] == {"step": 20, "exact": 2, "total": 4}
+    assert plan["now"]["samples"] == {"step": 30, "exact": 4, "total": 4}
+
+
+def test_two_versions_are_compared_by_their_samples(story: Story, views: Views) -> None:
+    forked(story)
+    found = comparing.answer(views, "v001", "v002")
+    assert found["fork"]["step"] == 20 and found["steps"] == {"a": 0, "b": 20}
+    samples = found["samples"]
+    assert (samples["both"], samples["none"]) == (1, 1)
+    assert [one["example"] for one in samples["gained"]] == ["e2"]
+    assert samples["lost"] == [
+        {"example": "e1", "set": "syllo", "position": 1, "prompt": "prompt 1"}
+    ]
+    with pytest.raises(NotFound):
+        comparing.answer(views, "v001", "v099")
+
+
+def test_a_version_is_compared_with_the_present_state(
+    story: Story, views: Views, home: Home
+) -> None:
+    forked(story)
+    story.train(5)  # beyond the head, as a running engine is
+    with EngineLock.acquire(home, "daemon"):
+        found = comparing.answer(views, "v002", None)
+        b = found["b"]
+        assert (b["name"], b["step"], b["loss"]) == ("head", 35, 65.0)
+        assert found["fork"]["step"] == 20 and found["steps"] == {"a": 20, "b": 15}
+        assert found["samples"]["b"]["step"] == 20, "the tick before the fork"
+        assert [one["example"] for one in found["samples"]["lost"]] == ["e2"]
+        assert nulls(found) == []
+    assert comparing.answer(views, "v002", None)["b"]["step"] == 30, "as it was saved"
+
+
+def test_without_samples_the_comparison_says_why(story: Story, views: Views) -> None:
+    story.item()
+    story.claim()
+    story.begin()
+    story.train(5)
+    story.version(story.checkpoint(), "v001")
+    assert views.versions()[0]["samples"] == {"unknown": "no sample tick before it"}
+    assert "unknown" in comparing.answer(views, "v001", None)["samples"]
 
 
 def test_a_rollback_plan_tells_what_is_lost_and_goes_stale(story: Story, views: Views) -> None:

@@ -38,6 +38,7 @@ def main() -> int:
             text = f"row {line} {HOSTILE}"
             world.special[line] = row(line, segments=[words(text), words(text, True)])
         world.special[3] = {"line": 3, "error": f"broken {HOSTILE}"}
+        world.said = HOSTILE
         world.version(HOSTILE)
         world.event("note", HOSTILE)
 

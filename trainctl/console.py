@@ -14,11 +14,14 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from queue_store.errors import NoEngine, Refused, TrainctlError
 from trainctl.context import Context
 
 if TYPE_CHECKING:
     from engine.session import Session
+    from queue_store.config import Config
     from trainctl.host import Host
 
 HEADLESS = "trainctl --daemon --detach"
@@ -30,12 +33,15 @@ def command(context: Context, arguments: argparse.Namespace) -> int:
     """The console; the exit code. Without a terminal: the plain status, exit 2."""
     from tui.terminal import missing
 
-    home, config = context.home, context.config  # what is wrong in it is said before all else
+    home = context.home
+    config = _configured(context, arguments)  # what is wrong in it is said before all else
     why = missing()
     if why:
         return _without_terminal(context, why)
+    if arguments.readonly:
+        return _looking(context, config)
     if context.engine_if_any() is not None:
-        return _attached(context)
+        return _attached(context, config)
     from queue_store.lock import EngineLock
     from trainctl.host import Host, refuse_stop_file
 
@@ -45,8 +51,19 @@ def command(context: Context, arguments: argparse.Namespace) -> int:
     except Refused:
         # Somebody starts an engine right now: its socket will answer in a moment.
         _wait_for_engine(context)
-        return _attached(context)
+        return _attached(context, config)
     return _own_engine(Host(home, config, lock, "console"))
+
+
+def _configured(context: Context, arguments: argparse.Namespace) -> Config:
+    """The home's configuration with what this console was asked for. Raises ConfigError."""
+    from tui.actions import remapped
+
+    config = context.config
+    remapped(config.console.keys, str(context.home.config))
+    if arguments.ascii:
+        config = replace(config, console=replace(config.console, ascii=True))
+    return config
 
 
 def _without_terminal(context: Context, why: str) -> int:
@@ -78,7 +95,39 @@ def _wait_for_engine(context: Context) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _attached(context: Context) -> int:
+def _looking(context: Context, config: Config) -> int:
+    """A console that changes nothing: on the engine where one runs, else on the store; none is
+    started."""
+    from engine.client import connect
+    from engine.readonly import ReadOnlySession, StoreSession
+    from engine.views import Views
+    from tui.app import run_console
+
+    home = context.home
+    if not home.state_db.exists():
+        raise Refused(
+            "nothing to look at: no engine has run here yet",
+            where=str(home.root),
+            mend="start one: trainctl without --readonly",
+        )
+
+    def attach() -> ReadOnlySession:
+        return ReadOnlySession(connect(home))
+
+    live = context.engine_if_any()
+    with closing(StoreSession(home, attach) if live is None else ReadOnlySession(live)) as session:
+        return run_console(
+            home,
+            config,
+            session,
+            Views(home),
+            on_leave=_nothing,
+            reconnect=attach,
+            readonly=True,
+        )
+
+
+def _attached(context: Context, config: Config) -> int:
     """The console on an engine of another process; leaving touches nothing."""
     from engine.client import connect
     from engine.views import Views
@@ -87,7 +136,7 @@ def _attached(context: Context) -> int:
     with closing(context.engine()) as session:
         return run_console(
             context.home,
-            context.config,
+            config,
             session,
             Views(context.home),
             on_leave=_nothing,

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from queue_store.errors import ConfigError
+from tui import keynames
 
 PANES = ("queue", "curves", "meters", "samples", "versions", "events")
-LISTS = ("queue", "versions", "events")
+LISTS = ("queue", "samples", "versions", "events")
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Action:
     """`where` are the panes in which the keys act, () everywhere; the pane's own keys come first.
 
     `footer` orders the footer (0: not in it by default, shown last when there is room).
-    `engine` tells that it needs an engine that answers.
+    `engine` tells that it needs an engine that answers; `reads` that it only looks there, so
+    that a read-only console may do it.
     """
 
     id: str
@@ -31,6 +33,12 @@ class Action:
     where: tuple[str, ...] = ()
     footer: int = 0
     engine: bool = False
+    reads: bool = False
+
+    @property
+    def changes(self) -> bool:
+        """Whether it changes something, as a read-only console must not."""
+        return self.engine and not self.reads
 
 
 ACTIONS: tuple[Action, ...] = (
@@ -49,7 +57,12 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action("zoom", ("z",), "zoom", "Give the chosen pane the whole screen, and back", footer=11),
     Action("leave", ("q", "ctrl+c"), "leave", "Leave the console", footer=12),
-    Action("back", ("escape",), "back", "Clear the filter, or leave the zoom"),
+    Action(
+        "back",
+        ("escape",),
+        "back",
+        "Clear marks, the filter or the overlay; or leave the zoom",
+    ),
     Action("next", ("tab",), "next pane", "Go to the next pane"),
     Action("previous", ("shift+tab",), "previous pane", "Go to the pane before"),
     Action("pane_1", ("1",), "queue", "Go to the queue"),
@@ -64,6 +77,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("page_up", ("pageup",), "page up", "One page up"),
     Action("top", ("g", "home"), "top", "To the first line"),
     Action("bottom", ("G", "end"), "bottom", "To the last line"),
+    Action("why", ("w", "W"), "why", "The hints: their figures, the reason, what one can do"),
     Action("redraw", ("ctrl+l",), "redraw", "Draw the whole screen again"),
     # queue
     Action(
@@ -86,12 +100,33 @@ ACTIONS: tuple[Action, ...] = (
         "move_up", ("K",), "earlier", "Move the item up within its priority", ("queue",), 0, True
     ),
     Action("move_down", ("J",), "later", "Move the item down in its priority", ("queue",), 0, True),
+    Action("validate", ("v",), "validate", "Check the whole file, deep", ("queue",), 13),
+    Action("mark", ("space",), "mark", "Mark an item, or take the mark off", ("queue",), 7),
+    Action("mark_all", ("A",), "mark all", "Mark all items shown (Esc: none)", ("queue",), 14),
+    Action(
+        "only",
+        ("o",),
+        "only",
+        "Show one kind only: of items, answers or events; the next one, or all again",
+        ("queue", "samples", "events"),
+        7,
+    ),
     Action("retry", ("r",), "retry", "Queue a failed or skipped item again", ("queue",), 13, True),
     Action(
         "remove", ("x",), "remove", "Take an item out of the queue (asks)", ("queue",), 13, True
     ),
+    Action(
+        "unremove",
+        ("u",),
+        "undo",
+        "Take back the last removal of this console",
+        ("queue",),
+        13,
+        True,
+    ),
     # curves
     Action("metric", ("m",), "metric", "Next metric", ("curves",), 5),
+    Action("metric_before", ("M",), "metric before", "The metric before", ("curves",), 13),
     Action("log", ("y",), "log scale", "Logarithmic or linear y", ("curves",), 5),
     Action("window", ("w",), "window", "All steps, or the last 1000, 300, 100", ("curves",), 5),
     Action("band", ("b",), "band", "Show or hide the band from minimum to maximum", ("curves",), 6),
@@ -103,20 +138,67 @@ ACTIONS: tuple[Action, ...] = (
     Action("zoom_out", ("<",), "wider", "Twice as many steps", ("curves",), 7),
     Action("zoom_in", (">",), "closer", "Half as many steps", ("curves",), 7),
     Action("follow", ("f",), "follow", "Stay at the newest step", ("curves",), 8),
+    Action(
+        "markers",
+        ("i",),
+        "marks",
+        "Which marks are shown: | version, > item begins, < rolled back, x failure, + restart",
+        ("curves",),
+        13,
+    ),
+    Action(
+        "branches", ("B",), "branches", "Show or hide the branches left behind", ("curves",), 13
+    ),
+    Action(
+        "overlay",
+        ("C",),
+        "overlay",
+        "Lay the lines of two versions over each other, and take that off",
+        ("curves",),
+        13,
+    ),
     Action("cursor", (".",), "cursor", "Read values at a step; h and l move it", ("curves",), 8),
     # samples
     Action("next_example", ("n",), "next", "Next example", ("samples",), 5),
     Action("previous_example", ("N",), "previous", "Example before", ("samples",), 5),
     Action("earlier", ("[",), "earlier", "Answers at the step before", ("samples",), 6),
     Action("later", ("]",), "later", "Answers at the next step", ("samples",), 6),
+    Action("newest", ("}",), "newest", "Back to the newest answers", ("samples",), 6),
     Action("diff", ("d",), "diff", "Answer against the expected one", ("samples",), 7),
+    Action(
+        "development",
+        ("D",),
+        "over time",
+        "All that was answered to this example, step by step",
+        ("samples",),
+        7,
+    ),
+    Action(
+        "try_prompt",
+        ("t",),
+        "try a prompt",
+        "Ask the model as it stands now",
+        ("samples",),
+        8,
+        True,
+    ),
+    Action("list", ("f",), "list", "Show or fold the list of examples", ("samples",), 8),
     # versions
     Action(
         "restore", ("enter",), "restore", "Go back to the chosen version", ("versions",), 5, True
     ),
     Action("pin", ("*",), "pin", "Pin a version, or take the pin off", ("versions",), 6, True),
     Action("verify", ("V",), "verify", "Read a version back and compare", ("versions",), 7, True),
-    Action("facts", ("i",), "facts", "All about a version: files, copies", ("versions",), 8, True),
+    Action(
+        "facts",
+        ("i",),
+        "facts",
+        "All about a version: files, copies",
+        ("versions",),
+        footer=8,
+        engine=True,
+        reads=True,
+    ),
     Action("delete", ("ctrl+d",), "delete", "Delete a version (asks)", ("versions",), 8, True),
     Action("tree", ("T",), "tree", "As they came from each other, or by age", ("versions",), 13),
     Action("tag", ("t",), "tag", "Give a version a name of your own", ("versions",), 13, True),
@@ -130,6 +212,23 @@ ACTIONS: tuple[Action, ...] = (
         13,
         True,
     ),
+    Action(
+        "compare",
+        ("c",),
+        "compare",
+        "A version beside the marked one, or the present state",
+        ("versions",),
+        8,
+        True,
+    ),
+    Action("mark", ("space",), "mark", "Mark the version that c compares with", ("versions",), 13),
+    Action(
+        "backup", ("b",), "back up", "Copy a version to a backup target", ("versions",), 13, True
+    ),
+    Action(
+        "trash", ("X",), "trash", "What was deleted: bring back, or empty", ("versions",), 13, True
+    ),
+    Action("checkpoints", ("C",), "checkpoints", "The checkpoints beneath", ("versions",), 13),
     # events
     Action("event", ("enter",), "read", "The whole text of an event", ("events",), 5),
 )
@@ -137,20 +236,22 @@ ACTIONS: tuple[Action, ...] = (
 BY_ID: Mapping[str, Action] = {action.id: action for action in ACTIONS}
 
 
-def remapped(keys: Mapping[str, str]) -> tuple[Action, ...]:
-    """The table with the keys of config.toml's [console.keys] in it.
+def remapped(keys: Mapping[str, str], file: str = "") -> tuple[Action, ...]:
+    """The table with the keys of config.toml's [console.keys] in it; `file` is where they stand.
 
     Raises ConfigError for an unknown action, a key that another action has in the same place,
-    and ctrl+z, which stops a process and would stop training with it.
+    and what cannot be a key (see tui.keynames).
     """
+    at = f"{file}: " if file else ""
     for name, key in keys.items():
-        where = f"console.keys.{name}"
+        where = f"{at}console.keys.{name}"
         if name not in BY_ID:
             near = difflib.get_close_matches(name, BY_ID, 1)
             mend = f"did you mean {near[0]}?" if near else "trainctl's ? lists the actions"
             raise ConfigError(f"unknown action {name}", where=where, mend=mend)
-        if not key or key == "ctrl+z":
-            raise ConfigError(f"{key!r} cannot be a key", where=where, mend="choose another")
+        found = keynames.wrong(key)
+        if found is not None:
+            raise ConfigError(found[0], where=where, mend=found[1])
     table = tuple(
         replace(action, keys=(keys[action.id],)) if action.id in keys else action
         for action in ACTIONS
@@ -163,7 +264,7 @@ def remapped(keys: Mapping[str, str]) -> tuple[Action, ...]:
                 if other != action.id:
                     raise ConfigError(
                         f"key {key} is both {other} and {action.id}",
-                        where="console.keys",
+                        where=f"{at}console.keys",
                         mend=f"give {action.id if action.id in keys else other} another key",
                     )
     return table
@@ -188,8 +289,21 @@ class Keymap:
 
     def footer(self, pane: str) -> list[Action]:
         """The actions that act in `pane`, the most wanted first."""
-        here = [a for a in self.actions if not a.where or pane in a.where]
+        here = [
+            a if a.where else self._acting(pane, a)
+            for a in self.actions
+            if not a.where or pane in a.where
+        ]
         return sorted(here, key=lambda a: a.footer or 99)
+
+    def keys_of(self, id: str, pane: str) -> tuple[str, ...]:
+        """The keys of an action that mean it in `pane`."""
+        return self._acting(pane, self.by_id[id]).keys
+
+    def _acting(self, pane: str, action: Action) -> Action:
+        """An action of everywhere with the keys that the pane does not use itself."""
+        left = tuple(key for key in action.keys if (pane, key) not in self._map)
+        return replace(action, keys=left or action.keys)
 
 
 def key_label(action: Action) -> str:

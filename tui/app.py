@@ -10,11 +10,13 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 
+from msgspec.structs import replace
+
 from queue_store.config import Config
 from queue_store.home import Home
 from tui.console import Console
 from tui.poller import Reader, Session
-from tui.terminal import Signals, Terminal
+from tui.terminal import Signals, Terminal, unicode_terminal
 
 DETACH, HANDOVER, STOP, HANGUP, TERMINATE = "detach", "handover", "stop", "hangup", "terminate"
 
@@ -27,6 +29,7 @@ def run_console(
     *,
     on_leave: Callable[[str], None],
     reconnect: Callable[[], Session] | None = None,
+    readonly: bool = False,
 ) -> int:
     """Show the console until it is left; returns the exit code.
 
@@ -35,16 +38,22 @@ def run_console(
     is shown and the console stays. After the terminal is back: "detach" (attached, or the engine
     has stopped), "hangup" (the terminal has gone, fds 0 to 2 are on the log: train on headless)
     and "terminate" (SIGTERM: save and end). `reconnect` makes a session anew after the engine was
-    lost and raises NoEngine until there is one. Must be called in the main thread.
+    lost and raises NoEngine until there is one. `readonly`: the console offers no change (the
+    session refuses them too). Must be called in the main thread.
     """
     log = home.store / "logs" / "console.log"
     log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    charset = "utf-8" if unicode_terminal() else "ascii"
+    if charset == "ascii":
+        config = replace(config, console=replace(config.console, ascii=True))
     console = Console(
         config,
         session,
         views,
         leave=on_leave,
         reconnect=reconnect,
+        readonly=readonly,
+        inbox=str(home.inbox),
     )
 
     def exit_as(way: str) -> None:
@@ -66,7 +75,7 @@ def run_console(
         terminal.released = True
         exit_as(HANGUP)
 
-    terminal = Terminal(log, gone)
+    terminal = Terminal(log, gone, charset)
     with Signals(signalled, terminal.drop), terminal, asyncio.Runner() as runner:
         runner.run(console.run_async())
     if console.poller.session is not session:

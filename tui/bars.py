@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.cells import cell_len
-from textual.events import Resize
+from textual.events import Click, Resize
+from textual.message import Message
 
 from tui.actions import PANES, Action, Keymap, key_label
 from tui.drawn import Drawn
 from tui.figures import count, counted, duration, known, loss, real, short
 from tui.frame import Frame, Record
-from tui.panes.meters import strip_line
+from tui.hints import Hushed, sign_of
+from tui.meterrows import strip_line
 from tui.panes.queue import share_done
-from tui.safe import Line, Span, clip, line_text, wrap
+from tui.safe import Line, Span, clip, line_text, pad, wrap
 
 STATE_TONES = {
     "training": "good",
@@ -31,11 +33,14 @@ class Header(Drawn):
     """One line: model, state, step, item, time left, loss, the first GPU. What does not fit goes,
     the least needed first."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, readonly: bool = False) -> None:
         super().__init__(id="header")
+        self._readonly = readonly
 
     def lines(self, width: int, height: int) -> list[Line]:
         parts = header_parts(self.frame.status)
+        if self._readonly:
+            parts.insert(1, (0, (("READ-ONLY", "warn"),)))
         for rank in sorted({rank for rank, _ in parts}, reverse=True):
             if sum(cell_len(line_text(line)) + 2 for _, line in parts) - 2 <= width - 1:
                 break
@@ -101,6 +106,11 @@ class Tabs(Drawn):
             spans.append((" ", "") if width >= 72 or chosen else ("", ""))
         return [tuple(spans)]
 
+    def on_click(self, event: Click) -> None:
+        place = _place(self.lines(self.size.width, 1)[0], event.x)
+        if place is not None:
+            self.post_message(Clicked(f"pane_{place // 2 + 1}"))
+
 
 class MeterStrip(Drawn):
     """The machine in one line, for the folded layout."""
@@ -109,15 +119,23 @@ class MeterStrip(Drawn):
         super().__init__(id="meter-strip")
 
     def lines(self, width: int, height: int) -> list[Line]:
-        return [((" ", ""), *strip_line(self.frame.status))]
+        return [((" ", ""), *strip_line(self.frame.status, width - 2))]
 
 
 class HintLine(Drawn):
-    """What matters most now: the engine lost, an answer to a key, else the engine's hint."""
+    """What matters most now: the engine lost, an answer to a key, else the first hint that was
+    not hushed, with the key that explains it."""
 
-    def __init__(self) -> None:
+    def __init__(self, keymap: Keymap, hushed: Hushed) -> None:
         super().__init__(id="hint")
         self.message: Span = ("", "")
+        self._keymap, self._hushed = keymap, hushed
+        self._pane = PANES[0]
+
+    def choose(self, pane: str) -> None:
+        """The pane whose keys act."""
+        self._pane = pane
+        self.redraw()
 
     def say(self, text: str, tone: str = "") -> None:
         """Show an answer until the next one, or until it is cleared with "". It takes the lines
@@ -129,28 +147,43 @@ class HintLine(Drawn):
     def on_resize(self, event: Resize) -> None:
         self._grow()  # Textual calls the base's on_resize too
 
+    def show(self, frame: Frame) -> None:
+        self.frame = frame
+        self._grow()
+        self.redraw()
+
     def _grow(self) -> None:
         height = len(self._answer(self.app.size.width))
+        if self.frame.lost and self.message[0]:
+            height += 1  # the banner stays above what an action has to say
         if self.styles.height is None or self.styles.height.value != height:
             self.styles.height = height
 
     def _answer(self, width: int) -> list[str]:
         return wrap(self.message[0], width - 2, ANSWER_LINES)
 
+    def _answered(self, width: int) -> list[Line]:
+        text, tone = self.message
+        return [((" " + line, tone),) for line in self._answer(width)] if text else []
+
     def lines(self, width: int, height: int) -> list[Line]:
         frame = self.frame
         if frame.lost:
             old = f"{max(0, int(frame.now - frame.at))} s old" if frame.at else "none yet"
-            return [((f" engine lost: reconnecting, data {old} ({frame.lost})", "bad"),)]
+            banner = f" engine lost: reconnecting, data {old} ({frame.lost})"
+            return [((banner, "bad"),), *self._answered(width)]
         if self.message[0]:
-            tone = self.message[1]
-            return [((" " + line, tone),) for line in self._answer(width)]
+            return self._answered(width)
         if frame.problem:
             return [((f" cannot read the store: {frame.problem}", "bad"),)]
-        hint = frame.status.get("hint")
-        if isinstance(hint, dict):
-            hint = ": ".join(str(part) for part in hint.values())
-        return [((f" {hint or summary(frame)}", "warn" if hint else "dim"),)]
+        hints = self._hushed.shown(frame)
+        if not hints:
+            return [((f" {summary(frame)}", "dim"),)]
+        more = f" (+{len(hints) - 1})" if len(hints) > 1 else ""
+        why = f" [why: {self._keymap.keys_of('why', self._pane)[0]}] "
+        sign, tone = sign_of(hints[0])
+        text = pad(f"{sign} {hints[0].get('text', '')}", width - 1 - cell_len(more + why))
+        return [((" ", ""), (text, tone), (more, tone), (why, "bold"))]
 
 
 def summary(frame: Frame) -> str:
@@ -160,8 +193,8 @@ def summary(frame: Frame) -> str:
         return "paused: p goes on"
     if frame.state != "idle":
         return str(status.get("phase") or "")
-    states = [str(item.get("state")) for item in frame.queue]
-    done, failed = states.count("done") + states.count("trained"), states.count("failed")
+    states = frame.queue.states
+    done, failed = states["done"] + states["trained"], states["failed"]
     if not done and not failed:
         return "the queue is empty: a adds a file"
     parts = [f"training finished: {counted(done, 'file')}", counted(frame.step, "step")]
@@ -216,6 +249,32 @@ class Footer(Drawn):
         for key, label in [*texts, *tail]:
             spans += [(key, "bold"), (f" {label}  ", "dim")]
         return [tuple(spans)]
+
+    def on_click(self, event: Click) -> None:
+        line = self.lines(self.size.width, 1)[0]
+        place = _place(line, event.x)
+        if place:
+            key = line[(place - 1) // 2 * 2 + 1][0]
+            actions = self._keymap.footer(self._pane)
+            self.post_message(Clicked(next(a.id for a in actions if key_label(a) == key)))
+
+
+class Clicked(Message):
+    """The mouse asks for an action, by its id."""
+
+    def __init__(self, action: str) -> None:
+        super().__init__()
+        self.action = action
+
+
+def _place(line: Line, x: int) -> int | None:
+    """Which of a line's spans is at column `x`, None past the last."""
+    end = 0
+    for place, (text, _) in enumerate(line):
+        end += cell_len(text)
+        if x < end:
+            return place
+    return None
 
 
 def _width(texts: Sequence[tuple[str, str]]) -> int:

@@ -5,30 +5,36 @@ It asks through a session and reads through views, in threads; the engine never 
 
 from __future__ import annotations
 
+import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from textual import on
-from textual.app import App, ComposeResult
+from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Container
 from textual.events import Key, Resize
+from textual.filter import LineFilter
 from textual.message import Message
-from textual.screen import ModalScreen, Screen
-from textual.widgets import Input, Static
+from textual.screen import Screen
+from textual.widgets import Input
 
 from queue_store.config import Config
 from queue_store.errors import TrainctlError
-from tui.actions import LISTS, PANES, Action, Keymap
-from tui.bars import Footer, Header, HintLine, MeterStrip, Tabs
+from tui.actions import LISTS, PANES, Action, Keymap, key_label
+from tui.bars import Clicked, Footer, Header, HintLine, MeterStrip, Tabs
+from tui.bell import Bell
 from tui.commands import Commands
 from tui.dialogs.base import field
 from tui.dialogs.help import ActionList
-from tui.dialogs.leave import LeaveDialog
 from tui.drawn import Drawn
-from tui.figures import count
-from tui.frame import Frame
+from tui.filters import AsciiFilter, ReadableFilter
+from tui.firstrun import FirstRun, Shown
+from tui.frame import CurveAim, Frame
+from tui.hints import Hushed
+from tui.leaving import Leaving
 from tui.panes.base import ListPane, Pane
 from tui.panes.curves import CurvesPane
 from tui.panes.events import EventsPane
@@ -36,10 +42,10 @@ from tui.panes.meters import MetersPane
 from tui.panes.queue import QueuePane
 from tui.panes.samples import SamplesPane
 from tui.panes.versions import VersionsPane
-from tui.poller import Poller, Reader, Session, Want
-from tui.safe import content
+from tui.poller import Poller, Reader, Session
+from tui.themes import fitting
+from tui.toosmall import SMALLEST, TooSmall
 
-SMALLEST = (60, 16)
 WIDE = (110, 30)
 HUGE = 170
 MESSAGE_SECONDS = 8.0
@@ -57,31 +63,14 @@ class Later(Message):
         self.job = job
 
 
-class TooSmall(ModalScreen[None]):
-    """Stands in front of everything while the terminal is too small; no key does anything."""
-
-    def compose(self) -> ComposeResult:
-        yield Static(content(self._text()), id="too-small")
-
-    def _text(self) -> str:
-        width, height = self.app.size
-        return f"too small: {width}x{height}\nneeds {SMALLEST[0]}x{SMALLEST[1]}"
-
-    def on_resize(self, event: Resize) -> None:
-        self.query_one("#too-small", Static).update(content(self._text()))
-
-    def on_key(self, event: Key) -> None:
-        event.stop()
-        event.prevent_default()
-
-
 class MainScreen(Screen[None], inherit_bindings=False):
     """The screen of panes. Its keys are the table's alone."""
 
 
-class Console(App[int], inherit_bindings=False):
+class Console(Leaving, inherit_bindings=False):
     """`leave` is called in a thread with "handover" or "stop" before the console closes, where the
-    engine is in this process; when it raises, the console stays and shows why."""
+    engine is in this process; when it raises, the console stays and shows why. `readonly`: no
+    action that changes anything is carried out. `inbox` is the path to name to a newcomer."""
 
     CSS_PATH = "style.tcss"
     TITLE = "trainctl"
@@ -98,16 +87,21 @@ class Console(App[int], inherit_bindings=False):
         leave: Callable[[str], None],
         reconnect: Callable[[], Session] | None = None,
         clock: Callable[[], float] = time.time,
+        readonly: bool = False,
+        inbox: str = "inbox",
     ) -> None:
         super().__init__()
+        self.readonly = readonly
         self.keymap = Keymap(config.console.keys)
         self.frame = Frame()
         self.preempt = config.queue.preempt
+        self.trash_days = config.snapshots.trash_days
         self.left = ""
         self._leave = leave
         self._local = session.local
         self._theme_wanted = config.console.theme
         self._ascii = config.console.ascii
+        self._last_filters = (ReadableFilter(), AsciiFilter(self._ascii))
         self._zoomed = False
         self.pane_name = PANES[0]
         self._message_until = 0.0
@@ -117,7 +111,7 @@ class Console(App[int], inherit_bindings=False):
         self.curves_pane = CurvesPane(self._aim_curves, ascii=self._ascii)
         self.samples_pane = SamplesPane(self._aim_samples)
         self.versions_pane = VersionsPane()
-        self.events_pane = EventsPane()
+        self.events_pane = EventsPane(self._read_store)
         self.panes: dict[str, Pane] = {
             pane.name_of: pane
             for pane in (
@@ -129,7 +123,15 @@ class Console(App[int], inherit_bindings=False):
                 self.events_pane,
             )
         }
-        self._bars = (Header(), MeterStrip(), HintLine())
+        self.hushed = Hushed()
+        self._bars = (
+            Header(readonly=readonly),
+            MeterStrip(),
+            HintLine(self.keymap, self.hushed),
+        )
+        self._bell = Bell() if config.console.bell else None
+        self._first_run = FirstRun(self.keymap, inbox, readonly=readonly)
+        self.first = Shown(self._show_first)
         self._tabs = Tabs()
         self._footer = Footer(self.keymap)
 
@@ -139,7 +141,7 @@ class Console(App[int], inherit_bindings=False):
         header, strip, hint = self._bars
         yield header
         yield self._tabs
-        yield Container(*self.panes.values(), id="body")
+        yield Container(self._first_run, *self.panes.values(), id="body")
         yield strip
         yield field("filter", "show lines with …")
         yield hint
@@ -148,11 +150,14 @@ class Console(App[int], inherit_bindings=False):
     def get_default_screen(self) -> Screen[Any]:
         return MainScreen(id="_default", classes="-ascii" if self._ascii else "")
 
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        return [*super().get_line_filters(), *self._last_filters]
+
     def on_mount(self) -> None:
         if self.left:
             self.exit(0)  # a signal came before there was an application to tell
-        if self._theme_wanted in self.available_themes:
-            self.theme = self._theme_wanted
+        colors = self.console.color_system
+        self.theme = fitting(self._theme_wanted, self.available_themes, colors) or self.theme
         self._focus_pane(PANES[0])
         self._fold(*self.size)
         self.set_interval(1.0, self._tidy)
@@ -161,9 +166,6 @@ class Console(App[int], inherit_bindings=False):
 
     def on_unmount(self) -> None:
         self.poller.stop()
-
-    def _base(self) -> Screen[Any]:
-        return self.screen_stack[0]
 
     def on_resize(self, event: Resize) -> None:
         self._fold(event.size.width, event.size.height)
@@ -187,6 +189,7 @@ class Console(App[int], inherit_bindings=False):
             pane.set_class(pane.name_of == name, "-shown")
         self._tabs.choose(name)
         self._footer.choose(name)
+        self._bars[2].choose(name)
         self.panes[name].focus()
 
     @on(Pane.Focused)
@@ -214,10 +217,24 @@ class Console(App[int], inherit_bindings=False):
         if frame is self.frame:
             return
         self.frame = frame
+        self._first_run.show(frame)
+        self.first.see(frame)
+        if self._bell is not None and self._bell.rings(frame):
+            self.bell()
         for widget in (*self._bars, self._footer, *self.panes.values()):
             if not isinstance(widget, HintLine):
                 widget.set_dimmed(bool(frame.lost))
             widget.show(frame)
+
+    def refresh_hint(self) -> None:
+        """Draw the hint line again: a hint was hushed."""
+        self._bars[2].redraw()
+
+    def _show_first(self, up: bool) -> None:
+        """Show what to do first, in the place of the panes; or the panes again."""
+        self._base().set_class(up, "-first")
+        if not up and self.screen is self._base():
+            self._focus_pane(self.pane_name)
 
     def say(self, text: str, tone: str = "") -> None:
         """One line for a person, for some seconds."""
@@ -228,13 +245,30 @@ class Console(App[int], inherit_bindings=False):
         if self._bars[2].message[0] and time.monotonic() > self._message_until:
             self._bars[2].say("")
 
-    def _aim_curves(self, metric: str, detail: tuple[int, int | None, int] | None) -> None:
-        want = self.poller.want
-        self.poller.aim(Want(metric, detail, want.sample_step, want.example))
+    def _aim_curves(self, curves: CurveAim) -> None:
+        self.poller.aim(replace(self.poller.want, curves=curves))
 
-    def _aim_samples(self, step: int | None, example: str) -> None:
-        want = self.poller.want
-        self.poller.aim(Want(want.metric, want.detail, step, example))
+    def _aim_samples(self, step: int | None) -> None:
+        self.poller.aim(replace(self.poller.want, sample_step=step))
+
+    def _read_store(
+        self,
+        job: Callable[[Reader], Any],
+        then: Callable[[Any], None],
+        failed: Callable[[str], None],
+    ) -> None:
+        """Read the store on the poller's thread; `then` or `failed` runs in the event loop."""
+
+        def read(views: Reader) -> None:
+            try:
+                result = job(views)
+            except (TrainctlError, sqlite3.Error, OSError) as error:
+                why = str(error)
+                self.later(lambda: failed(why))
+            else:
+                self.later(lambda: then(result))
+
+        self.poller.look(read)
 
     # -- keys
 
@@ -248,10 +282,20 @@ class Console(App[int], inherit_bindings=False):
             event.prevent_default()
             self.perform(action)
 
+    @on(Clicked)
+    def _clicked(self, message: Clicked) -> None:
+        if not self.left:
+            self.perform(self.keymap.by_id[message.action])
+
     def perform(self, action: Action) -> None:
         """Do what the action says, where it makes sense now; else say why not."""
+        if action.changes and self.readonly:
+            leave = key_label(self.keymap.by_id["leave"])
+            mend = f"leave ({leave}) and start trainctl without --readonly"
+            self.say(f"read-only, so no {action.label}: {mend}", "warn")
+            return
         if action.engine and self.frame.lost:
-            self.say(f"{action.label} needs the engine: {self.frame.lost}", "warn")
+            self.say(f"{action.label} needs the engine, which does not answer", "warn")
             return
         if action.where and self.pane_name not in action.where:
             self._focus_pane(action.where[0])
@@ -259,18 +303,32 @@ class Console(App[int], inherit_bindings=False):
         for place in (self.panes[self.pane_name], self._commands, self):
             method = getattr(place, name, None)
             if method is not None:
+                pane = self.panes[self.pane_name]
+                if place is pane:
+                    self.first.dismiss()
+                    if action.where and not action.engine and pane.nothing_yet():
+                        self.say(f"{action.label}: {pane.nothing_yet()}")
+                        return
                 method()
                 return
+        self.first.dismiss()
         if action.id.startswith("pane_"):
             self._focus_pane(PANES[int(action.id[5:]) - 1])
+        else:
+            self.say(f"{action.label}: there are no lines to move over in the {self.pane_name}")
 
     def do_next(self) -> None:
+        self.first.dismiss()
         self._focus_pane(PANES[(PANES.index(self.pane_name) + 1) % len(PANES)])
 
     def do_previous(self) -> None:
+        self.first.dismiss()
         self._focus_pane(PANES[PANES.index(self.pane_name) - 1])
 
     def do_zoom(self) -> None:
+        if not self._zoomed and not self._base().has_class("-wide"):
+            self.say(f"the {self.pane_name} has the whole screen already")
+            return
         self._zoomed = not self._zoomed
         self._fold(*self.size)
 
@@ -299,9 +357,9 @@ class Console(App[int], inherit_bindings=False):
 
     def do_back(self) -> None:
         pane = self.panes[self.pane_name]
-        if isinstance(pane, ListPane) and pane.filter:
-            pane.set_filter("")
-        elif self._zoomed:
+        if self.first.dismiss() or pane.back():
+            return
+        if self._zoomed:
             self.do_zoom()
         elif self._bars[2].message[0]:
             self._bars[2].say("")
@@ -319,47 +377,3 @@ class Console(App[int], inherit_bindings=False):
     def _close_filter(self) -> None:
         self._base().remove_class("-filtering")
         self._focus_pane(self.pane_name)
-
-    # -- leaving
-
-    def action_leave(self) -> None:
-        """ctrl+c: out of a dialog or a filter, else as q."""
-        if self.screen is not self._base():
-            if not isinstance(self.screen, TooSmall):
-                self.screen.dismiss(None)
-        elif isinstance(self.focused, Input):
-            self._close_filter()
-        else:
-            self.do_leave()
-
-    def do_leave(self) -> None:
-        if not self._local or self.frame.state == "stopped":
-            self.exit_as("detach")
-            return
-        dialog = LeaveDialog(count(self.frame.step), paused=self.frame.state == "paused")
-        self._commands.dialog(dialog, self._leave_as)
-
-    def _leave_as(self, way: str) -> None:
-        doing = "handing over to the background" if way == "handover" else "saving"
-
-        def refused(error: TrainctlError) -> None:
-            self.say(f"training goes on here: {error}", "bad")
-
-        def done(_: Any) -> str:
-            self.exit_as(way)
-            return ""
-
-        self._commands.work(lambda: self._leave(way), done, refused=refused, doing=doing)
-
-    def call_soon(self, job: Callable[[], None]) -> None:
-        """Do `job` in the event loop, from a thread or a signal handler, before anything else
-        that waits. Raises RuntimeError where the application does not run."""
-        if self._loop is None:
-            raise RuntimeError("the application does not run")
-        self._loop.call_soon_threadsafe(job)
-
-    def exit_as(self, way: str) -> None:
-        """Close the screen; `left` tells how."""
-        self.left = way
-        self.poller.stop()
-        self.exit(0)

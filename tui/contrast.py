@@ -62,6 +62,22 @@ def readable(tone: Style, base: Style) -> Style:
     return tone + Style(color=Color.from_triplet(end))
 
 
+@lru_cache(1024)
+def legible(style: Style) -> Style:
+    """A whole style whose letters can be read on its own background."""
+    if not _known(style.color) or not _known(style.bgcolor):
+        return style
+    swapped = Style(color=style.bgcolor, bgcolor=style.color) if style.reverse else style
+    moved = readable(Style(color=swapped.color), Style(bgcolor=swapped.bgcolor)).color
+    return style + (Style(bgcolor=moved) if style.reverse else Style(color=moved))
+
+
+@lru_cache(64)
+def plain_text(base: Style) -> Style:
+    """`base` with its own colour moved where some theme's plain text could not be read on it."""
+    return base + readable(Style(color=base.color), base) if _known(base.color) else base
+
+
 def _known(color: Color | None) -> bool:
     return color is not None and color.triplet is not None
 

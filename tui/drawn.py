@@ -14,7 +14,7 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from tui.contrast import muted, readable
+from tui.contrast import muted, plain_text, readable
 from tui.frame import Frame
 from tui.safe import Line, fit, line_text, plain, strip
 
@@ -107,12 +107,13 @@ class Drawn(Widget):
 
     def tone(self, name: str) -> Style:
         """The terminal style of a tone, readable on the theme's background."""
+        base = plain_text(self.rich_style)
         if self.dimmed or name in MUTED_TONES:
-            return muted(self.rich_style)
+            return muted(base)
         if not name:
             return Style.null()
         found = self.get_component_rich_style(f"tone--{name}", partial=True)
-        return readable(found, self.rich_style)
+        return readable(found, base)
 
     def on_resize(self, event: Resize) -> None:
         self.redraw()
@@ -123,4 +124,4 @@ class Drawn(Widget):
         line = self._drawn[y] if y < len(self._drawn) else ()
         if self.screen.has_class("-ascii"):
             line = plain(line)
-        return strip(line, self.content_size.width, self.tone, self.rich_style)
+        return strip(line, self.content_size.width, self.tone, plain_text(self.rich_style))

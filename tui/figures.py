@@ -7,6 +7,7 @@ keeps the reason. Nothing here ever prints None, and nothing raises on a strange
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 UNKNOWN = "?"
@@ -137,6 +138,20 @@ def age(now: float, then: Any) -> str:
         if seconds >= length:
             return f"{int(seconds // length)}{unit}"
     return f"{int(seconds)}s"
+
+
+def clock_time(seconds: object, *, date: bool = False) -> str:
+    """Local time of day, with the date where asked."""
+    number = real(seconds)
+    if number is None:
+        return "--:--"
+    return time.strftime("%Y-%m-%d %H:%M:%S" if date else "%H:%M", time.localtime(number))
+
+
+def day(seconds: object) -> str:
+    """The local date of a time, "" where it is not known."""
+    number = real(seconds)
+    return "" if number is None else time.strftime("%Y-%m-%d", time.localtime(number))
 
 
 def bar(share: float, width: int) -> str:

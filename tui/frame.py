@@ -6,14 +6,16 @@ Nothing here has a thread, a socket or a widget.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tui.figures import real
 
 if TYPE_CHECKING:
-    from tui.series import Series
+    from tui.series import Series, Track
 
 Record = Mapping[str, Any]
 
@@ -21,41 +23,87 @@ ACTIVE = ("training", "preparing", "trained")
 WAITING = ("paused", "queued")
 ENDED = ("done", "failed", "skipped", "rejected")
 PRIORITIES = ("high", "normal", "low")
+RIGHT = "o"
+"""The mark of an exact answer."""
 CLOSE = 0.8
 """Similarity to the expected answer from which a wrong one counts as close."""
 
 
+History = tuple[tuple[int, str], ...]
+"""(step, mark) of each tick at which an example was answered, oldest first."""
+
+
 @dataclass(frozen=True)
 class Samples:
-    """Answers at one step, and how one of the examples went over the steps.
-
-    `history` are the marks of example `of`, oldest first: o exact, x close, . wrong.
-    """
+    """Answers at one step, the `steps` of all ticks of the present line, and by its id how each
+    example went over them."""
 
     step: int
     steps: tuple[int, ...]
     answers: tuple[Record, ...]
-    of: str = ""
-    history: str = ""
+    histories: Mapping[str, History]
+
+
+class QueueRows(tuple[Record, ...]):
+    """The queue in the order in which it is shown, and what is counted in it, once."""
+
+    @cached_property
+    def states(self) -> Counter[str]:
+        """How many items are in each state."""
+        return Counter(str(item.get("state")) for item in self)
+
+    @cached_property
+    def at(self) -> dict[object, int]:
+        """Where the item of each key stands."""
+        return {key_of(item): place for place, item in enumerate(self)}
+
+
+def key_of(item: Record) -> object:
+    """What tells an item from all others; a file in the inbox has no id yet."""
+    return item["id"] if real(item.get("id")) is not None else item.get("source")
+
+
+@dataclass(frozen=True)
+class CurveAim:
+    """What the curves look at. `detail` is a range (first step, last step, points) that the whole
+    history is too coarse for, its last step None while it follows; `branches` asks for those left
+    behind; `overlay` are the names of the versions laid over each other, "" for the present line;
+    `cursor` is the step whose facts are read out."""
+
+    metric: str = "loss"
+    detail: tuple[int, int | None, int] | None = None
+    branches: bool = True
+    overlay: tuple[str, ...] = ()
+    cursor: int | None = None
 
 
 @dataclass(frozen=True)
 class Frame:
     """`at` is when `status` was answered (seconds since the epoch), `now` when this was made;
-    `lost` says why no engine answers, "" while one does."""
+    `lost` says why no engine answers, "" while one does. `detail` is the finer series of a range,
+    `left` the branches left behind, `overlay` the lines of versions by name, `under` the facts of
+    the step under the cursor (`asked` is which)."""
 
     status: Record = field(default_factory=dict)
     at: float = 0.0
     now: float = 0.0
     lost: str = ""
     problem: str = ""
-    queue: Sequence[Record] = ()
+    queue: QueueRows = field(default_factory=QueueRows)
     versions: Sequence[Record] = ()
     checkpoints: Sequence[Record] = ()
     events: Sequence[Record] = ()
     samples: Samples | None = None
+    samples_why: str = ""
+    """Why there are none, and what to do; "" where that is not known yet."""
     series: Mapping[str, Series] = field(default_factory=dict)
     detail: Mapping[str, Series] = field(default_factory=dict)
+    marks: Sequence[Record] = ()
+    left: Sequence[Track] = ()
+    overlay: Mapping[str, Series] = field(default_factory=dict)
+    under: Record = field(default_factory=dict)
+    meters: Record = field(default_factory=dict)
+    """The machine over the last minutes, as the engine's `meters` answers; {} before it did."""
 
     @property
     def state(self) -> str:
@@ -72,12 +120,22 @@ class Frame:
         return item if isinstance(item, Mapping) and "id" in item else None
 
 
+def rows(result: Any, key: str) -> list[Record]:
+    """A list of records, bare or under `key`."""
+    found = result.get(key, ()) if isinstance(result, Mapping) else result
+    return [row for row in found or () if isinstance(row, Mapping)]
+
+
 def mark(answer: Record) -> str:
     """One character for how right an answer is: o exact, x close, . wrong."""
-    if answer.get("exact"):
-        return "o"
-    likeness = real(answer.get("similarity"))
-    return "x" if likeness is not None and likeness >= CLOSE else "."
+    return mark_of(bool(answer.get("exact")), real(answer.get("similarity")))
+
+
+def mark_of(exact: bool, similarity: float | None) -> str:
+    """As `mark`, of the two figures."""
+    if exact:
+        return RIGHT
+    return "x" if similarity is not None and similarity >= CLOSE else "."
 
 
 def in_order(queue: Sequence[Record]) -> list[Record]:

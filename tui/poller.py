@@ -11,15 +11,13 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from queue_store.errors import TrainctlError
-from tui.figures import real
-from tui.frame import Frame, Record, Samples, mark
-
-if TYPE_CHECKING:
-    from tui.series import Series
+from tui.curve_reader import CurveReader
+from tui.figures import real, why
+from tui.frame import CurveAim, Frame, History, QueueRows, Record, Samples, mark_of, rows
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +25,11 @@ INTERVAL = 0.25
 ANSWER_WITHIN = 1.5
 RECONNECT_EVERY = 1.0
 LISTS_EVERY = 2.0
-EVENTS_KEPT = 2000
-QUEUE_SHOWN = 500
-SERIES_WIDTH = 4000
+METERS_EVERY = 2.0
+"""As often as the engine samples the machine."""
+EVENTS_PAGE, EVENTS_KEPT = 500, 2000
+SAMPLES_READ = 1000
+"""As many examples as samples.count may ask for."""
 
 
 class Session(Protocol):
@@ -46,7 +46,7 @@ class Session(Protocol):
 class Reader(Protocol):
     """What the console needs of engine.views.Views."""
 
-    def queue(self, state: str | None = None, limit: int | None = None) -> Any: ...
+    def queue_list(self) -> Any: ...
 
     def versions(self) -> Any: ...
 
@@ -54,35 +54,50 @@ class Reader(Protocol):
 
     def item(self, item: int) -> Any: ...
 
-    def events(self, after: int = 0, limit: int = 500) -> Any: ...
+    def file_of(self, item: int) -> str: ...
 
-    def latest_events(self, count: int = 200) -> Any: ...
+    def validate(
+        self, file: str, stop: threading.Event, progress: Callable[[int, int], None]
+    ) -> Any: ...
+
+    def events(
+        self, after: int = 0, limit: int = 500, *, group: str = "", text: str = ""
+    ) -> Any: ...
+
+    def latest_events(
+        self, count: int = 200, before: int | None = None, group: str = "", text: str = ""
+    ) -> Any: ...
 
     def series(
+        self,
+        metric: str,
+        width: int = 1000,
+        start: int | None = None,
+        end: int | None = None,
+        version: str | None = None,
+    ) -> Any: ...
+
+    def left_branches(
         self, metric: str, width: int = 1000, start: int | None = None, end: int | None = None
     ) -> Any: ...
+
+    def marks(self) -> Any: ...
+
+    def step_facts(self, step: int) -> Any: ...
 
     def samples(
         self, step: int | None = None, example: str | None = None, limit: int = 500
     ) -> Any: ...
 
+    def sample_marks(self, after: int = -1) -> Any: ...
+
 
 @dataclass(frozen=True)
 class Want:
-    """What the panes look at. `detail` is a range (first step, last step, points) that the whole
-    history is too coarse for; `sample_step` None follows the newest answers, `example` is the
-    one whose history is shown, "" the first."""
+    """What the panes look at. `sample_step` None follows the newest answers."""
 
-    metric: str = "loss"
-    detail: tuple[int, int | None, int] | None = None
+    curves: CurveAim = field(default_factory=CurveAim)
     sample_step: int | None = None
-    example: str = ""
-
-
-def rows(result: Any, key: str) -> list[Record]:
-    """A list of records, bare or under `key`."""
-    found = result.get(key, ()) if isinstance(result, Mapping) else result
-    return [row for row in found or () if isinstance(row, Mapping)]
 
 
 class Poller:
@@ -111,12 +126,16 @@ class Poller:
         self._ended = False
         self._jobs: list[Callable[[Reader], None]] = []
         self._thread = threading.Thread(target=self._run, name="console-poller", daemon=True)
-        self._lists_at = float("-inf")
+        self._lists_at = self._meters_at = float("-inf")
+        self._queue_read: object = None
         self._tried_at = float("-inf")
         self._answered_at = clock()
-        self._served: Want | None = None
-        self._series_step = -1
+        self._curves = CurveReader()
         self._samples_key: tuple[Any, ...] = ()
+        self._samples_at = float("-inf")
+        self._histories: dict[str, History] = {}
+        self._marked = -1
+        """The last step of which the marks are in the histories."""
 
     def start(self) -> None:
         self._thread.start()
@@ -174,6 +193,7 @@ class Poller:
             self._answered_at = now
             if status != old.status or old.lost:
                 changes |= {"status": status, "lost": "", "at": now, "now": now}
+            changes |= self._meters()
         try:
             changes |= self._history(views, replace(old, **changes) if changes else old, now)
             if old.problem:
@@ -201,95 +221,92 @@ class Poller:
             return {}, str(error) or type(error).__name__
         return (status, "") if isinstance(status, Mapping) else ({}, "the answer is no status")
 
+    def _meters(self) -> dict[str, Any]:
+        """The machine over the last minutes, where it is time to ask."""
+        if time.monotonic() - self._meters_at < METERS_EVERY:
+            return {}
+        self._meters_at = time.monotonic()
+        try:
+            found = self.session.request("meters", timeout=ANSWER_WITHIN)
+        except (TrainctlError, OSError):
+            return {}  # an engine of before, or one that just went: the status tells
+        same = not isinstance(found, Mapping) or found == self.frame.meters
+        return {} if same else {"meters": found}
+
     def _history(self, views: Reader, frame: Frame, now: float) -> dict[str, Any]:
         """What of the store's history changed since the last frame."""
-        changes: dict[str, Any] = {}
+        changes = self._queue(views)
         seen = self.frame.status
         moved = frame.status.get("events_seq") != seen.get("events_seq")
         if moved or time.monotonic() - self._lists_at >= LISTS_EVERY:
             self._lists_at = time.monotonic()
             changes |= self._lists(views)
-        changes |= self._curves(views, frame)
+        changes |= self._curves.read(views, frame, self.frame, self.want.curves)
         changes |= self._samples(views, frame)
         return changes
 
+    def _queue(self, views: Reader) -> dict[str, Any]:
+        """The queue, where it changed: the reader knows, nothing is compared here."""
+        found = views.queue_list()
+        if found is self._queue_read:
+            return {}
+        self._queue_read = found
+        return {"queue": QueueRows(found)}
+
     def _lists(self, views: Reader) -> dict[str, Any]:
         changes: dict[str, Any] = {}
-        for name in ("queue", "versions", "checkpoints"):
-            found = views.queue(limit=QUEUE_SHOWN) if name == "queue" else getattr(views, name)()
-            fresh = rows(found, name)
+        for name in ("versions", "checkpoints"):
+            fresh = rows(getattr(views, name)(), name)
             if fresh != list(getattr(self.frame, name)):
                 changes[name] = fresh
         known = list(self.frame.events)
         if known:
-            fresh = rows(views.events(after=known[-1].get("seq", 0)), "events")
+            fresh = rows(views.events(known[-1].get("seq", 0), EVENTS_PAGE), "events")
         else:
-            fresh = rows(views.latest_events(500), "events")
+            fresh = rows(views.latest_events(EVENTS_PAGE), "events")
+        if known and len(fresh) == EVENTS_PAGE:  # far behind: the newest, not all in between
+            known, fresh = [], rows(views.latest_events(EVENTS_KEPT), "events")
         if fresh:
             changes["events"] = tuple((known + fresh)[-EVENTS_KEPT:])
         return changes
 
-    def _curves(self, views: Reader, frame: Frame) -> dict[str, Any]:
-        step = frame.step
-        if step is None:
-            return {}
-        want, before = self.want, self._served
-        back = frame.status.get("branch") != self.frame.status.get("branch") or (
-            self.frame.step is not None and step < self.frame.step
-        )
-        fresh_metric = before is None or want.metric != before.metric or back
-        behind = any(len(s) and s.last < step for s in frame.series.values())
-        if not (fresh_metric or behind or step != self._series_step or want != before):
-            return {}
-        changes: dict[str, Any] = {}
-        series = {} if fresh_metric else dict(frame.series)
-        for name in (want.metric, "val_loss") if want.metric == "loss" else (want.metric,):
-            self._extend(views, series, name)
-        if fresh_metric or series != frame.series:
-            changes["series"] = series
-        if want.detail is None:
-            if frame.detail:
-                changes["detail"] = {}
-        elif fresh_metric or want != before or step != self._series_step:
-            changes["detail"] = self._detail(views, want)
-        self._served, self._series_step = want, step
-        return changes
-
-    def _extend(self, views: Reader, series: dict[str, Series], name: str) -> None:
-        from tui import series as arrays
-
-        old = series.get(name)
-        start = None if old is None or not len(old) else old.last + 1
-        result = views.series(name, width=SERIES_WIDTH, start=start)
-        tail = arrays.of(result)
-        if old is None or not len(old):
-            if old is None or len(tail):
-                series[name] = tail
-        elif len(tail):
-            series[name] = arrays.extended(old, tail)
-
-    def _detail(self, views: Reader, want: Want) -> dict[str, Series]:
-        from tui import series as arrays
-
-        assert want.detail is not None
-        start, end, width = want.detail
-        result = views.series(want.metric, width=width, start=start, end=end)
-        return {want.metric: arrays.of(result)}
-
     def _samples(self, views: Reader, frame: Frame) -> dict[str, Any]:
-        want = self.want
-        newest = real(frame.status.get("samples_step"))
-        key = (newest, want.sample_step, want.example, frame.status.get("branch"))
-        if key == self._samples_key:
+        want, status = self.want, frame.status
+        newest = real(status.get("samples_step"))
+        engine = status.get("engine")
+        started = engine.get("started") if isinstance(engine, Mapping) else None
+        line = (status.get("branch"), started)
+        if frame.step is not None and self.frame.step is not None and frame.step < self.frame.step:
+            self._samples_key, self._marked = (), -1  # steps were taken back, and their ticks
+        key = (newest, want.sample_step, line)
+        look_again = frame.samples is None and time.monotonic() - self._samples_at >= LISTS_EVERY
+        if key == self._samples_key and not look_again:
             return {}
-        result = views.samples(step=want.sample_step)
+        result = views.samples(step=want.sample_step, limit=SAMPLES_READ)
         answers = rows(result, "samples")
-        self._samples_key = key
+        self._samples_at = time.monotonic()
         if not answers:
-            return {"samples": None}
-        example = want.example or str(answers[0].get("example"))
-        past = rows(views.samples(example=example), "samples")
+            self._samples_key, self._marked = key, -1
+            reason = why(result.get("step")) if isinstance(result, Mapping) else ""
+            return {"samples": None, "samples_why": reason} if self._none(frame, reason) else {}
+        if self._samples_key[2:] != (line,) or self._marked < 0:
+            self._histories, self._marked = {}, -1
+        self._extend_histories(views)
+        self._samples_key = key
         step = int(real(answers[0].get("step")) or 0)
-        steps = tuple(result.get("steps", ())) if isinstance(result, Mapping) else ()
-        history = "".join(mark(row) for row in past)
-        return {"samples": Samples(step, steps or (step,), tuple(answers), example, history)}
+        steps = tuple(result.get("steps", ())) or (step,)
+        return {"samples": Samples(step, steps, tuple(answers), self._histories)}
+
+    @staticmethod
+    def _none(frame: Frame, reason: str) -> bool:
+        """Whether that there are no samples is news."""
+        return frame.samples is not None or frame.samples_why != reason
+
+    def _extend_histories(self, views: Reader) -> None:
+        """Read the marks of the ticks that came since the last time."""
+        fresh: dict[str, list[tuple[int, str]]] = {}
+        for step, example, exact, similarity in views.sample_marks(self._marked):
+            fresh.setdefault(example, []).append((step, mark_of(exact, similarity)))
+            self._marked = max(self._marked, step)
+        more = {name: (*self._histories.get(name, ()), *new) for name, new in fresh.items()}
+        self._histories = {**self._histories, **more}

@@ -87,9 +87,11 @@ def nice_range(low: float, high: float, *, log: bool) -> tuple[float, float]:
         return 10 ** (math.floor(math.log10(low) * 2) / 2), 10 ** (
             math.ceil(math.log10(high) * 2) / 2
         )
-    if high - low < 1e-12 * max(1.0, abs(high)):
-        spread = abs(high) * 0.1 or 1.0
-        low, high = low - spread, high + spread
+    # Closer together than the axis can write, values would have the same figure at both ends.
+    least = max(abs(low), abs(high)) * 0.1 or 1.0
+    if high - low < least:
+        middle = (low + high) / 2
+        low, high = middle - least / 2, middle + least / 2
     raw = (high - low) / 4
     power = 10 ** math.floor(math.log10(raw))
     tick = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)

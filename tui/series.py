@@ -39,6 +39,30 @@ class Series:
         return int(self.steps[-1]) if len(self.steps) else -1
 
 
+@dataclass(frozen=True, eq=False)
+class Track:
+    """A branch left: `series` are its own steps alone, after step `fork`, the last one that it
+    shares with the present line, to step `tip`; `name` is the version made of it, "" for none."""
+
+    name: str
+    branch: Any
+    fork: int
+    tip: int
+    series: Series
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """The same for the same branch, read for the same metric and range."""
+        spacing, length = self.series.spacing, len(self.series)
+        return self.name, self.branch, self.fork, self.tip, self.series.metric, spacing, length
+
+
+def track(result: Mapping[str, Any]) -> Track:
+    """One entry of a `left_branches` answer."""
+    name, fork, tip = str(result.get("name") or ""), int(result["fork"]), int(result["tip"])
+    return Track(name, result.get("branch"), fork, tip, of(result))
+
+
 def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) else float("nan")
 

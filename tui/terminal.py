@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from rich.cells import cell_len
+
 SCREEN_EXIT_WITHIN = 2.0
 STALL_SECONDS = 0.2
 SIGNALS = (signal.SIGHUP, signal.SIGTERM)
@@ -36,6 +38,33 @@ def missing() -> str:
     return ""
 
 
+def unicode_terminal(environ: bytes | None = None) -> bool:
+    """Whether the locale lets the terminal show more than ASCII.
+
+    The locale is that of the process's start (`environ`, NUL-separated): Python itself replaces
+    C by C.UTF-8 in its own environment. Where none is set, or none that names a character set,
+    UTF-8 is assumed, as other full-screen programs do.
+    """
+    if environ is None:
+        try:
+            environ = Path("/proc/self/environ").read_bytes()
+        except OSError:
+            environ = b"\0".join(os.fsencode(f"{k}={v}") for k, v in os.environ.items())
+    given = dict(line.partition(b"=")[::2] for line in environ.split(b"\0"))
+    locale = next((given[k] for k in (b"LC_ALL", b"LC_CTYPE", b"LANG") if given.get(k)), b"")
+    name, _, charset = locale.partition(b".")
+    if not charset:
+        return name not in (b"C", b"POSIX")
+    return charset.partition(b"@")[0].lower().replace(b"-", b"") == b"utf8"
+
+
+def to_ascii(text: str) -> str:
+    """`text` with a question mark in every column of what is not ASCII."""
+    if text.isascii():
+        return text
+    return "".join(c if c.isascii() else "?" * cell_len(c) for c in text)
+
+
 class _Output:
     """The application's own way to the terminal: what sys.__stderr__ is while it runs.
 
@@ -44,15 +73,15 @@ class _Output:
     one that hangs in the kernel, so the descriptor does not block and `drop` ends the waiting.
     """
 
-    encoding = "utf-8"
-
-    def __init__(self, descriptor: int, gone: Callable[[], None]) -> None:
+    def __init__(self, descriptor: int, gone: Callable[[], None], encoding: str = "utf-8") -> None:
+        self.encoding = encoding
         self._descriptor = descriptor
         self._gone: Callable[[], None] | None = gone
         self._dropped = False
 
     def write(self, text: str) -> int:
-        left = memoryview(text.encode("utf-8", "replace"))
+        shown = to_ascii(text) if self.encoding == "ascii" else text
+        left = memoryview(shown.encode("utf-8", "replace"))
         while left and not self._dropped:
             try:
                 left = left[os.write(self._descriptor, left) :]
@@ -104,13 +133,15 @@ def _own_descriptor() -> int:
 class Terminal:
     """Holds the terminal for one application: a context in which fds 1 and 2 are the log's.
 
-    `gone` is called from any thread when the terminal stops taking output. `released` is true
+    `gone` is called from any thread when the terminal stops taking output; with the encoding
+    "ascii" nothing else reaches the terminal. `released` is true
     once it has gone away; then fds 0 to 2 stay on the log after the context, and whoever
     trains on in this process writes there.
     """
 
-    def __init__(self, log: Path, gone: Callable[[], None]) -> None:
+    def __init__(self, log: Path, gone: Callable[[], None], encoding: str = "utf-8") -> None:
         self._log = log
+        self._encoding = encoding
         self._gone = gone
         self._saved: list[int] = []
         self._streams: tuple[Any, Any] | None = None
@@ -124,7 +155,7 @@ class Terminal:
         self._attributes = termios.tcgetattr(0)
         self._saved = [os.dup(1), os.dup(2)]
         # Textual draws on sys.__stderr__ and asks sys.__stdout__ for the terminal's size.
-        self._output = _Output(_own_descriptor(), self._gone)
+        self._output = _Output(_own_descriptor(), self._gone, self._encoding)
         self._streams = (sys.__stdout__, sys.__stderr__)
         _onto(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 1, 2)
         sys.__stdout__ = sys.__stderr__ = self._output  # type: ignore[misc, assignment]

@@ -40,7 +40,7 @@ class Renderer:
         self._system = Message("system", system_prompt) if system_prompt else None
         self._how = how
         self._profile = profile
-        self._folder = model.folder
+        self.model = model
         self._masker: Masker | None = None
         if model.chat_template is not None:
             added = model.tokenizer.get_added_tokens_decoder().values()
@@ -84,7 +84,7 @@ class Renderer:
         if self._masker is None:
             raise DataError(
                 "the model has no chat template, and the file has conversations",
-                where=str(self._folder),
+                where=str(self.model.folder),
                 mend="put a chat_template.jinja there",
             )
         return self._masker

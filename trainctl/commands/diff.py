@@ -18,13 +18,13 @@ TENSORS_SHOWN = 12
 
 
 def diff(context: Context, arguments: argparse.Namespace) -> int:
-    """What differs between versions A and B. JSON: as snapshots.difference, and `tensors`, as
+    """What differs between versions A and B. JSON: as engine.comparing, and `tensors`, as
     engine.tensor_diff ({"unknown": why} with --no-tensors and where there are none)."""
-    from engine import verifying
+    from engine import comparing, verifying
     from queue_store.errors import Refused
-    from snapshots import difference
 
-    found = difference.difference(context.state, arguments.first, arguments.second)
+    first, second = arguments.first, arguments.second
+    found = comparing.compare(context.state, context.views.metrics, first, second, [])
     if arguments.no_tensors:
         found["tensors"] = {"unknown": "not asked for"}
     else:
@@ -65,8 +65,25 @@ def _words(found: Json) -> Iterator[str]:
             [(s["key"], text(s["a"]), text(s["b"])) for s in found["settings"]],
         )
     yield ""
+    yield from _samples(found)
+    yield ""
     yield from _files(found)
     yield from _tensors(found)
+
+
+def _samples(found: Json) -> Iterator[str]:
+    samples = found["samples"]
+    if not known(samples):
+        yield f"samples: {text(samples)}"
+        return
+    for key in ("a", "b"):
+        one = samples[key]
+        right = f"{count(one['exact'])} of {count(one['total'])} exact"
+        yield f"samples of {found[key]['name']}, step {count(one['step'])}: {right}"
+    yield f"{count(samples['both'])} right in both, {count(samples['none'])} in none"
+    for key, only in (("gained", "b"), ("lost", "a")):
+        for example in samples[key]:
+            yield f"right in {found[only]['name']} alone: {example['example']}"
 
 
 def _cell(key: str, value: Any) -> str:

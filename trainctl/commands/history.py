@@ -83,7 +83,7 @@ def samples(context: Context, arguments: argparse.Namespace) -> int:
 def _samples(data: Json) -> str:
     rows = data["samples"]
     if not rows:
-        return "no sample was taken yet"
+        return text(why) if (why := data["step"].get("unknown")) else "no sample was taken yet"
     blocks = []
     for row in rows:
         sign = "exact" if row["exact"] else f"similarity {text(row.get('similarity'))}"
@@ -91,16 +91,26 @@ def _samples(data: Json) -> str:
             f"step {count(row['step'])} · {text(row['example'])} · {sign}\n"
             f"  prompt    {text(row['prompt'])}\n"
             f"  expected  {text(row['expected'])}\n"
-            f"  answer    {text(row['answer'])}"
+            f"  answer    {text(row['answer'])}\n"
+            f"  loss of the expected answer  {_expected_loss(row)}"
         )
     return "\n".join([*blocks, f"{data['exact']} of {data['total']} exact"])
 
 
+def _expected_loss(row: Json) -> str:
+    """In words, as it is no score: nats a token, given the prompt."""
+    loss = row["expected_loss"]
+    return text(loss) + (" nats a token" if isinstance(loss, float) else "")
+
+
 def log(context: Context, arguments: argparse.Namespace) -> int:
     """The newest events of the journal; with -f those that come, until ctrl+c."""
-    newest = context.views.latest_events(arguments.n)["events"]
+    chosen = {"group": arguments.only, "text": arguments.contains}
+    newest = context.views.latest_events(arguments.n, **chosen)["events"]
     if not arguments.follow:
-        context.show(newest, lambda: "\n".join(map(_line, newest)) or "nothing happened yet")
+        narrowed = arguments.only or arguments.contains
+        nothing = "no such event yet" if narrowed else "nothing happened yet"
+        context.show(newest, lambda: "\n".join(map(_line, newest)) or nothing)
         return 0
     after = 0
     while True:
@@ -111,7 +121,7 @@ def log(context: Context, arguments: argparse.Namespace) -> int:
             else:
                 print(_line(event), flush=True)
         time.sleep(FOLLOW_SECONDS)
-        newest = context.views.events(after=after)["events"]
+        newest = context.views.events(after=after, **chosen)["events"]
 
 
 def _line(event: Json) -> str:

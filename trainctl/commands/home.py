@@ -85,7 +85,10 @@ def demo(context: Context, arguments: argparse.Namespace) -> int:
 
 def config_show(context: Context, arguments: argparse.Namespace) -> int:
     """Every key and its value; with --origin where it comes from."""
+    from tui.actions import remapped
+
     path = context.home.config
+    remapped(configuration.load(path).console.keys, str(path))
     rows = configuration.origins(path)
     if arguments.origin:
         data = [{"key": key, "value": value, "origin": origin} for key, value, origin in rows]

@@ -1,4 +1,4 @@
-"""The queue's verbs: add, queue, show, priority, move, retry, remove.
+"""The queue's verbs: add, queue, show, priority, move, retry, remove, unremove.
 
 They change the store themselves, so that they work with no engine; a running engine is told
 over its socket instead, for then it looks at once. Never touches a file that was named: it is
@@ -15,7 +15,7 @@ from typing import Any
 
 from queue_store import intake, transitions
 from queue_store import queue as store
-from queue_store.errors import TrainctlError
+from queue_store.errors import TrainctlError, UsageError
 from queue_store.items import Priority
 from queue_store.safe import safe_line
 from trainctl.commands import lineage
@@ -218,7 +218,9 @@ def priority(context: Context, arguments: argparse.Namespace) -> int:
 
 
 def move(context: Context, arguments: argparse.Namespace) -> int:
-    """Put an item first of its priority, or right before another one."""
+    """Put an item first of its priority, right before another one, or so many places on."""
+    if arguments.by is not None:
+        return _shift(context, arguments.id, arguments.by)
     words: Json = {"id": arguments.id}
     words.update({"first": True} if arguments.first else {"before": arguments.before})
 
@@ -228,6 +230,17 @@ def move(context: Context, arguments: argparse.Namespace) -> int:
         return store.move_before(context.state, arguments.id, arguments.before).id
 
     return _moved(context, _change(context, "move", change, **words))
+
+
+def _shift(context: Context, item: int, by: int) -> int:
+    if by == 0:
+        raise UsageError("--by 0 moves nothing", mend="give 1, 2, …, or -1 for earlier")
+    session = context.engine_if_any()
+    if session is None:
+        store.shift(context.state, [item], by)
+    else:
+        session.request("shift", items=[item], by=by)
+    return _moved(context, context.views.item(item))
 
 
 def retry(context: Context, arguments: argparse.Namespace) -> int:
@@ -264,9 +277,23 @@ def remove(context: Context, arguments: argparse.Namespace) -> int:
     )
     session = context.engine_if_any()
     if session is None:
-        intake.remove(context.state, arguments.id)
+        intake.remove(context.state, arguments.id, days=context.config.snapshots.trash_days)
     else:
         session.request("remove", id=arguments.id)
     gone = {**item, "removed": True}
-    context.show([gone], lambda: f"{item['id']}  {text(item['name'])}  removed")
+    back = f"; back with: trainctl unremove {item['id']}"
+    context.show([gone], lambda: f"{item['id']}  {text(item['name'])}  removed{back}")
     return 0
+
+
+def unremove(context: Context, arguments: argparse.Namespace) -> int:
+    """Take back the removal of an item, as long as it is in the trash."""
+    from snapshots import trash
+
+    item = _change(
+        context,
+        "unremove",
+        lambda: trash.restore_item(context.state, arguments.id).id,
+        id=arguments.id,
+    )
+    return _moved(context, item)

@@ -63,9 +63,19 @@ def plain(status: Json) -> str:
         *_gpus(status.get("gpus")),
         ("ram", _used(status.get("ram"), "process")),
         ("disk", _disk(status.get("disk"))),
-        ("hint", status.get("hint") or ""),
+        *_hints(status),
     ]
     return pairs(lines)
+
+
+def _hints(status: Json) -> list[tuple[str, str]]:
+    """Each hint, and under it what one can do."""
+    hints = status.get("hints")
+    if not hints:
+        return [("hint", status.get("hint") or "")]
+    return [
+        line for hint in hints for line in (("hint", hint["text"]), ("", f"-> {hint['advice']}"))
+    ]
 
 
 def _state(status: Json, engine: Any) -> str:

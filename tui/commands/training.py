@@ -1,4 +1,4 @@
-"""What the actions on training ask of the engine: pause, snapshot, skip."""
+"""What the actions on training ask of the engine: pause, snapshot."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tui.commands.asking import Asking
-from tui.dialogs.skip import SkipDialog
 from tui.dialogs.snapshot import SnapshotDialog
 from tui.figures import count
 
@@ -51,25 +50,3 @@ class TrainingCommands(Asking):
     def _taken(answer: Any) -> str:
         name = answer.get("name") if isinstance(answer, Mapping) else answer
         return f"{name} is taken"
-
-    def do_skip(self) -> None:
-        running = self._console.frame.item
-        chosen = self._console.queue_pane.selected()
-        waits = chosen is not None and chosen.get("state") in ("queued", "paused")
-        item = chosen if waits and chosen is not None else running
-        if item is None:
-            self._no("no item is in training, and none that waits is selected")
-            return
-        dialog = SkipDialog(item)
-
-        def skip(choice: dict[str, Any]) -> None:
-            word = "skipping and undoing" if choice["undo"] else "skipping"
-            self.ask(
-                "skip",
-                lambda _: f"{item.get('name')} is skipped",
-                doing=word,
-                item=item.get("id"),
-                **choice,
-            )
-
-        self.dialog(dialog, skip)

@@ -14,7 +14,7 @@ from textual.screen import ModalScreen
 from textual.widget import Widget
 from textual.widgets import Button, Checkbox, Input, RadioButton, RadioSet, Static
 
-from tui.safe import content, line_text, plain, wrap
+from tui.safe import content, line_text, plain, safe_line, wrap
 
 TIGHT = 24
 WIDTH = 72
@@ -163,8 +163,16 @@ def label(text: str) -> Static:
     return Static(content(text), classes="field-label")
 
 
+class Field(Input):
+    """A one-line input in which no control character stands, whoever wrote or pasted it: Textual
+    would send it to the terminal."""
+
+    def validate_value(self, value: str) -> str:
+        return safe_line(value)
+
+
 def field(id: str, placeholder: str = "", value: str = "") -> Input:
     """A one-line input whose cursor does not blink."""
-    made = Input(value, placeholder=placeholder, id=id, select_on_focus=False)
+    made = Field(value, placeholder=safe_line(placeholder), id=id, select_on_focus=False)
     made.cursor_blink = False
     return made

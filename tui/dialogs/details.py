@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tui.dialogs.base import Fact
-from tui.figures import count, counted, duration, known, percent, real, short, size, why
+from tui.figures import clock_time, count, counted, duration, known, percent, real, short, size, why
 from tui.frame import Record
-from tui.panes.events import clock_time
 from tui.rowtext import thinking
 
 REJECTED_SHOWN = 5
@@ -28,6 +27,8 @@ def item_facts(item: Record) -> list[Fact]:
         if item.get(key):
             facts.append(("why", str(item.get(key))))
             break
+    if item.get("error") and item.get("reason"):
+        facts.append(("class", str(item.get("reason"))))
     facts += [
         ("trained", f"step {count(item.get('step'))} of {_value(item.get('steps'))}"),
         ("rows", _rows(item)),
@@ -37,16 +38,52 @@ def item_facts(item: Record) -> list[Fact]:
         facts.append(("size", size(item.get("size"))))
     if item.get("source"):
         facts.append(("from", str(item.get("source"))))
-    facts.extend(_report(item.get("report")))
-    for attempt in item.get("attempts") or ():
+    attempts = list(item.get("attempts") or ())
+    for number, attempt in enumerate(attempts, 1):
         facts.append((f"try {attempt.get('n')}", _attempt(attempt)))
-        if attempt.get("advice"):
-            facts.append(("", f"what to do: {attempt.get('advice')}"))
+        advice = attempt.get("advice")
+        # Where it failed the same way again, once is enough.
+        if advice and all(later.get("advice") != advice for later in attempts[number:]):
+            facts.append(("", f"what to do: {advice}"))
     rejected = item.get("rejected") or ()
     for row in list(rejected)[:REJECTED_SHOWN]:
         facts.append((f"line {row.get('line')}", str(row.get("reason"))))
     if len(rejected) > REJECTED_SHOWN:
         facts.append(("", f"and {len(rejected) - REJECTED_SHOWN} more refused lines"))
+    facts.extend(_report(item.get("report")))
+    facts.extend(lineage_facts(item.get("lineage")))
+    return facts
+
+
+def lineage_facts(lineage: Any) -> list[Fact]:
+    """What made the file, by its sidecar, and what was found where the two differ."""
+    if not isinstance(lineage, Mapping):
+        return []
+    said = lineage.get("generator")
+    if not isinstance(said, Mapping) or why(said):
+        facts: list[Fact] = [("lineage", why(said) or "not known")]
+    else:
+        rows = said.get("example_count")
+        parts = (
+            f"{said.get('generator_id')} {said.get('generator_version')}",
+            str(said.get("generated_at") or ""),
+            counted(rows, "row") if known(rows) else "",
+        )
+        facts = [("lineage", ", ".join(part for part in parts if part))]
+        params = said.get("params")
+        if isinstance(params, Mapping) and params:
+            facts.append(("made with", ", ".join(f"{key} {params[key]}" for key in params)))
+    facts += [("note", str(note)) for note in lineage.get("notes") or ()]
+    clean = 0
+    for one in lineage.get("validators") or ():
+        if not one.get("errors") and not one.get("warnings"):
+            clean += 1
+            continue
+        found = [counted(one.get(key), key.rstrip("s")) for key in ("errors", "warnings")]
+        who = " ".join(str(one.get(key)) for key in ("name", "version") if one.get(key))
+        facts.append(("checked", f"{who}: {', '.join(found)}"))
+    if clean:
+        facts.append(("checked", f"{counted(clean, 'checker')} found nothing"))
     return facts
 
 
@@ -97,7 +134,7 @@ def _report(report: Any) -> list[Fact]:
         facts.append(("trains", f"{percent(masks.get('trained_share'))} of the tokens"))
         told = thinking(masks.get("thinking"))
         facts.extend([("thinking", told)] if told else [])
-        facts.extend(_checks(masks.get("checks")))
+        facts.extend(mask_checks(masks.get("checks")))
     facts.extend(_contents(report.get("checks")))
     return facts
 
@@ -114,7 +151,7 @@ def _contents(checks: Any) -> list[Fact]:
     return facts
 
 
-def _checks(checks: Any) -> list[Fact]:
+def mask_checks(checks: Any) -> list[Fact]:
     """The checks of the masks: how many passed, and each that failed in its own words."""
     found = [check for check in checks or () if isinstance(check, Mapping)]
     failed = [check for check in found if not check.get("passed")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Sequence
 
 from textual import on
@@ -34,6 +36,11 @@ class ActionRows(ListPane):
     def keys(self) -> Sequence[object]:
         return list(self._actions)
 
+    def shown(self) -> list[object]:
+        """The actions that the search may mean, the likeliest first."""
+        found = [(likeness(self.filter, action), name) for name, action in self._actions.items()]
+        return [name for share, name in sorted(found, key=lambda f: -f[0]) if share]
+
     def row(self, key: object, width: int) -> Line:
         action = self._actions[str(key)]
         keys = " ".join(key_label_of(name) for name in action.keys)
@@ -52,6 +59,31 @@ class ActionRows(ListPane):
 
     def empty(self, width: int) -> list[Line]:
         return words(["nothing"])
+
+
+NEAR = 0.8
+"""How alike a word that is typed wrong and the word that was meant are at least (difflib)."""
+
+
+def likeness(search: str, action: Action) -> float:
+    """How well `search` names an action, 0 for not at all: the beginning of its label before its
+    letters anywhere, those before all of its words, those before words that are nearly so."""
+    wanted = search.lower().split()
+    name = f"{action.label} {action.id.replace('_', ' ')}".lower()
+    text = f"{name} {' '.join(action.where)} {action.help}".lower()
+    whole = " ".join(wanted)
+    if name.startswith(whole):
+        return 5
+    for share, place in ((4, name), (3, text)):
+        if whole in place:
+            return share
+    if all(word in text for word in wanted):
+        return 2
+    known = re.findall(r"[\w?]+", text)
+    best = [
+        max(difflib.SequenceMatcher(None, word, one).ratio() for one in known) for word in wanted
+    ]
+    return min(best) if min(best) >= NEAR else 0
 
 
 def key_label_of(key: str) -> str:

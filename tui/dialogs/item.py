@@ -1,7 +1,7 @@
 """One item whole: its facts and token lengths, and its rows one by one as they train.
 
 The rows are asked of the engine, in a thread; what is not there yet, is wrong or cannot be read
-stands in words. Live data behind it changes nothing inside.
+stands in words. The facts follow the item while it trains; what is read stays where it is.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ Answer = Callable[[Record | None, str], None]
 Ask = Callable[[int, str, Answer], None]
 """(line, "exact" | "next" | "previous", answer)"""
 
+Again = Callable[[Callable[[Record], None]], None]
+"""Reads the item again and hands it over, in the event loop."""
+
+FOLLOW_SECONDS = 1.0
 FACTS, ROWS = "facts", "rows"
 TIGHT = 28
 KEYS = {
@@ -56,6 +60,11 @@ class Body(Drawn, can_focus=True):
     def say(self, make: Callable[[int], list[Line]]) -> None:
         """Show other lines, from the top."""
         self.make, self.top, self._cache = make, 0, (-1, [])
+        self.redraw()
+
+    def renew(self) -> None:
+        """Make the lines again; those on the screen stay where they are."""
+        self._cache = (-1, [])
         self.redraw()
 
     def scroll(self, by: int) -> None:
@@ -87,8 +96,16 @@ class ItemView(ModalScreen[None]):
     ]
     AUTO_FOCUS = "#item-body"
 
-    def __init__(self, title: str, item: Record, ask: Ask | None, view: str = FACTS) -> None:
+    def __init__(
+        self,
+        title: str,
+        item: Record,
+        ask: Ask | None,
+        view: str = FACTS,
+        again: Again | None = None,
+    ) -> None:
         super().__init__()
+        self._again = again
         self._title = title
         self._item = item
         self._ask = ask
@@ -111,6 +128,18 @@ class ItemView(ModalScreen[None]):
         self.query_one("#line").display = False
         self._fit()
         self._show()
+        if self._again is not None:
+            self.set_interval(FOLLOW_SECONDS, self._follow)
+
+    def _follow(self) -> None:
+        if self._again is not None:
+            self._again(self._followed)
+
+    def _followed(self, item: Record) -> None:
+        if item != self._item and self.is_attached:
+            self._item = item
+            if self._view == FACTS:
+                self._body.renew()
 
     def on_resize(self) -> None:
         self._fit()
@@ -274,7 +303,7 @@ def _times(row: Record) -> list[str]:
 
 def facts_lines(item: Record, width: int, *, ascii: bool = False) -> list[Line]:
     """The facts of an item under each other, then its rows' lengths as bars."""
-    found = _facts(item_facts(item), width, ascii=ascii)
+    found = facts_under(item_facts(item), width, ascii=ascii)
     report = item.get("report")
     tokens = report.get("tokens") if isinstance(report, dict) else None
     if not isinstance(tokens, dict):
@@ -288,7 +317,8 @@ def facts_lines(item: Record, width: int, *, ascii: bool = False) -> list[Line]:
     return [*found, (), title, *(((bar, ""),) for bar in drawn)]
 
 
-def _facts(facts: Sequence[Fact], width: int, *, ascii: bool) -> list[Line]:
+def facts_under(facts: Sequence[Fact], width: int, *, ascii: bool) -> list[Line]:
+    """Facts under each other in `width` columns, the labels in a column of their own."""
     left = max((len(fact[0]) for fact in facts if isinstance(fact, tuple)), default=0) + 2
     found: list[Line] = []
 

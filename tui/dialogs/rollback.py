@@ -9,8 +9,11 @@ from tui.dialogs.base import Fact
 from tui.dialogs.typed import TypedDialog
 from tui.figures import count, counted, duration, loss, real
 from tui.frame import Record
+from tui.safe import clip, squeeze
 
 ITEMS_SHOWN = 4
+LINE = 120
+"""Columns of what other people wrote: two lines in a dialog."""
 
 
 def plan_facts(plan: Record) -> list[Fact]:
@@ -19,7 +22,7 @@ def plan_facts(plan: Record) -> list[Fact]:
     now = plan.get("now") or {}
     facts: list[Fact] = [("now", _moment(now)), ("then", _moment(plan))]
     if plan.get("description"):
-        facts.append(("", str(plan.get("description"))))
+        facts.append(("", clip(plan.get("description"), LINE)))
     lost = [counted(plan.get("steps_lost"), "step")]
     hours = real(plan.get("hours_lost"))
     if hours is not None:
@@ -30,7 +33,8 @@ def plan_facts(plan: Record) -> list[Fact]:
     facts.append(("is lost", ", ".join(lost)))
     items = [item for item in plan.get("items") or () if isinstance(item, Mapping)]
     for number, item in enumerate(items[:ITEMS_SHOWN]):
-        facts.append(("files" if not number else "", f"{item.get('name')}: {item.get('becomes')}"))
+        text = squeeze(f"{item.get('name')}: {item.get('becomes')}", LINE)
+        facts.append(("files" if not number else "", text))
     if len(items) > ITEMS_SHOWN:
         facts.append(("", f"and {len(items) - ITEMS_SHOWN} more"))
     facts.append(("is kept", str(plan.get("keeps") or "the present state, as a version first")))
@@ -38,9 +42,17 @@ def plan_facts(plan: Record) -> list[Fact]:
 
 
 def _moment(state: Record) -> str:
-    """A step with what it scored."""
+    """A step with what it scored: losses, the fixed examples that were right, other scores."""
     text = f"step {count(state.get('step'))}, loss {loss(state.get('loss'))}"
-    return f"{text}, val {loss(state.get('val_loss'))}"
+    text += f", val {loss(state.get('val_loss'))}"
+    samples = state.get("samples")
+    if isinstance(samples, Mapping) and real(samples.get("total")):
+        text += f", exact {samples.get('exact')}/{samples.get('total')}"
+    scores = state.get("scores")
+    for name, value in scores.items() if isinstance(scores, Mapping) else ():
+        if real(value) is not None:
+            text += f", {name} {loss(value)}"
+    return text
 
 
 class RollbackDialog(TypedDialog):

@@ -1,4 +1,4 @@
-"""Skip the item in training: keep what it taught, or undo it."""
+"""Skip items: keep what they taught, or undo it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from tui.frame import Record
 
 
 class SkipDialog(Dialog):
-    """Result: {"undo", "reason"}."""
+    """Result: {"undo", "reason"}. `facts` are what is told of several items."""
 
     button = "Skip"
 
-    def __init__(self, item: Record) -> None:
+    def __init__(self, items: Sequence[Record], facts: Sequence[Fact] = ()) -> None:
         super().__init__()
-        self.title_text = f"Skip {item.get('name')}"
-        self._facts: list[Fact] = [
-            ("trained", f"step {count(item.get('step'))} of {count(item.get('steps'))}"),
-        ]
+        self._facts: list[Fact] = list(facts)
+        if len(items) == 1:
+            self.title_text = f"Skip {items[0].get('name')}"
+            steps = f"step {count(items[0].get('step'))} of {count(items[0].get('steps'))}"
+            self._facts.append(("trained", steps))
+        else:
+            self.title_text = f"Skip {len(items)} items"
 
     def facts(self) -> Sequence[Fact]:
         return self._facts

@@ -7,9 +7,8 @@ from typing import Any
 
 from tui.dialogs.base import Fact
 from tui.dialogs.delete import NOT_A_COPY, copies_text
-from tui.figures import age, count, counted, loss, real, size, why
+from tui.figures import age, clock_time, count, counted, loss, real, size, why
 from tui.frame import Record
-from tui.panes.events import clock_time
 
 ITEMS_SHOWN = 6
 LINE_SHOWN = 6

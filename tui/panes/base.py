@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from textual.events import Blur, Click, Focus
+from textual.events import (
+    Blur,
+    Click,
+    Focus,
+    MouseEvent,
+    MouseScrollDown,
+    MouseScrollUp,
+    Resize,
+)
 from textual.message import Message
 
 from tui.drawn import Drawn
 from tui.frame import Frame
-from tui.safe import Line, content, fit, line_text, pad, plain
+from tui.safe import Line, clip, content, fit, line_text, pad, plain
+
+BORDER = 6
+"""Columns of a pane's width that its title cannot have."""
 
 
 class Pane(Drawn, can_focus=True):
@@ -29,10 +40,16 @@ class Pane(Drawn, can_focus=True):
         """What stands in the border after the pane's number and name."""
         return ""
 
+    def nothing_yet(self) -> str:
+        """Why an action that looks at what is shown has nothing to look at, "" where it has."""
+        return ""
+
     def set_title(self) -> None:
         """Write the border's title. A title redraws the border, so only where it changed."""
         rest = self.title()
         title = f"{self.number} {self.name_of}" + (f" · {rest}" if rest else "")
+        if self.size.width:  # Textual would cut it with a sign that is not ASCII
+            title = clip(title, self.size.width - BORDER)
         if title != self._title:
             self._title = title
             # Textual's annotation says str; Content is what keeps it from being markup.
@@ -43,6 +60,13 @@ class Pane(Drawn, can_focus=True):
         self.frame = frame
         self.set_title()
         self.redraw()
+
+    def on_resize(self, event: Resize) -> None:
+        self.set_title()
+
+    def back(self) -> bool:
+        """Esc: take off what lies over the pane. False where nothing does."""
+        return False
 
     class Focused(Message):
         """This pane got the focus."""
@@ -57,6 +81,21 @@ class Pane(Drawn, can_focus=True):
 
     def on_blur(self, event: Blur) -> None:
         self.redraw()
+
+    def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
+        self._wheel(event, "do_down", "do_zoom_out")
+
+    def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
+        self._wheel(event, "do_up", "do_zoom_in")
+
+    def _wheel(self, event: MouseEvent, *names: str) -> None:
+        """The wheel does what the key for one line (or for the scale) does, under the mouse."""
+        for name in names:
+            act = getattr(self, name, None)
+            if act is not None:
+                event.stop()
+                act()
+                return
 
 
 class ScrollPane(Pane):
@@ -205,6 +244,13 @@ class ListPane(Pane):
         self._top = 0
         self.set_title()
         self.redraw()
+
+    def back(self) -> bool:
+        """Give up the filter; whether there was anything to give up (Esc)."""
+        if not self.filter:
+            return False
+        self.set_filter("")
+        return True
 
     def on_click(self, event: Click) -> None:
         inside = event.get_content_offset(self)

@@ -1,198 +1,270 @@
 """Pane 2: the curves of training, with their history over restarts.
 
-The pane decides which steps are in view; drawing is tui.curve's.
+The pane decides what is drawn, and of which steps; drawing is tui.curve's, the line above it
+tui.legend's.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from tui.figures import bar, count, loss, real, short, why
-from tui.frame import Frame
+from textual.events import Click, MouseEvent, MouseScrollDown, MouseScrollUp
+
+from tui import legend
+from tui.figures import count, real
+from tui.frame import CurveAim, Frame
+from tui.marks import SETS, Mark, marks
+from tui.metrics import EXACT, METRICS, TITLES
 from tui.panes.base import Pane, words
-from tui.safe import Line, Span
+from tui.safe import Line
+from tui.viewport import Viewport
 
 if TYPE_CHECKING:
-    from tui.curve import Plot
-    from tui.series import Series
+    from tui.curve import Other, Plot
+    from tui.series import Series, Track
 
-METRICS = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "seconds", "memory")
-TITLES = {
-    "loss": "loss",
-    "learning_rate": "learning rate",
-    "grad_norm": "gradient norm",
-    "tokens_per_second": "tokens per second",
-    "seconds": "seconds a step",
-    "memory": "memory in bytes",
-}
-WINDOWS = (0, 1000, 300, 100)
-SMALLEST = 10
-
-
-def figure(metric: str, value: float) -> str:
-    """A value as its metric is written."""
-    if metric in ("tokens_per_second", "memory"):
-        return short(value)
-    return f"{value:.1e}" if metric == "learning_rate" and math.isfinite(value) else loss(value)
+PARTS = ("series", "detail", "marks", "left", "overlay", "under")
+"""What of a frame the pane shows."""
+VERSION_POINTS = 2000
+"""Points in which the line of a version is read."""
 
 
 class CurvesPane(Pane):
     name_of = "curves"
     number = 2
 
-    def __init__(
-        self,
-        aim: Callable[[str, tuple[int, int | None, int] | None], None],
-        *,
-        ascii: bool = False,
-    ) -> None:
+    def __init__(self, aim: Callable[[CurveAim], None], *, ascii: bool = False) -> None:
         super().__init__()
         self.metric = "loss"
         self.log_scale = False
         self.band = True
-        self.ema = True
-        self.window = 0
-        self.following = True
-        self.right: float | None = None
+        self.averaged = {metric: metric not in EXACT for metric in METRICS}
+        self.branches = True
+        self.marked = 0
+        self.viewport = Viewport()
         self.cursor: int | None = None
+        self.overlay: tuple[str, str] | None = None
         self._aim = aim
+        self._asked = CurveAim()
         self._ascii = ascii
         self._plot: Plot | None = None
-        self._wants: tuple[int, int | None, int] | None = None
+        self._plotted: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())
+        self._ends = (0.0, 1.0)
+        self._held: dict[str, Series] = {}
 
     # -- what is in view
 
-    def title(self) -> str:
-        window = f"last {count(self.window)}" if self.window else "all steps"
-        parts = [TITLES[self.metric], "follow" if self.following else "held", window]
-        return " · ".join([*parts, "log" if self.log_scale else "lin"])
+    @property
+    def ema(self) -> bool:
+        """Whether the line is a moving average."""
+        return self.averaged[self.metric]
 
-    def main(self) -> Series | None:
-        """The series to draw: the finer one of the range in view, where it was asked for."""
-        detail = self.frame.detail.get(self.metric) if self._wants else None
-        return detail if detail is not None and len(detail) else self.frame.series.get(self.metric)
+    def title(self) -> str:
+        parts = [TITLES[self.metric]]
+        if self.overlay is not None:
+            parts.append(" over ".join(name or "the present" for name in self.overlay))
+        x0, x1 = self.view()
+        if not self.viewport.following:
+            parts.append(f"held · steps {count(x0)} to {count(x1)}")
+        else:
+            window = self.viewport.window
+            parts += ["follow", f"last {count(window)}" if window else "all steps"]
+        parts.append("log" if self.log_scale else "lin")
+        if self.marked:
+            parts.append(f"marks: {SETS[self.marked][0]}")
+        return " · ".join(parts)
+
+    def base(self, name: str) -> Series | None:
+        """The whole history of a metric; while the view is held, as it was then: what one looks
+        at does not move when newer steps make the history coarser."""
+        if self.viewport.following:
+            return self.frame.series.get(name)
+        if name not in self._held and name in self.frame.series:
+            self._held[name] = self.frame.series[name]
+        return self._held.get(name)
+
+    def ends(self) -> tuple[float, float]:
+        """First and last step of what is drawn."""
+        whole = self.base(self.metric)
+        if whole is not None and len(whole):
+            self._ends = float(whole.steps[0]), float(whole.last)
+        first, last = self._ends  # while another metric is read, those of the one before
+        if self.overlay is not None:
+            steps = [self._version_step(name) for name in self.overlay if name]
+            here = [last] if "" in self.overlay else []
+            last = max([first + 1, *here, *steps])
+        return first, last
+
+    def _version_step(self, name: str) -> float:
+        found = (real(v.get("step")) for v in self.frame.versions if v.get("name") == name)
+        return next((step for step in found if step is not None), 0.0)
 
     def view(self) -> tuple[float, float]:
-        """First and last step in view. While it follows, the end moves in jumps of an eighth of
-        the range: between them only the newest columns change on the screen."""
-        whole = self.frame.series.get(self.metric)
-        first = float(whole.steps[0]) if whole is not None and len(whole) else 0.0
-        last = float(whole.last) if whole is not None and len(whole) else 1.0
-        if not self.following and self.right is not None:
-            right = self.right
-            length = float(self.window) if self.window else right - first + 1
-            return right - length + 1, right
-        length = float(self.window) if self.window else max(SMALLEST, last - first + 1)
-        jump = max(1.0, 2.0 ** math.floor(math.log2(max(1.0, length / 8))))
-        right = first + math.ceil((last - first + 1) / jump) * jump - 1
-        right = max(right, first + SMALLEST - 1)
-        # Before the first step there is nothing: a short history is not drawn into a corner.
-        return (max(first, right - length + 1) if self.window else first), right
+        """First and last step in view."""
+        return self.viewport.range(*self.ends())
 
-    def _check_detail(self, x0: float, x1: float, width: int) -> None:
-        """Ask for the range itself where the whole history is too coarse to show it."""
-        whole = self.frame.series.get(self.metric)
+    def line_of(self, name: str) -> Series | None:
+        """The series of a version, "" for the present line: the finer one of the range in view
+        where it was asked for."""
+        if name:
+            return self.frame.overlay.get(name)
+        detail = self.frame.detail.get(self.metric) if self._asked.detail else None
+        return detail if detail is not None and len(detail) else self.base(self.metric)
+
+    def main(self) -> Series | None:
+        """The series of the line."""
+        return self.line_of(self.overlay[0] if self.overlay is not None else "")
+
+    def _ask(self, width: int = 0) -> None:
+        """Ask for what is in view, finer than the whole history where that is too coarse. Without
+        a width the range stays as it was asked for."""
+        detail = self._asked.detail if self._asked.metric == self.metric else None
+        if width:
+            detail = self._detail(width)
+        aim = CurveAim(self.metric, detail, self.branches, self.overlay or (), self.cursor)
+        if aim != self._asked:
+            self._asked = aim
+            self._aim(aim)
+
+    def _detail(self, width: int) -> tuple[int, int | None, int] | None:
+        whole = self.base(self.metric)
+        if whole is None or not len(whole):
+            return None
+        x0, x1 = self.view()
+        coarse = whole.spacing
+        if self.overlay is not None:
+            coarse = max(coarse, self.ends()[1] / VERSION_POINTS)
         dots = max(2, (width - 8) * 2)
-        wants: tuple[int, int | None, int] | None = None
-        if whole is not None and whole.spacing > 1 and (x1 - x0 + 1) / dots < whole.spacing:
-            start = max(0, int(x0 - (x1 - x0)))
-            wants = (start, None if self.following else int(x1), min(10_000, dots * 4))
-        if wants != self._wants:
-            self._wants = wants
-            self._aim(self.metric, wants)
+        if coarse <= 1 or (x1 - x0 + 1) / dots >= coarse:
+            return None
+        start = max(0, int(x0 - (x1 - x0)))
+        return start, None if self.viewport.following else int(x1), min(10_000, dots * 4)
 
     # -- drawing
 
     def lines(self, width: int, height: int) -> list[Line]:
-        whole = self.frame.series.get(self.metric)
+        whole = self.base(self.metric)
         if whole is None or not len(whole):
             self._plot = None
-            return self._nothing(width)
+            return legend.nothing(self.frame, self.metric, width)
+        self._keep_cursor_in_view()
+        self._ask(width)
+        series = self.main()
+        if series is None or not len(series):
+            self._plot = None
+            name = self.overlay[0] if self.overlay is not None else ""
+            if name not in self.frame.overlay:
+                return words([f"reading {name}…"])
+            return words([f"{name} has no {TITLES[self.metric]} here (Esc: off)"])
+        self._draw(series, width, height - 1)
+        assert self._plot is not None
+        return [self._above(series, width), *self._plot.lines]
+
+    def _keep_cursor_in_view(self) -> None:
+        if self.cursor is not None:
+            x0, x1 = self.view()
+            self.cursor = int(min(max(self.cursor, x0), x1))
+
+    def _draw(self, series: Series, width: int, height: int) -> None:
+        """Plot, unless the picture would be the one that is there."""
         from tui.curve import Look, plot
 
         x0, x1 = self.view()
-        self._check_detail(x0, x1, width)
-        series = self.main()
-        assert series is not None
-        validation = self.frame.series.get("val_loss") if self.metric == "loss" else None
-        versions = [
-            (int(step), str(version.get("name")))
-            for version in self.frame.versions
-            if (step := real(version.get("step"))) is not None
-            and version.get("branch") == self.frame.status.get("branch")
+        validation = self._validation()
+        parts = (series, validation, self.frame.marks, self._second(), *self._tracks())
+        shape = (self.band, self.ema, self.log_scale, self._ascii, self.cursor, self.metric)
+        look = Look(x0, x1, *shape)
+        form = (look, width, height, self.marked, len(parts))
+        old_parts, old_form = self._plotted
+        same = form == old_form and all(a is b for a, b in zip(parts, old_parts, strict=True))
+        if self._plot is None or not same:
+            above = self._marks() if self.marked != len(SETS) - 1 and self.frame.marks else None
+            others = self._others()
+            self._plot = plot(series, validation, above, look, width, height, others)
+            self._plotted = (parts, form)
+
+    def _validation(self) -> Series | None:
+        """The one validation figure, on the line of the present."""
+        drawn = self.metric == "loss" and self.overlay is None
+        return self.base("val_loss") if drawn else None
+
+    def _marks(self) -> list[Mark]:
+        """What happened on the present line; another line's is not known."""
+        if self.overlay is not None and self.overlay[0]:
+            return []
+        return marks(self.frame.marks, SETS[self.marked][1])
+
+    def _tracks(self) -> Sequence[Track]:
+        """The branches left that are in view."""
+        if not self.branches or self.overlay is not None:
+            return ()
+        x0, x1 = self.view()
+        return [
+            track
+            for track in self.frame.left
+            if track.series.metric == self.metric
+            and len(track.series)
+            and track.fork <= x1
+            and track.tip >= x0
         ]
-        look = Look(x0, x1, self.band, self.ema, self.log_scale, self._ascii, self.cursor)
-        self._plot = plot(series, validation, versions, look, width, height - 1)
-        return [self._legend(validation), *self._plot.lines]
 
-    def _nothing(self, width: int) -> list[Line]:
-        """What to say before there is a step."""
-        status = self.frame.status
-        phase, progress = str(status.get("phase") or ""), real(status.get("progress"))
-        if not status:
-            return words(["asking the engine…"])
-        lines = words(["no steps yet", phase or f"the engine is {self.frame.state}"])
-        if progress is not None:
-            lines.append((((bar(progress, max(10, min(40, width - 8)))), "accent"),))
-            lines.append(((f"{progress * 100:.0f}%", "dim"),))
-        reason = why(status.get("loss"))
-        if reason and not phase:
-            lines.append(((reason, "dim"),))
-        return lines
+    def _second(self) -> Series | None:
+        return self.line_of(self.overlay[1]) if self.overlay is not None else None
 
-    def _legend(self, validation: Series | None) -> Line:
+    def nothing_yet(self) -> str:
+        return "" if any(len(s) for s in self.frame.series.values()) else "no steps yet"
+
+    def _others(self) -> list[Other]:
+        from tui.curve import Other
+
+        second = self._second()
+        if second is not None and len(second):
+            return [Other(second, "o", "accent", every=2, whole=True)]
+        # The newest over the older ones.
+        return [Other(track.series, "~", "dim") for track in reversed(self._tracks())]
+
+    def _above(self, series: Series, width: int) -> Line:
         plot = self._plot
         assert plot is not None
         if self.cursor is not None:
-            return self._read_out(plot, validation)
-        name = "train" if self.metric == "loss" else TITLES[self.metric]
-        kind = " (EMA)" if self.ema else ""
-        spans: list[Span] = [
-            ("- ", "line"),
-            (f"{name} {figure(self.metric, plot.newest)}{kind}", ""),
-        ]
-        if self.band:
-            spans.append(("   : min to max", "band"))
-        if validation is not None and len(validation):
-            value = float(validation.mean[-1])
-            spans += [("   * ", "mark"), (f"val {loss(value)}", "")]
-            gap = value - plot.newest
-            if math.isfinite(gap):
-                spans.append((f"   gap {gap:+.3f}", "warn" if gap > 0.05 else "dim"))
-        series = self.main()
-        if series is not None and len(series) and not math.isfinite(float(series.mean[-1])):
-            spans.append(("   ! not a number", "bad"))
-        return tuple(spans)
-
-    def _read_out(self, plot: Plot, validation: Series | None) -> Line:
-        """The values under the cursor."""
-        at = max(0, min(self.cursor or 0, len(plot.line_at) - 1))
-        step = plot.step_at(at)
-        low, high = plot.range_at[at]
-        value = plot.line_at[at]
-        if not math.isfinite(value) and not plot.bad_at[at]:
-            return (("| ", "accent"), (f"step {count(step)}   no value here", ""))
-        text = f"step {count(step)}   {figure(self.metric, value)}"
-        if math.isfinite(low):
-            text += f"   from {figure(self.metric, low)} to {figure(self.metric, high)}"
-        if validation is not None:
-            before = int((validation.steps <= step).sum())
-            if before:
-                text += f"   val {loss(float(validation.mean[before - 1]))}"
-        return (("| ", "accent"), (text, ""))
+            under, validation = self.frame.under, self._validation()
+            here = self._marks()
+            return legend.read_out(plot, self.metric, self.cursor, validation, under, here, width)
+        if self.overlay is not None:
+            second = self._second()
+            if second is None:
+                return ((f"reading {self.overlay[1]}…", "dim"),)
+            return legend.overlay(plot, self.overlay, (series, second), width)
+        now = self.frame.series.get(self.metric)
+        newer = int(now.last - self.view()[1]) if now is not None and len(now) else 0
+        return legend.legend(
+            plot,
+            series,
+            self._validation(),
+            width,
+            ema=self.ema,
+            band=self.band,
+            left=len(self._tracks()),
+            newer=0 if self.viewport.following else newer,
+            last=self.view()[1],
+        )
 
     # -- actions
 
     def _changed(self) -> None:
+        self._ask()
         self.set_title()
         self.redraw()
 
     def do_metric(self) -> None:
-        self.metric = METRICS[(METRICS.index(self.metric) + 1) % len(METRICS)]
-        self._wants = None
-        self._aim(self.metric, None)
+        self._choose_metric(1)
+
+    def do_metric_before(self) -> None:
+        self._choose_metric(-1)
+
+    def _choose_metric(self, by: int) -> None:
+        self.metric = METRICS[(METRICS.index(self.metric) + by) % len(METRICS)]
         self._changed()
 
     def do_log(self) -> None:
@@ -204,47 +276,69 @@ class CurvesPane(Pane):
         self._changed()
 
     def do_ema(self) -> None:
-        self.ema = not self.ema
+        self.averaged[self.metric] = not self.ema
         self._changed()
 
+    def do_branches(self) -> None:
+        self.branches = not self.branches
+        self._changed()
+
+    def do_markers(self) -> None:
+        self.marked = (self.marked + 1) % len(SETS)
+        self._changed()
+
+    def lay_over(self, names: tuple[str, str] | None) -> None:
+        """Show two versions' lines ("" is the present one) in one picture; None takes it off."""
+        self.overlay, self.cursor = names, None
+        self.viewport = Viewport()
+        self._changed()
+
+    def back(self) -> bool:
+        """Esc: the overlay off, then the cursor."""
+        if self.overlay is not None:
+            self.lay_over(None)
+        elif self.cursor is not None:
+            self.do_cursor()
+        else:
+            return False
+        return True
+
     def do_window(self) -> None:
-        smaller = [window for window in WINDOWS if 0 < window < (self.window or math.inf)]
-        self.window = smaller[0] if smaller else 0
+        self.viewport.narrower()
         self._changed()
 
     def do_follow(self) -> None:
-        right = self.view()[1]
-        self.following = not self.following
-        self.right = None if self.following else right
+        if self.viewport.following:
+            self._holding()
+            self.viewport.hold(*self.view())
+        else:
+            self.viewport.follow()
         self._changed()
+
+    def _holding(self) -> None:
+        """From now on the view is held: keep what is in it."""
+        if self.viewport.following:
+            self._held = dict(self.frame.series)
 
     def do_cursor(self) -> None:
-        columns = max(4, self.content_size.width - 8)
-        self.cursor = None if self.cursor is not None else columns - 1
-        self._changed()
-
-    def _hold(self, x0: float, x1: float) -> None:
-        """Show these steps and stay there."""
-        self.following = False
-        self.window, self.right = max(SMALLEST, round(x1 - x0 + 1)), x1
+        x1, last = self.view()[1], self.ends()[1]
+        self.cursor = None if self.cursor is not None else int(min(x1, last))
         self._changed()
 
     def _pan(self, by: int) -> None:
-        x0, x1 = self.view()
-        if self.cursor is not None:
-            columns = max(4, self.content_size.width - 8)
-            moved = self.cursor + by
-            self.cursor = max(0, min(columns - 1, moved))
-            if moved == self.cursor:
+        if not self.frame.step:
+            return
+        if self.cursor is not None and self._plot is not None:
+            first, last = self.ends()
+            x0, x1 = self.view()
+            stride = max(1, round(self._plot.steps_per_column))
+            self.cursor = int(min(max(self.cursor + by * stride, first), last))
+            if x0 <= self.cursor <= x1:
                 self._changed()
                 return
-        whole = self.frame.series.get(self.metric)
-        if whole is None or not len(whole):
-            return
-        shift = by * max(1.0, (x1 - x0 + 1) / 4)
-        first, last = float(whole.steps[0]), float(whole.last)
-        right = min(max(x1 + shift, first + (x1 - x0) / 4), max(x1 if by < 0 else 0, last))
-        self._hold(right - (x1 - x0), right)
+        self._holding()
+        self.viewport.pan(by, *self.ends())
+        self._changed()
 
     def do_pan_left(self) -> None:
         self._pan(-1)
@@ -253,29 +347,57 @@ class CurvesPane(Pane):
         self._pan(1)
 
     def do_zoom_out(self) -> None:
-        self._zoom(2.0)
+        self._zoom(2.0, self.cursor)
 
     def do_zoom_in(self) -> None:
-        self._zoom(0.5)
+        self._zoom(0.5, self.cursor)
 
-    def _zoom(self, factor: float) -> None:
-        x0, x1 = self.view()
-        whole = self.frame.series.get(self.metric)
-        if whole is None or not len(whole):
+    def _zoom(self, factor: float, about: float | None) -> None:
+        if not self.frame.step:
             return
-        length = max(SMALLEST, round((x1 - x0 + 1) * factor))
-        if length >= whole.last - float(whole.steps[0]) + 1:
-            self.window, self.following, self.right = 0, True, None
-        else:
-            self.window = length
+        self._holding()
+        self.viewport.zoom(factor, *self.ends(), about)
         self._changed()
 
+    # -- the mouse
+
+    def _step_under(self, event: MouseEvent) -> int | None:
+        """The step under the pointer; None beside the picture."""
+        from tui.curve import AXIS
+
+        inside = event.get_content_offset(self)
+        if inside is None or self._plot is None or inside.x < AXIS or inside.y < 1:
+            return None
+        first, last = self.ends()
+        return int(min(max(round(self._plot.step_at(inside.x - AXIS)), first), last))
+
+    def on_click(self, event: Click) -> None:
+        step = self._step_under(event)
+        if step is not None:
+            self.cursor = step
+            self._changed()
+
+    def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
+        event.stop()
+        self._zoom(0.5, self._step_under(event))
+
+    def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
+        event.stop()
+        self._zoom(2.0, self._step_under(event))
+
+    # -- frames
+
     def show(self, frame: Frame) -> None:
-        if frame.series is not self.frame.series or frame.detail is not self.frame.detail:
+        changed = any(getattr(frame, part) is not getattr(self.frame, part) for part in PARTS)
+        for name, held in self._held.items():
+            now = frame.series.get(name)
+            if now is not None and (now.branch != held.branch or now.last < held.last):
+                self._held = {}  # the line itself is another one now
+                break
+        # A picture is drawn when its data changed, not 4 times a second.
+        if changed:
             super().show(frame)
             return
-        same_versions = frame.versions is self.frame.versions
         self.frame = frame
-        # A picture is drawn when its data changed, not 4 times a second.
-        if not same_versions or self._plot is None:
+        if self._plot is None:
             self.redraw()

@@ -1,112 +1,31 @@
-"""Pane 3: the machine. GPU, memory, disk and speed, and why where one is not known."""
+"""Pane 3: the machine. GPUs, memory, processor, disk and this process, now and over the last
+minutes; what warns is marked `!` and `!!`, and what is not known says why.
+
+The evaluation host has no meters here: nothing reports any yet.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
-from tui.figures import (
-    NONE,
-    bar,
-    count,
-    duration,
-    gigabytes,
-    known,
-    percent,
-    real,
-    short,
-    size,
-    why,
+from tui.figures import count, duration, known, percent, real, short, size, why
+from tui.levels import CALM, RAM, SWAP, TONES, disk_level, level, share
+from tui.meterrows import (
+    FULL,
+    NOTES,
+    SHORT,
+    TIGHT,
+    Meter,
+    gpu_rows,
+    label,
+    note,
+    reasons,
+    row,
+    speed,
 )
-from tui.frame import Record
 from tui.panes.base import ScrollPane
-from tui.safe import Line, clip, wrap
-
-LABEL = 6
-"""Columns of a label."""
-
-
-def _meter(name: str, share: float | None, text: str, width: int) -> Line:
-    """`GPU0 ######.... 91% …`: a bar only where there is room for one and something to show."""
-    label = f"{name:{LABEL}}"
-    bar_width = min(16, width - len(label) - len(text) - 2)
-    if share is None or bar_width < 4:
-        return ((label, "dim"), (text, ""))
-    tone = "bad" if share > 0.95 else "warn" if share > 0.85 else "good"
-    return ((label, "dim"), (bar(share, bar_width) + " ", tone), (text, ""))
-
-
-def _why(name: str, reason: str, width: int) -> list[Line]:
-    """Why a figure is not known, on as many lines as that takes."""
-    parts = wrap(f"? {reason}", max(8, width - LABEL))
-    return [
-        ((f"{'' if n else name:{LABEL}}", "dim"), (part, "warn")) for n, part in enumerate(parts)
-    ]
-
-
-def _of(used: Any, total: Any) -> float | None:
-    a, b = real(used), real(total)
-    return a / b if a is not None and b else None
-
-
-def gpu_lines(gpus: Any, width: int) -> list[Line]:
-    """Two lines a card: use, then memory, temperature and power."""
-    reason = why(gpus)
-    if reason:
-        return _why("GPU", reason, width)
-    if not gpus:
-        return [((f"{'GPU':{LABEL}}", "dim"), ("CPU only", ""))]
-    lines: list[Line] = []
-    for index, gpu in enumerate(gpus):
-        if not isinstance(gpu, Mapping):
-            continue
-        use = real(gpu.get("utilization"))
-        share = None if use is None else use / 100
-        memory = f"{gigabytes(gpu.get('memory_used'))}/{gigabytes(gpu.get('memory_total'))}G"
-        shown = "?" if share is None else f"{share * 100:.0f}%"
-        lines.append(_meter(f"GPU{index}", share, f"{shown} {memory}", width))
-        rest = [
-            f"{gpu[key]:.0f}{unit}"
-            for key, unit in (("temperature", "C"), ("power", "W"))
-            if real(gpu.get(key)) is not None
-        ]
-        reasons = {why(value) for value in gpu.values()} - {""}
-        detail = " ".join([clip(gpu.get("name", ""), max(4, width - 18)), *rest])
-        lines.append(((" " * LABEL, ""), (detail, "dim")))
-        for reason in sorted(reasons):
-            lines += _why("", reason, width)
-    return lines
-
-
-def speed(status: Record) -> str:
-    """Tokens per second, with their unit."""
-    value = status.get("tokens_per_second")
-    return f"{short(value)} tok/s" if known(value) else NONE
-
-
-def strip_line(status: Record) -> Line:
-    """The machine in one line, for the folded layout."""
-    parts: list[str] = []
-    gpus = status.get("gpus")
-    if why(gpus):
-        parts.append("GPU ?")
-    elif not gpus:
-        parts.append("CPU only")
-    else:
-        for index, gpu in enumerate(gpus):
-            use = real(gpu.get("utilization"))
-            shown = "?" if use is None else f"{use:.0f}%"
-            memory = f"{gigabytes(gpu.get('memory_used'))}/{gigabytes(gpu.get('memory_total'))}G"
-            parts.append(f"GPU{index} {shown} {memory}")
-    ram, disk = status.get("ram"), status.get("disk")
-    if isinstance(ram, Mapping):
-        parts.append(f"RAM {gigabytes(ram.get('used'))}/{gigabytes(ram.get('total'))}G")
-    if isinstance(disk, Mapping):
-        left = disk.get("snapshots_left")
-        room = f", room for {short(left)}" if known(left) else ""
-        parts.append(f"disk {size(disk.get('free'))} free{room}")
-    parts.append(speed(status))
-    return (("   ".join(parts), "dim"),)
+from tui.safe import Line
+from tui.spark import spark
 
 
 class MetersPane(ScrollPane):
@@ -114,42 +33,122 @@ class MetersPane(ScrollPane):
     number = 3
 
     def body(self, width: int) -> list[Line]:
-        status = self.frame.status
-        if not status:
+        """As much as there is room for: what does not fit stands below, and in the zoomed pane."""
+        if not self.frame.status:
             return [(("no figures yet", "dim"),)]
-        lines = gpu_lines(status.get("gpus"), width)
-        ram = status.get("ram")
+        height = self.content_size.height
+        lines: list[Line] = []
+        for detail in (FULL, NOTES, SHORT, TIGHT):
+            lines = self._lines(width, detail)
+            if len(lines) <= height:
+                break
+        return lines
+
+    def _lines(self, width: int, detail: int) -> list[Line]:
+        def drawn(meter: Meter) -> Line:
+            return row(meter, width, self._bars)
+
+        status, past = self.frame.status, self.frame.meters
+        lines = gpu_rows(status.get("gpus"), past, width, detail, drawn)
+        for name in ("ram", "cpu", "process"):
+            part = status.get(name)
+            if why(part) and name != "process":
+                lines += reasons(name.upper(), why(part), width)
+        lines += [drawn(meter) for meter in self._machine()]
+        lines += self._disk(width, detail, drawn)
+        lines += self._run(detail)
+        return lines
+
+    def _bars(self, values: object, width: int, top: float) -> str:
+        found = values if isinstance(values, list) else []
+        number = int(real(self.frame.meters.get("number")) or 0)
+        if len(found) < 2:
+            return ""
+        return spark(found, number, width, top=top, ascii=self.screen.has_class("-ascii"))
+
+    def _machine(self) -> list[Meter]:
+        """RAM, swap where it is used, processor, and this process."""
+        status, past = self.frame.status, self.frame.meters
+        found: list[Meter] = []
+        ram, cpu, process = status.get("ram"), status.get("cpu"), status.get("process")
         if isinstance(ram, Mapping) and not why(ram):
-            text = f"{gigabytes(ram.get('used'))}/{gigabytes(ram.get('total'))}G"
-            lines.append(_meter("RAM", _of(ram.get("used"), ram.get("total")), text, width))
-            process = ram.get("process")
-            if known(process):
-                lines.append(((" " * LABEL, ""), (f"this training {size(process)}", "dim")))
-        else:
-            lines += _why("RAM", why(ram), width)
-        cpu = status.get("cpu")
-        use = real(cpu.get("utilization")) if isinstance(cpu, Mapping) else None
-        if use is not None:
-            lines.append(_meter("CPU", use / 100, f"{use:.0f}%", width))
-        disk = status.get("disk")
-        if isinstance(disk, Mapping) and not why(disk):
-            free, total = real(disk.get("free")), real(disk.get("total"))
-            used = 1 - free / total if free is not None and total else None
-            lines.append(_meter("DISK", used, f"{size(disk.get('free'))} free", width))
-            left = disk.get("snapshots_left")
-            if known(left):
-                lines.append(((" " * LABEL, ""), (f"room for {count(left)} more snapshots", "dim")))
-            else:
-                lines += _why("", why(left), width)
-        else:
-            lines += _why("DISK", why(disk), width)
-        lines.append(((f"{'SPEED':{LABEL}}", "dim"), (speed(status), "")))
+            used = share(ram.get("used"), ram.get("total"))
+            mark = level(used, RAM)
+            text = f"{size(ram.get('used'))} of {size(ram.get('total'))}{mark}"
+            found.append(Meter("RAM", used, ((text, _tone(mark)),), past.get("ram"), mark))
+            swap = share(ram.get("swap_used"), ram.get("swap_total"))
+            if real(ram.get("swap_used")):
+                mark = level(swap, SWAP)
+                text = f"{size(ram.get('swap_used'))} of {size(ram.get('swap_total'))}{mark}"
+                found.append(Meter("SWAP", swap, ((text, _tone(mark)),), past.get("swap"), mark))
+        if isinstance(cpu, Mapping) and not why(cpu):
+            use = real(cpu.get("utilization"))
+            cores = f" of {cpu.get('cores')} cores" if known(cpu.get("cores")) else ""
+            text = f"{use:.0f}%{cores}" if use is not None else "?"
+            busy = None if use is None else use / 100
+            found.append(Meter("CPU", busy, ((text, ""),), past.get("cpu")))
+        if isinstance(process, Mapping) and not why(process):
+            total = real(ram.get("total")) if isinstance(ram, Mapping) else None
+            memory = real(process.get("memory"))
+            parts = [size(memory)]
+            if real(process.get("cpu")) is not None:
+                parts.append(f"{process['cpu']:.0f}%")
+            if known(process.get("threads")):
+                parts.append(f"{process['threads']} threads")
+            of = share(memory, total)
+            text = " ".join(parts)
+            history = past.get("process_memory")
+            found.append(Meter("PROC", of, ((text, "dim"),), history, top=total or 0.0))
+        return found
+
+    def _disk(self, width: int, detail: int, drawn: Callable[[Meter], Line]) -> list[Line]:
+        disk = self.frame.status.get("disk")
+        if not isinstance(disk, Mapping) or why(disk) or why(disk.get("free")):
+            of = disk.get("free") if isinstance(disk, Mapping) and not why(disk) else disk
+            return reasons("DISK", why(of) or "not measured", width)
+        free = share(disk.get("free"), disk.get("total"))
+        mark = disk_level(disk)
+        left = disk.get("snapshots_left")
+        text = f"{size(disk.get('free'))} free{mark}"
+        if known(left) and detail < FULL:
+            text = f"{size(disk.get('free'))}, fits {_few(left)}{mark}"
+        used = None if free is None else 1 - free
+        lines = [drawn(Meter("DISK", used, ((text, _tone(mark)),), None, mark))]
+        if not known(left) and detail >= NOTES:
+            lines += reasons("", why(left), width)
+        if detail < FULL:
+            return lines
+        if known(left):
+            more = f"room for {_few(left)} more snapshot{'s' * (left != 1)}"
+            lines.append(note(more, _tone(mark) or "dim"))
+        process, past = self.frame.status.get("process"), self.frame.meters
+        written = process.get("written_per_second") if isinstance(process, Mapping) else None
+        if real(written) is not None:
+            history = past.get("written_per_second")
+            known_values = [real(value) or 0.0 for value in history or ()]
+            top = max(known_values, default=0.0)
+            lines.append(
+                drawn(Meter("WRITE", None, ((f"{size(written)}/s", ""),), history, top=top))
+            )
+        return lines
+
+    def _run(self, detail: int) -> list[Line]:
+        status = self.frame.status
+        lines: list[Line] = [(label("SPEED"), (speed(status), ""))]
         monitoring = status.get("monitoring_share")
-        if known(monitoring):
-            lines.append(((" " * LABEL, ""), (f"watching costs {percent(monitoring)}", "dim")))
+        if known(monitoring) and detail == FULL:
+            lines.append(note(f"watching costs {percent(monitoring)} of the time"))
         engine = status.get("engine")
         if isinstance(engine, Mapping) and engine:
             since = duration(self.frame.at - (real(engine.get("started")) or self.frame.at))
             text = f"{engine.get('mode')}, pid {engine.get('pid')}, up {since}"
-            lines.append(((f"{'RUN':{LABEL}}", "dim"), (text, "dim")))
+            lines.append((label("RUN"), (text, "dim")))
         return lines
+
+
+def _few(left: object) -> str:
+    return count(left) if (real(left) or 0) < 100_000 else short(left)
+
+
+def _tone(mark: str) -> str:
+    return "" if mark == CALM else TONES[mark]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from tui.figures import count, real, short, why
-from tui.frame import ACTIVE, ENDED, Frame, Record, in_order
+from tui.figures import count, counted, real, short, why
+from tui.frame import ACTIVE, ENDED, Frame, QueueRows, Record
 from tui.panes.base import READING, ListPane, words
 from tui.safe import Line, Span, pad
 
@@ -33,10 +32,19 @@ STATE_TONES = {
     "paused": "warn",
 }
 PRIORITY_WORDS = {"high": "high", "normal": "norm", "low": "low"}
-
+ONLY: Mapping[str, tuple[str, ...]] = {
+    "all": (),
+    "waiting": ("queued", "paused", "waiting"),
+    "ended": ("trained", *ENDED),
+    "failed": ("failed", "rejected"),
+}
+"""What can be shown alone: the states of it, () for every one."""
+MARK = "*"
 
 FULL = 60
 """Columns from which a row shows its figures."""
+TELLING = 6
+"""Rows from which a narrow pane has one for what the chosen item has to say."""
 
 
 def _widths(width: int) -> tuple[int, int]:
@@ -59,59 +67,155 @@ def reason(item: Record) -> str:
     return str(item.get("error") or item.get("reason") or why(item.get("rows")) or "")
 
 
-def key_of(item: Record) -> object:
-    """What tells an item from all others; a file in the inbox has no id yet."""
-    return item.get("id") if real(item.get("id")) is not None else item.get("name")
-
-
-def _live(item: Record, running: Record) -> Record:
-    """The engine's own counts of the item in training: newer than the store's."""
-    if item.get("id") != running.get("id"):
-        return {}
-    return {key: running[key] for key in ("step", "steps", "cursor") if key in running}
+def searched(item: Record) -> str:
+    """The words in which the filter looks."""
+    state, error = str(item.get("state")), item.get("error") or item.get("reason") or ""
+    word = STATE_WORDS.get(state, "")
+    return f"{item.get('priority')} {item.get('name')} {state} {word} {error}".lower()
 
 
 class QueuePane(ListPane):
+    """`marks` are the keys of marked items: what acts on the queue acts on them, where there are
+    any. Nothing here goes through all items at a paint, only when they or the filter change."""
+
     name_of = "queue"
     number = 1
 
     def __init__(self) -> None:
         super().__init__()
-        self._items: dict[object, Record] = {}
-        self._source: Sequence[Record] | None = None
-        self._in_training: Any = None
+        self.marks: set[object] = set()
+        self.only = "all"
+        self._rows = QueueRows()
+        self._view: tuple[QueueRows, str, str] | None = None
+        self._keys: list[object] = []
+        self._places: Mapping[object, int] = {}
 
     def title(self) -> str:
-        states = [str(item.get("state")) for item in self._items.values()]
-        running = sum(state in ACTIVE for state in states)
+        states = self._rows.states
+        running = sum(states[state] for state in ACTIVE)
         counts = self.frame.status.get("queue")
         waiting = sum(int(real(n) or 0) for n in counts.values()) if counts else 0
-        failed = sum(state in ("failed", "rejected") for state in states)
-        parts = [f"{running} run" if running else "", f"{waiting} wait"]
-        parts += [f"{failed} failed" if failed else "", f"/{self.filter}" if self.filter else ""]
+        failed = states["failed"] + states["rejected"]
+        parts = [f"{len(self.marks)} marked" if self.marks else ""]
+        parts += [f"only {self.only}" if self.only != "all" else ""]
+        parts += [f"/{self.filter}" if self.filter else ""]
+        parts += [f"{running} run" if running else "", f"{waiting} wait"]
+        parts += [f"{failed} failed" if failed else ""]
         return " ".join(part for part in parts if part)
 
     def show(self, frame: Frame) -> None:
-        running = frame.status.get("item")
-        if frame.queue is not self._source or running != self._in_training:
-            self._source, self._in_training = frame.queue, running
-            live = frame.item or {}
-            self._items = {
-                key_of(item): {**item, **_live(item, live)} for item in in_order(frame.queue)
-            }
+        self.take(frame)
         super().show(frame)
 
+    def take(self, frame: Frame) -> None:
+        """Go by what a frame says, without drawing. The cursor goes to the next item that is
+        still there where its own has gone."""
+        self.frame = frame
+        if frame.queue is self._rows:
+            return
+        before, at = self.shown(), self._places.get(self.chosen)
+        self._rows = frame.queue
+        if self.marks:
+            self.marks &= self._rows.at.keys()
+        if at is not None and self.chosen not in self._rows.at:
+            left = [key for key in (*before[at:], *reversed(before[:at])) if key in self._rows.at]
+            self.chosen = left[0] if left else None
+
     def keys(self) -> Sequence[object]:
-        return list(self._items)
+        return list(self._rows.at)
+
+    def shown(self) -> list[object]:
+        view = (self._rows, self.filter, self.only)
+        old = self._view
+        if old is None or old[0] is not view[0] or old[1:] != view[1:]:
+            self._view = view
+            states, wanted = ONLY[self.only], self.filter.lower()
+            self._keys = [
+                key
+                for key, item in zip(self._rows.at, self._rows, strict=True)
+                if (not states or item.get("state") in states)
+                and (not wanted or wanted in searched(item))
+            ]
+            self._places = {key: place for place, key in enumerate(self._keys)}
+        return self._keys
+
+    def position(self, keys: Sequence[object]) -> int:
+        return self._places.get(self.chosen, 0)
+
+    def record(self, key: object) -> Record:
+        """An item, with the engine's own counts where it trains: newer than the store's."""
+        item = self._rows[self._rows.at[key]]
+        running = self.frame.item
+        if running is None or item.get("id") != running.get("id"):
+            return item
+        newer = {name: running[name] for name in ("step", "steps", "cursor") if name in running}
+        return {**item, **newer}
 
     def selected(self) -> Record | None:
         """The item under the cursor."""
         keys = self.shown()
-        return self._items[keys[self.position(keys)]] if keys else None
+        return self.record(keys[self.position(keys)]) if keys else None
 
-    def items(self) -> list[Record]:
+    def selection(self) -> list[Record]:
+        """The marked items, in order; where none is marked the one under the cursor."""
+        if self.marks:
+            return [self.record(key) for key in self._rows.at if key in self.marks]
+        item = self.selected()
+        return [] if item is None else [item]
+
+    def items(self) -> Sequence[Record]:
         """All items, in order."""
-        return list(self._items.values())
+        return self._rows
+
+    # -- marks and what is shown
+
+    def do_mark(self) -> None:
+        keys = self.shown()
+        if keys:
+            self.marks ^= {keys[self.position(keys)]}
+            self._move(1)
+            self.set_title()
+
+    def do_mark_all(self) -> None:
+        self.marks |= set(self.shown())
+        self.set_title()
+        self.redraw()
+
+    def unmark(self, keys: Sequence[object] | None = None) -> None:
+        """Take the marks off (those of `keys`; None: all)."""
+        self.marks = set() if keys is None else self.marks - set(keys)
+        self.set_title()
+        self.redraw()
+
+    def do_only(self) -> None:
+        names = list(ONLY)
+        self.only = names[(names.index(self.only) + 1) % len(names)]
+        self._top = 0
+        self.set_title()
+        self.redraw()
+
+    def back(self) -> bool:
+        if self.marks:
+            self.unmark()
+        elif self.filter or self.only != "all":
+            keys = self.shown()
+            self.chosen = keys[self.position(keys)] if keys else self.chosen
+            self.only = "all"
+            self.set_filter("")
+        else:
+            return False
+        return True
+
+    # -- drawing
+
+    def lines(self, width: int, height: int) -> list[Line]:
+        item = self.selected() if width < FULL and height >= TELLING else None
+        told = str(item.get("error") or item.get("reason") or "") if item is not None else ""
+        if item is None or not told:
+            return super().lines(width, height)
+        found = super().lines(width, height - 1)
+        tone = STATE_TONES.get(str(item.get("state")), "dim")
+        return [*found, *[()] * (height - 1 - len(found)), ((f" {told}", tone),)]
 
     def heading(self, width: int) -> Line:
         if width < FULL:
@@ -121,22 +225,25 @@ class QueuePane(ListPane):
         return ((text + ("  why" if reasons else ""), "dim"),)
 
     def row(self, key: object, width: int) -> Line:
-        item = self._items[key]
+        item = self.record(key)
         state = str(item.get("state"))
         tone = STATE_TONES.get(state, "")
         share = share_done(item)
         done = f"{share * 100:.0f}%" if share is not None and state not in ENDED else ""
         priority = PRIORITY_WORDS.get(str(item.get("priority")), "?")
         word = STATE_WORDS.get(state, state)
-        start: Span = (f"{priority:4} ", "dim" if state in ENDED else "")
+        word_tone = "dim" if state in ENDED else ""
+        start: tuple[Span, ...] = ((f"{priority:4}", word_tone), (" ", ""))
+        if key in self.marks:
+            start = ((f"{priority:4}", word_tone), (MARK, "mark"))
         name_tone = "dim" if state in ("done", "skipped") else ""
         name = str(item.get("name", "?")).removesuffix(".jsonl")
         if width < FULL:
             end = f"> {done:>4}" if done and state == "training" else word
-            return (start, (pad(name, width - 14), name_tone), (f" {end:>7} ", tone))
+            return (*start, (pad(name, width - 14), name_tone), (f" {end:>7} ", tone))
         name_width, reasons = _widths(width)
-        head = (start, (pad(name, name_width), name_tone), (f" {word:8} ", tone))
-        if tone == "bad":
+        head = (*start, (pad(name, name_width), name_tone), (f" {word:8} ", tone))
+        if tone == "bad" or state == "waiting":
             return (*head, (reason(item), tone))
         step = count(item.get("step"))
         steps = f"{step}/{count(item.get('steps'))}" if state != "waiting" else ""
@@ -146,6 +253,9 @@ class QueuePane(ListPane):
     def empty(self, width: int) -> list[Line]:
         if not self.frame.status:
             return READING
+        if self._rows:
+            many = counted(len(self._rows), "item")
+            return words([f"none of {many} is {self.only}", "(o shows others, Esc all)"])
         return words(
             [
                 "No files yet. Add one:",

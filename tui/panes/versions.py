@@ -8,14 +8,21 @@ from typing import Any
 from tui.figures import age, count, loss, percent, real, size
 from tui.frame import Frame, Record
 from tui.panes.base import READING, ListPane, words
-from tui.safe import Line, pad, wrap
+from tui.safe import Line, clip, pad, wrap
 
+ABOUT_FROM = 6
+"""Lines of the pane from which on one tells what keeps the chosen version."""
+TALL, ABOUT_LINES = 12, 3
+"""From so many lines on it may take so many, for some are kept by many rules."""
 NARROW, ROOMY = 60, 100
 """Columns below which a row says the least, and from which on it says all."""
 
 
 def score(version: Record) -> str:
-    """The share of exact samples, or the first score there is."""
+    """The share of the fixed examples that were right, or the first score there is."""
+    samples: Any = version.get("samples")
+    if isinstance(samples, Mapping) and real(samples.get("total")):
+        return percent((real(samples.get("exact")) or 0.0) / samples["total"])
     scores: Any = version.get("scores")
     if isinstance(scores, dict) and "unknown" not in scores:
         value = scores.get("exact", next(iter(scores.values()), None))
@@ -46,6 +53,14 @@ def elsewhere(version: Record) -> str:
     return targets[0] if targets else "here"
 
 
+def kept(version: Record) -> str:
+    """Why it stays, in one line, with its kind and copies."""
+    reasons = ", ".join(map(str, version.get("kept_because") or ())) or "no rule: pruned next"
+    found = copies(version)
+    there = f"copies: {', '.join(found)}" if found else "no copy elsewhere"
+    return f"kept: {reasons} · {there} · {version.get('kind')}"
+
+
 class VersionsPane(ListPane):
     name_of = "versions"
     number = 5
@@ -54,12 +69,15 @@ class VersionsPane(ListPane):
         super().__init__()
         self.as_tree = False
         """Whether they stand as they came from each other, instead of the newest first."""
+        self.marked: str | None = None
+        """The name of the version that the others are compared with."""
         self._versions: dict[object, Record] = {}
         self._before: dict[object, str] = {}
 
     def title(self) -> str:
         kind = " · tree" if self.as_tree else ""
-        return f"{len(self._versions)}{kind}" + (f" /{self.filter}" if self.filter else "")
+        mark = f" · = {self.marked} marked" if self.marked else ""
+        return f"{len(self._versions)}{kind}{mark}" + (f" /{self.filter}" if self.filter else "")
 
     def show(self, frame: Frame) -> None:
         if frame.versions is not self.frame.versions:
@@ -75,6 +93,29 @@ class VersionsPane(ListPane):
             pairs = [("", version) for version in reversed(list(frame.versions))]
         self._versions = {version.get("name"): version for _, version in pairs}
         self._before = {version.get("name"): before for before, version in pairs}
+        if self.marked not in self._versions:
+            self.marked = None
+
+    def toggle_mark(self) -> bool:
+        """Mark the chosen version, or take its mark off; whether one is marked now."""
+        chosen = self.selected()
+        name = None if chosen is None else str(chosen.get("name"))
+        self.marked = None if name == self.marked else name
+        self.set_title()
+        self.redraw()
+        return self.marked is not None
+
+    def lines(self, width: int, height: int) -> list[Line]:
+        """The list, and below it, where there is room, what keeps the chosen one."""
+        chosen = self.selected()
+        if height < ABOUT_FROM or chosen is None:
+            return super().lines(width, height)
+        text = f"{chosen.get('name')} {kept(chosen)}"
+        about = wrap(text, width) if height >= TALL else [clip(text, width)]
+        about = about[:ABOUT_LINES]
+        shown = super().lines(width, height - len(about))
+        shown += [()] * (height - len(about) - len(shown))
+        return [*shown, *(((line, "dim"),) for line in about)]
 
     def do_tree(self) -> None:
         self.as_tree = not self.as_tree
@@ -115,8 +156,9 @@ class VersionsPane(ListPane):
 
     def _label(self, key: object, version: Record, width: int) -> str:
         text = f"{self._before.get(key, '')}{key!s}"
+        sign = "=" if key == self.marked else "*" if version.get("pinned") else " "
         # Of a deep fork the name counts, not where it hangs.
-        return f"{text[-width:]:{width}}{'*' if version.get('pinned') else ' '}"
+        return f"{text[-width:]:{width}}{sign}"
 
     def _short(self, key: object, version: Record) -> Line:
         check = checked(version)

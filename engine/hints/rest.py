@@ -1,0 +1,68 @@
+"""What there is to say of the store alone: of the inbox, of items that failed, and all that a
+person can mend while no engine runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.hints import surroundings
+from engine.hints.hint import Hint, fields
+from engine.hints.surroundings import Failed, Waits
+from queue_store import queue
+from queue_store.config import Config
+from queue_store.database import State, now
+from queue_store.items import ItemState
+
+FAILED_SHOWN = 50
+"""Items that failed, the newest, that are looked at."""
+MEND_TARGET = (
+    "make the target reachable and writable: it is tried again by itself (trainctl backup tries it"
+    " at once, trainctl doctor looks at it)"
+)
+"""What to do about a backup target that cannot be used."""
+
+
+def waits(state: State, time: float) -> list[Waits]:
+    """The files in the inbox that are no items yet."""
+    return [
+        Waits(str(one["name"]), str(one["reason"]), time - float(one["since"]))
+        for one in queue.waiting(state)
+    ]
+
+
+def failed(state: State) -> list[Failed]:
+    """The newest ended items that failed or were refused."""
+    rows = state.db.execute(
+        "SELECT id, name, state, reason, error, updated, (SELECT COUNT(*) FROM attempts"
+        " WHERE attempts.item = items.id) AS tries FROM items"
+        " WHERE state IN (?, ?) ORDER BY updated DESC LIMIT ?",
+        (ItemState.FAILED, ItemState.REJECTED, FAILED_SHOWN),
+    )
+    return [
+        Failed(
+            int(row["id"]),
+            str(row["name"]),
+            "rejected" if row["state"] == ItemState.REJECTED else str(row["reason"]),
+            str(row["error"] or (row["reason"] if row["state"] == ItemState.REJECTED else "")),
+            float(row["updated"]),
+            max(1, int(row["tries"])),
+        )
+        for row in rows
+    ]
+
+
+def at_rest(state: State, settings: Config, step: int) -> dict[str, Any]:
+    """`hint` and `hints` of the status where no engine runs and the head is at `step`."""
+    time = now()
+    found = [
+        surroundings.file_waits(waits(state, time)),
+        surroundings.item_fails(failed(state), time),
+    ]
+    if state.meta_get("paused", False):
+        found.append(surroundings.paused())
+    if settings.backups:
+        from snapshots import backup
+
+        told = backup.hints(state, settings)
+        found += [Hint("backup", text, {"targets": len(told)}, MEND_TARGET) for text in told[:1]]
+    return fields((hint for hint in found if hint is not None), step, time)

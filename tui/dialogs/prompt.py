@@ -1,0 +1,321 @@
+"""The prompt box: ask the model as it stands now, and read what it answers.
+
+What was asked from this console stays, also after the box was closed. The engine answers between
+two steps, in its own time: nothing here waits for it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Horizontal, Vertical
+from textual.events import Key, Paste
+from textual.message import Message
+from textual.screen import ModalScreen
+from textual.widgets import Input, Static, TextArea
+
+from engine.messages import PROMPT_SECONDS
+from tui.dialogs.base import field as input_field
+from tui.dialogs.base import label
+from tui.dialogs.item import TIGHT, Body
+from tui.figures import count, counted, real
+from tui.frame import Frame
+from tui.panes.samples import labelled
+from tui.safe import Line, content, line_text, plain, safe
+
+STOPS = {
+    "end": "ended by itself",
+    "limit": "ended at the limit of tokens",
+    "time": "ended at the limit of time",
+    "cancelled": "cancelled",
+    "interrupted": "broken off for another command: ask again",
+}
+KEYS = "Enter ask  ^J new line  up/down asked before  PgUp PgDn answers  Tab fields  Esc close"
+WAITS = "Esc cancels"
+MAX_TOKENS = 256
+_numbers = itertools.count(1)
+
+
+@dataclass
+class Exchange:
+    """A prompt and what came of it: `result` of the engine, or `problem`; neither yet."""
+
+    prompt: str
+    system: str
+    max_tokens: int
+    temperature: float
+    key: str = field(default_factory=lambda: f"console-{os.getpid()}-{next(_numbers)}")
+    result: Mapping[str, Any] | None = None
+    problem: str = ""
+
+    @property
+    def open(self) -> bool:
+        return self.result is None and not self.problem
+
+
+Ask = Callable[[Exchange, Callable[[], None]], None]
+"""Sends an exchange; the function is called in the event loop once it is answered."""
+
+
+def waits(frame: Frame) -> str:
+    """When an answer can come, by what the engine is at."""
+    state, phase = frame.state, str(frame.status.get("phase") or "")
+    if frame.lost:
+        return f"the engine does not answer: {frame.lost}"
+    if state == "starting":
+        return f"{phase or 'starting'}: answered once the model is loaded"
+    if state in ("stopping", "stopped", "failed"):
+        return f"the engine is {state}: it answers nothing any more"
+    if state == "preparing":
+        return f"{phase or 'preparing'}: answered between the rows, preparing waits meanwhile"
+    if state == "saving":
+        return "saving: answered after it"
+    if state == "training":
+        most = PROMPT_SECONDS["training"]
+        return f"training: answered after the step under way; it then waits {most:.0f} s at most"
+    return f"{state or 'connecting'}: answered at once, within {PROMPT_SECONDS['standing']:.0f} s"
+
+
+class PromptText(TextArea):
+    """Lines to type: Enter asks, ctrl+j begins a new line, up and down at the first and the last
+    line bring back what was asked before."""
+
+    class Asked(Message):
+        """Enter was pressed."""
+
+    class Recalled(Message):
+        """What was asked before (-1) or after (1) is wanted."""
+
+        def __init__(self, by: int) -> None:
+            super().__init__()
+            self.by = by
+
+    async def _on_key(self, event: Key) -> None:
+        row = self.cursor_location[0]
+        edge = {"up": row == 0, "down": row == self.document.line_count - 1}.get(event.key, False)
+        if event.key == "enter":
+            self.post_message(self.Asked())
+        elif event.key == "ctrl+j":
+            self.insert("\n")
+        elif edge:
+            self.post_message(self.Recalled(-1 if event.key == "up" else 1))
+        else:
+            await super()._on_key(event)
+            return
+        event.stop()
+        event.prevent_default()
+
+    async def _on_paste(self, event: Paste) -> None:
+        """What is pasted is other people's text: drawn, it must not reach the terminal raw."""
+        event.stop()
+        event.prevent_default()
+        self.replace(safe(event.text), *self.selection)
+
+
+class PromptBox(ModalScreen[None]):
+    """`asked` is what this console has asked, oldest first; it is added to."""
+
+    BINDINGS = [
+        Binding("escape,ctrl+c", "leave", show=False),
+        Binding("pageup", "page(-1)", show=False),
+        Binding("pagedown", "page(1)", show=False),
+    ]
+    AUTO_FOCUS = "#prompt"
+
+    def __init__(
+        self,
+        frame: Callable[[], Frame],
+        asked: list[Exchange],
+        ask: Ask,
+        cancel: Callable[..., Any],
+    ) -> None:
+        super().__init__()
+        self._frame = frame
+        self._asked = asked
+        self._ask = ask
+        self._cancel = cancel
+        self._body = Body()
+        self._at = len(asked)
+        """Which of what was asked is in the field; all of them: a new one."""
+        self._draft = ""
+        self._note = ""
+        self._waited = 0
+        self._shows_open = False
+
+    def compose(self) -> ComposeResult:
+        self.set_class(self._ascii(), "-ascii")
+        last = self._asked[-1] if self._asked else None
+        prompt = PromptText(id="prompt", placeholder="a prompt; Enter asks")
+        prompt.cursor_blink = False
+        prompt.highlight_cursor_line = False
+        with Vertical(id="dialog"):
+            yield Static(content("Ask the model as it stands now"), id="title")
+            yield self._body
+            yield Static(id="state")
+            yield prompt
+            with Horizontal(classes="row"):
+                yield label("System ")
+                yield input_field("system", "as in config.toml", last.system if last else "")
+            with Horizontal(classes="row"):
+                yield label("Tokens ")
+                yield input_field("tokens", "", str(last.max_tokens if last else MAX_TOKENS))
+                yield label(" Temperature ")
+                yield input_field("temperature", "", f"{last.temperature if last else 0:g}")
+            yield Static(id="foot")
+
+    def on_mount(self) -> None:
+        self._fit()
+        self._show()
+        self.set_interval(1.0, self._tick)
+
+    def on_resize(self) -> None:
+        self._fit()
+
+    def _fit(self) -> None:
+        self.set_class(self.app.size.height < TIGHT, "-tight")
+
+    def _ascii(self) -> bool:
+        return self.app.screen_stack[0].has_class("-ascii")
+
+    # -- what is shown
+
+    @property
+    def _open(self) -> Exchange | None:
+        return self._asked[-1] if self._asked and self._asked[-1].open else None
+
+    def _show(self) -> None:
+        """The answers so far, the newest at the end and in sight."""
+        shown = list(self._asked)
+        self._shows_open = self._open is not None
+        self._body.say(lambda width: transcript(shown, width))
+        self._body.scroll(1 << 30)
+        self._say()
+
+    def _say(self) -> None:
+        told = waits(self._frame())
+        if self._open is not None:
+            told = f"asked, {self._waited} s ago. {told}. {WAITS}"
+        if self._note:
+            told = self._note
+        for id, text in (("state", told), ("foot", KEYS)):
+            drawn = line_text(plain(((text, ""),))) if self._ascii() else text
+            tone = "bold" if id == "state" else "dim"
+            self.query_one(f"#{id}", Static).update(content(drawn, tone))
+
+    def _tick(self) -> None:
+        if self._open is not None:
+            self._waited += 1
+            self._say()
+        elif self._shows_open:
+            self._answered()  # what an earlier box had asked: nobody told this one
+
+    # -- asking
+
+    def on_prompt_text_asked(self) -> None:
+        text = self.query_one("#prompt", TextArea).text
+        if self._open is not None:
+            self._warn("one prompt at a time: Esc cancels the one that is asked")
+            return
+        if not text.strip():
+            self._warn("type a prompt first")
+            return
+        tokens, heat = self._value("tokens"), self._value("temperature")
+        if not (tokens.isascii() and tokens.isdigit() and 0 < int(tokens) <= 1_000_000):
+            self._warn(f"tokens: {tokens!r} is not a whole number from 1 on", "tokens")
+            return
+        try:
+            temperature = float(heat)
+        except ValueError:
+            temperature = math.nan
+        if not 0 <= temperature <= 10:
+            self._warn(f"temperature: {heat!r} is not a number from 0 to 10", "temperature")
+            return
+        exchange = Exchange(text, self.query_one("#system", Input).value, int(tokens), temperature)
+        self._asked.append(exchange)
+        self._at, self._draft = len(self._asked), ""
+        self._note, self._waited = "", 0
+        self.query_one("#prompt", TextArea).load_text("")
+        self._ask(exchange, self._answered)
+        self._show()
+
+    def _answered(self) -> None:
+        if self.is_attached:
+            self._note = ""
+            self._show()
+
+    def _warn(self, text: str, where: str = "prompt") -> None:
+        self._note = text
+        self.query_one(f"#{where}").focus()
+        self._say()
+
+    def _value(self, id: str) -> str:
+        return self.query_one(f"#{id}", Input).value.strip()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Enter asks in every field."""
+        event.stop()
+        self.on_prompt_text_asked()
+
+    def on_prompt_text_recalled(self, message: PromptText.Recalled) -> None:
+        box = self.query_one("#prompt", TextArea)
+        at = max(0, min(len(self._asked), self._at + message.by))
+        if at == self._at:
+            return
+        if self._at == len(self._asked):
+            self._draft = box.text
+        self._at = at
+        box.load_text(self._asked[at].prompt if at < len(self._asked) else self._draft)
+        box.move_cursor(box.document.end)
+
+    # -- keys
+
+    def action_leave(self) -> None:
+        """Cancel what is asked; with nothing under way, close."""
+        waiting = self._open
+        if waiting is None or self._note == CANCELLING:
+            self.dismiss(None)
+            return
+        self._cancel(waiting)
+        self._note = CANCELLING
+        self._say()
+
+    def action_page(self, by: int) -> None:
+        self._body.scroll(by * max(1, self._body.content_size.height - 1))
+
+
+CANCELLING = "cancelling: it ends at the next token (Esc closes)"
+
+
+def transcript(asked: list[Exchange], width: int) -> list[Line]:
+    """What was asked and answered, oldest first."""
+    if not asked:
+        text = "Prompts go to the model in the form in which rows train, without their profile."
+        return labelled("", [(text, "dim")], width)
+    lines: list[Line] = []
+    for exchange in asked:
+        lines += labelled("asked", [(exchange.prompt, "dim")], width)
+        if exchange.problem:
+            lines += labelled("refused", [(exchange.problem, "bad")], width)
+        elif exchange.result is None:
+            lines += labelled("", [("…", "dim")], width)
+        else:
+            said = str(exchange.result.get("answer", ""))
+            lines += labelled("answer", [(said or "(nothing)", "")], width)
+            lines += labelled("", [(_told(exchange.result), "dim")], width)
+        lines.append(())
+    return lines
+
+
+def _told(result: Mapping[str, Any]) -> str:
+    """At which step it was answered, and what that took."""
+    stop = STOPS.get(str(result.get("stop")), "")
+    seconds = real(result.get("seconds")) or 0.0
+    took = f"{counted(result.get('tokens'), 'token')} in {seconds:.1f} s"
+    return " · ".join(part for part in (f"step {count(result.get('step'))}", took, stop) if part)
