@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from evaluation.syllo_text import Solution, read_text, tile_of, tiles_in, word_of
@@ -42,12 +43,14 @@ class Reading:
     payload: Any
 
 
+@lru_cache(maxsize=64)
 def read_answer(text: str) -> Reading | None:
     """What an answer says, None where it says no word of a solution.
 
     Takes every payload of F4a and F4b, alone, in a code fence or in prose, and answers in words.
     Numbers of clues may be digits in a string; entries without one count in their order; a
-    sequence that begins at 0 is counted from 1.
+    sequence that begins at 0 is counted from 1. The last ones are remembered: an expected answer
+    is read to choose the scorer and to judge.
     """
     try:
         value = json.loads(text)

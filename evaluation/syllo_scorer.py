@@ -36,7 +36,8 @@ def judge(expected: str, answer: str, metadata: Mapping[str, Any]) -> tuple[bool
     # A clue answered twice is not answered: which of them was meant?
     hits = sum([s.word for s in said.get(clue, ())] == [word] for clue, word in right.items())
     word_em = hits == len(right) == (len(given.solutions) if given else 0)
-    json_valid, contract = is_json(answer), given is not None and _conforms(gold, given)
+    json_valid = is_json(answer) if given is None else given.whole
+    contract = given is not None and _conforms(gold, given)
     parts = {"word_em": float(word_em), "word_acc": hits / len(right)}
     strict = word_em and contract  # which asks for JSON alone where the expected answer is that
     bank = _bank(gold, metadata)

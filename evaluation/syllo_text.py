@@ -39,11 +39,15 @@ class Solution:
 
 
 def word_of(text: str) -> str:
-    return unicodedata.normalize("NFC", text).strip().upper()
+    return _nfc(text).strip().upper()
 
 
 def tile_of(text: str) -> str:
-    return unicodedata.normalize("NFC", text).strip().lower()
+    return _nfc(text).strip().lower()
+
+
+def _nfc(text: str) -> str:
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def tiles_in(text: str) -> tuple[str, ...]:
