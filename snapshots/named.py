@@ -40,7 +40,7 @@ def named(state: State, name: str) -> Named:
     start that fits several)."""
     if name == BASE:
         return _base(state)
-    if _HEX.fullmatch(name) and not name.isdecimal():
+    if _HEX.fullmatch(name):  # so many digits are no version's number
         return _by_digest(state, name)
     for checkpoint in records.checkpoints(state, deleted=True):
         if checkpoint.name == name and checkpoint.kind != "base":
