@@ -50,7 +50,7 @@ def results(seed: int, share: float) -> list[Result]:
             parts = {"word_acc": acc, "word_em": float(right), "tile_legal": 1.0, "strict": 0.0}
             score = Scored("syllo", "2.0.0", right, {**parts, "json_valid": 1.0})
         made.append(
-            Result(f"item-{n}", "a" * 400, "stop", 100, 900.0, "plain", "box", scores=(score,))
+            Result(f"item-{n}", "a" * 400, "stop", 100, 900.0, 8, "plain", "box", scores=(score,))
         )
     return made
 

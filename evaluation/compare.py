@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from statistics import median_low
 from typing import Any
 
 from evaluation import paired
@@ -198,24 +199,27 @@ def _common(a: Sequence[Scored], b: Sequence[Scored]) -> tuple[Scored, Scored] |
 
 
 def speed(outcomes: Iterable[Outcome]) -> list[Json]:
-    """Tokens a second of an answer, by the backend that made it: [{backend, hosts[], answers,
-    tokens, tokens_per_second}]; an answer whose time is not known is left out."""
+    """Tokens a second, by the backend that made them: [{backend, hosts[], batch (rows at once,
+    the median) | {unknown}, answers, tokens, tokens_per_second}]; an answer whose time is not
+    known is left out."""
     found: dict[str, list[Outcome]] = defaultdict(list)
     for one in outcomes:
         if one.answered and one.tokens is not None and one.ms:
             found[one.backend].append(one)
-    return [
-        {
-            "backend": backend,
-            "hosts": sorted({one.host for one in mine if one.host}),
-            "answers": len(mine),
-            "tokens": sum(one.tokens or 0 for one in mine),
-            "tokens_per_second": 1000
-            * sum(o.tokens or 0 for o in mine)
-            / sum(o.ms or 0 for o in mine),
-        }
-        for backend, mine in sorted(found.items())
-    ]
+    told = []
+    for backend, mine in sorted(found.items()):
+        tokens, ms = sum(one.tokens or 0 for one in mine), sum(one.ms or 0 for one in mine)
+        batches = [one.batch for one in mine if one.batch is not None]
+        told.append(
+            {
+                "backend": backend,
+                "hosts": sorted({one.host for one in mine if one.host}),
+                "batch": median_low(batches) if batches else {"unknown": "it was not recorded"},
+                **{"answers": len(mine), "tokens": tokens},
+                "tokens_per_second": 1000 * tokens / ms,
+            }
+        )
+    return told
 
 
 def _details(

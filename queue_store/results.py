@@ -56,9 +56,10 @@ class Scored:
 class Result:
     """One item's answer in full, or the error that came instead.
 
-    `finish`: why generation ended (stop, length); `tokens` generated; `ms` that they took;
-    `backend` and `host` that made them. `error_kind` is "" for an answer; else it says what
-    failed (timeout, refused, link, worker, …) and `error` its text.
+    `finish`: why generation ended (stop, length); `tokens` generated; `ms` that they took, of a
+    batch of `batch` rows its share of the wall time; `backend` and `host` that made them.
+    `error_kind` is "" for an answer; else it says what failed (timeout, refused, link, worker, …)
+    and `error` its text.
     """
 
     item: str
@@ -66,6 +67,7 @@ class Result:
     finish: str = ""
     tokens: int | None = None
     ms: float | None = None
+    batch: int | None = None
     backend: str = ""
     host: str = ""
     error_kind: str = ""
@@ -108,6 +110,7 @@ class Outcome:
     error_kind: str
     tokens: int | None
     ms: float | None
+    batch: int | None
     backend: str
     host: str
     scores: tuple[Scored, ...]
@@ -190,17 +193,20 @@ class Results:
         with transaction(self.home, self.db):
             for one in results:
                 row = self.db.execute(
-                    "INSERT INTO answers(evaluation, item, complete, finish, tokens, ms, backend,"
-                    " host, error_kind, error, answer, time) VALUES(?,?,?,?,?,?,?,?,?,?,?,?)"
+                    "INSERT INTO answers(evaluation, item, complete, finish, tokens, ms, batch,"
+                    " backend, host, error_kind, error, answer, time)"
+                    " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?)"
                     " ON CONFLICT(evaluation, item) DO UPDATE SET complete = excluded.complete,"
                     " finish = excluded.finish, tokens = excluded.tokens, ms = excluded.ms,"
-                    " backend = excluded.backend, host = excluded.host, time = excluded.time,"
+                    " batch = excluded.batch, backend = excluded.backend, host = excluded.host,"
+                    " time = excluded.time,"
                     " error_kind = excluded.error_kind, error = excluded.error,"
                     " answer = excluded.answer, attempts = attempts + 1"
                     " WHERE NOT complete RETURNING id",
                     (
                         *(evaluation, one.item, one.complete, one.finish, one.tokens, one.ms),
-                        *(one.backend, one.host, one.error_kind, one.error, one.answer, now()),
+                        *(one.batch, one.backend, one.host),
+                        *(one.error_kind, one.error, one.answer, now()),
                     ),
                 ).fetchone()
                 if row is None:
@@ -309,7 +315,8 @@ class Results:
         scores = self._scores(evaluation)
         rows = self.db.execute(
             "SELECT i.item, i.skill, i.level, i.tier, a.id, a.complete, a.error_kind, a.tokens,"
-            " a.ms, a.backend, a.host FROM evaluations e JOIN evaluation_items i USING(set_digest)"
+            " a.ms, a.batch, a.backend, a.host"
+            " FROM evaluations e JOIN evaluation_items i USING(set_digest)"
             " LEFT JOIN answers a ON a.evaluation = e.id AND a.item = i.item"
             " WHERE e.id = ? ORDER BY i.position",
             (evaluation,),
@@ -318,7 +325,7 @@ class Results:
             Outcome(
                 *(row[0], row[1], row[2], row[3], bool(row[5])),
                 "missing" if row[4] is None else row[6],
-                *(row[7], row[8], row[9] or "", row[10] or ""),
+                *(row[7], row[8], row[9], row[10] or "", row[11] or ""),
                 tuple(scores.get(row[4], ())),
             )
             for row in map(tuple, rows)
@@ -351,7 +358,7 @@ class Results:
             " AND (?2 IS NULL OR item IN (SELECT value FROM json_each(?2))) ORDER BY id",
             (evaluation, chosen),
         )
-        names = ("item", "answer", "finish", "tokens", "ms", "backend", "host")
+        names = ("item", "answer", "finish", "tokens", "ms", "batch", "backend", "host")
         more = ("error_kind", "error", "attempts")
         return [
             Result(

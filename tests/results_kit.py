@@ -39,7 +39,7 @@ def answer(
     """The answer to item n, right or wrong."""
     score = Scored(scorer, version, right, parts or {"match": float(right)})
     text = str(n + 1) if right else "no idea"
-    return Result(f"q{n}", text, "stop", 10, 500.0, "plain", "box", scores=(score,))
+    return Result(f"q{n}", text, "stop", 10, 500.0, 8, "plain", "box", scores=(score,))
 
 
 def store(

@@ -168,16 +168,17 @@ def test_graded_scores_are_compared_by_permutation(results: Results) -> None:
 
 def test_speed_is_told_by_backend_and_host(results: Results) -> None:
     store(results, A.digest, lambda n: answer(n, True))
-    fast = Result("q0", "1", "stop", 30, 100.0, "vllm", "", scores=answer(0, True).scores)
-    unknown = Result("q1", "2", "stop", None, None, "plain", scores=answer(1, True).scores)
+    fast = Result("q0", "1", "stop", 30, 100.0, None, "vllm", "", scores=answer(0, True).scores)
+    unknown = Result("q1", "2", "stop", None, None, 1, "plain", scores=answer(1, True).scores)
     store(results, B.digest, {0: fast, 1: unknown})
     speed = one_set(results)["speed"]
     assert speed["a"] == [
         {
-            **{"backend": "plain", "hosts": ["box"], "answers": 40, "tokens": 400},
+            **{"backend": "plain", "hosts": ["box"], "batch": 8, "answers": 40, "tokens": 400},
             "tokens_per_second": 20.0,
         }
     ]
+    assert speed["b"][0]["batch"] == {"unknown": "it was not recorded"}
     assert [(s["backend"], s["answers"], s["tokens_per_second"]) for s in speed["b"]] == [
         ("vllm", 1, 300.0)
     ]
@@ -269,7 +270,7 @@ def test_the_command_compares_versions_by_any_of_their_names(world: World, train
     assert "validation loss: v001 0.5, v002 unknown: no validation" in done.out
     assert "v002 gained 21 items:" in done.out and "and 18 more" in done.out
     assert "\x1b" not in done.out and "␛]52" in done.out
-    assert "speed of v002: 20 tokens/s an answer, plain on box" in done.out
+    assert "speed of v002: 20 tokens/s (plain on box, batch 8)" in done.out
     for words in (
         ("1", "2"),
         ("v001", weights(world, "v002")[:10]),

@@ -42,7 +42,7 @@ def begun(results: Results, model: str = MODEL, **settings: object) -> int:
 
 def right(item: str, answer: str = "4", version: str = "1") -> Result:
     score = Scored("exact_match", version, True, {"match": 1.0})
-    return Result(item, answer, "stop", 3, 12.5, "plain", "box", scores=(score,))
+    return Result(item, answer, "stop", 3, 12.5, 4, "plain", "box", scores=(score,))
 
 
 def test_an_answer_is_kept_in_full_with_who_gave_it_and_who_judged_it(results: Results) -> None:
@@ -53,7 +53,8 @@ def test_an_answer_is_kept_in_full_with_who_gave_it_and_who_judged_it(results: R
     assert found == right("q1", long)
     outcome = results.outcomes(evaluation)[1]
     assert (outcome.item, outcome.skill, outcome.level, outcome.tier) == ("q1", "sums", 1, "easy")
-    assert outcome.answered and (outcome.tokens, outcome.ms) == (3, 12.5)
+    assert outcome.answered and (outcome.tokens, outcome.ms, outcome.batch) == (3, 12.5, 4)
+    assert (outcome.backend, outcome.host) == ("plain", "box")
     assert outcome.scores == (Scored("exact_match", "1", True, {"match": 1.0}),)
 
 

@@ -34,7 +34,7 @@ JSON: {
     graded[{scorer, version, part, n, a, b, difference, low, high, p}]
     parts[{scorer, version, part, n, a, b}]   means
     errors{a{kind: n}, b{kind: n}}
-    speed{a, b}[{backend, hosts[], answers, tokens, tokens_per_second}]
+    speed{a, b}[{backend, hosts[], batch, answers, tokens, tokens_per_second}]
     gained[ids], lost[ids], changed[{item, gained, prompt, expected, a, b}] }]
   refused[{set, why, mend}] }
 GROUP: {n, a RATE, b RATE, difference, gained, lost, p, p_adjusted}; RATE: {hits, total, share, low,

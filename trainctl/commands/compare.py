@@ -128,8 +128,9 @@ def _set(one: Json, a: str, b: str) -> Iterator[str]:
     for side, name in (("a", a), ("b", b)):
         for rate in one["speed"][side]:
             hosts = f" on {', '.join(rate['hosts'])}" if rate["hosts"] else ""
-            by = text(f"{rate['backend'] or 'an unnamed backend'}{hosts}")
-            yield f"speed of {name}: {rate['tokens_per_second']:.0f} tokens/s an answer, {by}"
+            batch = f", batch {rate['batch']}" if known(rate["batch"]) else ""
+            by = text(f"{rate['backend'] or 'an unnamed backend'}{hosts}{batch}")
+            yield f"speed of {name}: {rate['tokens_per_second']:.0f} tokens/s ({by})"
 
 
 def _graded(test: Json | None) -> str:
