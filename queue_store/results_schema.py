@@ -22,8 +22,9 @@ RESULTS_SCHEMA = """
         id INTEGER PRIMARY KEY, evaluation INTEGER NOT NULL REFERENCES evaluations(id),
         item TEXT NOT NULL, complete INTEGER NOT NULL, attempts INTEGER NOT NULL DEFAULT 1,
         finish TEXT NOT NULL DEFAULT '', tokens INTEGER, ms REAL, batch INTEGER,
-        backend TEXT NOT NULL DEFAULT '', host TEXT NOT NULL DEFAULT '', error_kind TEXT NOT NULL DEFAULT '',
-        time REAL NOT NULL, error TEXT NOT NULL DEFAULT '', answer TEXT NOT NULL DEFAULT '');
+        backend TEXT NOT NULL DEFAULT '', host TEXT NOT NULL DEFAULT '',
+        error_kind TEXT NOT NULL DEFAULT '', time REAL NOT NULL,
+        error TEXT NOT NULL DEFAULT '', answer TEXT NOT NULL DEFAULT '');
     CREATE UNIQUE INDEX answers_item ON answers(evaluation, item);
     CREATE INDEX answers_complete ON answers(evaluation, complete);
     CREATE TABLE scores(
