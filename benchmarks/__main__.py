@@ -39,6 +39,7 @@ BENCHES = (
     "hints",
     "engine",
     "validate",
+    "compare",
     "prepare",
     "gap",
     "hosts",

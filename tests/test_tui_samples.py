@@ -211,7 +211,7 @@ async def test_no_samples_says_why_and_notices_when_that_changes() -> None:
     app = console_on(world)
     async with running(app) as pilot:
         await until(pilot, lambda: "no held-out examples: put JSONL files" in screen(pilot))
-        await pilot.press("4", "n", "o", "D", "d", "}")
+        await pilot.press("4", "n", "o", "d", "}", "D")
         await until(pilot, lambda: "there is no example to look at" in screen(pilot))
         world.no_samples = "samples are switched off: samples.count = 0 in config.toml"
         await until(pilot, lambda: "samples.count = 0" in screen(pilot))

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from trainctl.parser import _Verbs
-
+from trainctl.words import Verbs
 
 HOSTS = """\
 JSON: [{
@@ -22,12 +19,12 @@ Percent, bytes, degrees Celsius, watts, seconds since the epoch; what a host did
 """
 
 
-def add_host_verbs(verbs: _Verbs, below: type[_Verbs], doctor: argparse.ArgumentParser) -> None:
-    """hosts, hosts trust, and doctor --host; `below` makes verbs of a verb."""
+def add_host_verbs(verbs: Verbs, doctor: argparse.ArgumentParser) -> None:
+    """hosts, hosts trust, and doctor --host."""
     doctor.add_argument("--host", metavar="NAME", help="this host instead, from ssh to tokens/s")
     hosts = verbs.add("hosts", "commands.hosts:hosts", "the machines that evaluate, asked now")
     hosts.epilog, hosts.formatter_class = HOSTS, argparse.RawDescriptionHelpFormatter
-    trust = below(hosts, "hosts_verb").add(
+    trust = Verbs(hosts, "hosts_verb").add(
         "trust", "commands.hosts:trust", "look at a host's key, and believe it from now on"
     )
     trust.add_argument("name", metavar="NAME")
