@@ -121,6 +121,7 @@ def test_a_changed_key_is_said_and_replaces_ours_once_trusted(
     assert len(lines) == 2 and lines[0] == "other ssh-rsa A" and f":{port} " in lines[1]
 
 
+@pytest.mark.slow
 @needs_sshd[0]
 @needs_sshd[1]
 def test_doctor_goes_from_ssh_to_tokens_a_second(stub: Stub, home: Home, trainctl) -> None:

@@ -126,6 +126,7 @@ def test_a_link_cut_amid_200_items_sends_only_the_missing_ones_again(
     assert set(stub.asked[1]) == {q["id"] for q in questions(200)} - {a.id for a in heard[:120]}
 
 
+@pytest.mark.slow
 def test_a_host_that_never_comes_back_is_given_up(stub: Stub, tmp_path: Path) -> None:
     stub.acts(*[{"after": 0, "act": "killed"}] * 3)
     with pytest.raises(HostFailure) as caught:
@@ -183,6 +184,7 @@ def test_an_interpreter_that_is_missing_is_said(stub: Stub, tmp_path: Path, pyth
     assert failure.code == "no_python" and "config.toml" in str(failure), str(failure)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full", ["at once", "on the way"])
 def test_a_full_disk_on_the_host_is_said(stub: Stub, tmp_path: Path, full: str) -> None:
     with small_disk(tmp_path / "disk", 80) as disk:
@@ -311,6 +313,7 @@ def test_a_store_in_use_is_busy_and_can_still_be_looked_at(stub: Stub, tmp_path:
     assert ask(stub, tmp_path)[0].answered == 20
 
 
+@pytest.mark.slow
 def test_another_probe_than_the_recorded_one_is_refused(stub: Stub, tmp_path: Path) -> None:
     loaded = ask(stub, tmp_path)[0].loaded
     stub.acts(probe=[[1, -0.51], [2, -1.5]])

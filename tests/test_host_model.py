@@ -111,6 +111,7 @@ def test_over_ssh_the_texts_are_those_of_local_generation(
     assert len(set(found.values())) > 3, "the model tells its prompts apart"
 
 
+@pytest.mark.slow
 def test_on_this_machine_an_adapter_answers_with_its_base_and_nothing_is_copied(
     folder: Path, loaded: shipped_model.Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -164,6 +164,7 @@ def ship(stub: Stub, shipped: Shipment, **more: Any) -> None:
     evaluate_on(stub.machine, shipped, questions(1), {}, lambda answer: None, **more)
 
 
+@pytest.mark.slow
 @needs_sshd[0]
 @needs_sshd[1]
 def test_equal_files_of_the_next_version_are_links_and_old_ones_go(
@@ -184,6 +185,7 @@ def test_equal_files_of_the_next_version_are_links_and_old_ones_go(
     assert len(inodes) == 2
 
 
+@pytest.mark.slow
 @needs_sshd[0]
 @needs_sshd[1]
 def test_a_transfer_that_broke_off_goes_on_where_it_was(
