@@ -42,6 +42,7 @@ BENCHES = (
     "compare",
     "prepare",
     "gap",
+    "hosts",
 )
 PEERS = {"prepare": "trl"}
 """What a bench compares with, where it is nothing without it."""

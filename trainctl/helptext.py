@@ -58,7 +58,8 @@ JSON: [{
 """
 
 INIT = """\
---from reads the config.json of an older system and writes its settings into the new config.toml.
+--from reads the config.json of an older system, and a hosts.json beside it, and writes their
+settings into the new config.toml.
 Where it says two things, nothing is written and each value is listed with its place: decide with
 --set KEY=VALUE (keys as in config.toml).
 JSON with --from: {

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from queue_store.errors import UsageError
 from queue_store.kinds import GROUPS
 from trainctl import helptext
+from trainctl.evaluation_words import add_host_verbs
 from trainctl.words import Parser, Verbs, shared
 
 PRIORITIES = ("high", "normal", "low")
@@ -122,6 +123,7 @@ def _home_verbs(verbs: Verbs) -> None:
     unlock.add_argument("--yes", action="store_true", help="do not ask")
     doctor = verbs.add("doctor", "commands.doctor:doctor", "what is wrong here, and what to do")
     doctor.add_argument("--quick", action="store_true", help="read no weights, no whole database")
+    add_host_verbs(verbs, doctor)
     rebuild = verbs.add("rebuild", "commands.rebuild:rebuild", "a lost database, made anew")
     rebuild.add_argument("--from", dest="source", choices=("backup", "manifests"))
     rebuild.add_argument("--dry-run", action="store_true", help="only say what would be done")
