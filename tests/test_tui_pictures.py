@@ -68,9 +68,7 @@ async def taken(shot: Shot, size: tuple[int, int]) -> str:
 
 
 @pytest.mark.parametrize("shot", [*PANES, *STATES, *DIALOGS], ids=lambda shot: shot.name)
-async def test_it_looks_as_it_did(
-    shot: Shot, snapshot: SnapshotAssertion, standing: None
-) -> None:
+async def test_it_looks_as_it_did(shot: Shot, snapshot: SnapshotAssertion, standing: None) -> None:
     pictures = "\n".join([await taken(shot, size) for size in SIZES])
     assert pictures == snapshot(extension_class=TextPictures)
 

@@ -7,9 +7,11 @@ A dialog is pictured alone, with its place: what lies behind it has pictures of 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from rich.cells import cell_len
+from rich.color import Color as TerminalColor
 from rich.style import Style
 from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 from textual.color import Color
@@ -21,7 +23,13 @@ NAMED = (
     *("primary-muted", "panel", "panel-lighten-2", "surface", "background", "foreground"),
 )
 """The theme's colours that are called by their names; of two that are the same, the first."""
+FRAME = set("╭─╮│╰╯┏━┓┃┗┛")
+"""Borders: their tones are those of what they stand around."""
 FLAGS = ("bold", "dim", "italic", "underline", "reverse", "strike")
+
+
+Cells = list[tuple[str, Style]]
+Name = Callable[[str], str]
 
 
 class TextPictures(SingleFileSnapshotExtension):
@@ -42,7 +50,9 @@ def picture(pilot: Pilot[Any]) -> str:
     rows = [_row(strip) for strip in screen._compositor.render_strips()]
     cells = [row[region.x : region.right] for row in rows[region.y : region.bottom]]
     named = _named(pilot.app.get_css_variables())
-    plain = _most(style for row in cells for letter, style in row if letter.strip())
+    plain = _most(
+        style for row in cells for letter, style in row if letter.strip(" " + "".join(FRAME))
+    )
     ground = _most(_ground(style) for row in cells for _, style in row)
     text = ["".join(letter for letter, _ in row).rstrip() for row in cells]
     tones = []
@@ -56,9 +66,9 @@ def picture(pilot: Pilot[Any]) -> str:
     return "\n".join([head, *text, "-- tones", *about, *tones]) + "\n"
 
 
-def _row(strip: Any) -> list[tuple[str, Style]]:
+def _row(strip: Any) -> Cells:
     """A letter and its style for every cell; the second cell of a wide letter is empty."""
-    found: list[tuple[str, Style]] = []
+    found: Cells = []
     for segment in strip:
         for letter in segment.text:
             from_here = segment.style or Style.null()
@@ -72,16 +82,20 @@ def _most(found: Any) -> Any:
 
 
 def _ground(style: Style) -> str:
-    color = style.bgcolor
-    return color.triplet.hex if color is not None and color.triplet is not None else ""
+    return _color(style.bgcolor)
 
 
 def _ink(style: Style) -> str:
-    color = style.color
-    return color.triplet.hex if color is not None and color.triplet is not None else ""
+    return _color(style.color)
 
 
-def _named(variables: dict[str, str]) -> Any:
+def _color(color: TerminalColor | None) -> str:
+    if color is None:
+        return ""
+    return color.triplet.hex if color.triplet is not None else color.name
+
+
+def _named(variables: dict[str, str]) -> Name:
     """The name of a colour of the theme, else its figures."""
     names: dict[str, str] = {}
     for name in reversed(NAMED):
@@ -94,7 +108,7 @@ def _hex(text: str) -> str:
     return f"#{color.r:02x}{color.g:02x}{color.b:02x}"
 
 
-def _told(style: Style, ground: str, named: Any) -> str:
+def _told(style: Style, ground: str, named: Name) -> str:
     """A style in words; its background only where it is not `ground`."""
     words = [flag for flag in FLAGS if getattr(style, flag)]
     words.append(named(_ink(style)))
@@ -103,22 +117,30 @@ def _told(style: Style, ground: str, named: Any) -> str:
     return " ".join(words)
 
 
-def _runs(row: list[tuple[str, Style]], plain: Style, ground: str, named: Any) -> list[str]:
-    """What is not plain in a row, as "first-last style", columns from 1."""
+def _runs(row: Cells, plain: Style, ground: str, named: Name) -> list[str]:
+    """What is not plain in a row: each style with the columns it has, from 1."""
     usual = _told(plain, ground, named)
-    found: list[tuple[int, int, str]] = []
+    found: dict[str, list[tuple[int, int]]] = {}
+    end = ""
     for at, (letter, style) in enumerate(row, 1):
         seen = bool(letter.strip()) or letter == ""
-        shows = _ground(style) != ground or style.reverse or style.underline
         told = _told(style, ground, named)
-        if not (seen or shows) or told == usual:
+        if letter in FRAME or told == usual:
             continue
         if not seen:  # the colour of letters says nothing where there are none
+            if _ground(style) == ground and not style.reverse and not style.underline:
+                continue
             told = f"on {named(_ink(style) if style.reverse else _ground(style))}"
-        last = found[-1] if found else (0, 0, "")
-        between = all(not letter.strip() for letter, _ in row[last[1] : at - 1])
-        if found and (told == last[2] or (not seen and last[2].endswith(told))) and between:
-            found[-1] = (last[0], at, last[2])
+            if end.endswith(told):
+                told = end
+        runs = found.setdefault(told, [])
+        if runs and end == told and not "".join(c for c, _ in row[runs[-1][1] : at - 1]).strip():
+            runs[-1] = (runs[-1][0], at)
         else:
-            found.append((at, at, told))
-    return [f"{first}-{last} {told}" for first, last, told in found]
+            runs.append((at, at))
+        end = told
+    return [f"{told} {_columns(runs)}" for told, runs in found.items()]
+
+
+def _columns(runs: list[tuple[int, int]]) -> str:
+    return " ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)

@@ -15,7 +15,7 @@ from queue_store.config import Config
 from queue_store.failures import Cause
 from tests.tui_pilot import configured
 from tests.tui_rows import RowsWorld
-from tests.tui_world import T0, World, unknown
+from tests.tui_world import T0, World
 from tui.console import Console
 from tui.dialogs.add import AddDialog
 from tui.dialogs.backup import BackupDialog
@@ -53,12 +53,14 @@ OOM = surroundings.failing(
         2, "big.jsonl", Cause.CUDA_MEMORY, "tried to allocate 2.00 GiB (peak 23.1 GB)", T0, 3
     )
 )
+SIXTEEN = configured(theme="ansi-dark")
 TRY = {"n": 1, "started": T0 + 10, "ended": T0 + 51}
 
 
 def home() -> RowsWorld:
     """A home in which much has happened: a rollback, items in every state, a copy elsewhere."""
     world = RowsWorld(steps=200)
+    world.items[0]["steps"] = 400
     world.version("first good one", pinned=True)
     for name in ("second", "before going back", "the other way"):
         world.train(20)
@@ -202,31 +204,31 @@ class Shot:
 
 
 PANES = (
-    Shot("queue", ("1",), "gsm8k.jsonl", zoom=True),
-    Shot("queue marked", ("1",), "3 marked", first=mark(2, 3, 5), zoom=True),
-    Shot("queue filtered", ("1", "/", "b", "i"), "big.jsonl", zoom=True),
-    Shot("queue only failed", ("1", "o", "o", "o"), "big.jsonl", zoom=True),
-    Shot("queue empty", ("1",), "empty", world=idle, zoom=True),
+    Shot("queue", ("1",), "gsm8k", zoom=True),
+    Shot("queue marked", ("1",), "*gsm8k", first=mark(2, 3, 5), zoom=True),
+    Shot("queue filtered", ("1", "/", *"big"), "/big", zoom=True),
+    Shot("queue only failed", ("1", "o", "o", "o"), "big", zoom=True),
+    Shot("queue empty", ("1", "escape"), "a adds a file", world=empty, zoom=True),
     Shot("curves", ("2",), "train", zoom=True),
     Shot("curves cursor", ("2", ".", "h", "h"), "| step ", zoom=True),
-    Shot("curves overlay", ("2", "C", "right", "right", "right", "right", "enter"), "v0", zoom=True),
-    Shot("curves not a number", ("2",), "not a number", world=not_a_number, zoom=True),
+    Shot("curves overlay", ("2", "C", "right", "enter"), "over v004", zoom=True),
+    Shot("curves not a number", ("2",), "!!!", world=not_a_number, zoom=True),
     Shot("curves before a step", ("2",), "loading the model", world=loading, zoom=True),
     Shot("meters", ("3",), "GPU0", zoom=True),
     Shot("samples", ("4",), "expected", zoom=True),
     Shot("samples list", ("4", "f"), "expected", zoom=True),
-    Shot("samples diff", ("4", "n", "n", "n", "n", "n", "[", "[", "d"), "[-", zoom=True),
+    Shot("samples diff", ("4", *"nnnnn[[[[[[d"), "[-", zoom=True),
     Shot("samples before a step", ("4",), "no samples yet", world=loading, zoom=True),
     Shot("versions", ("5",), "v001", zoom=True),
     Shot("versions tree", ("5", "T"), "|- v002", zoom=True),
-    Shot("versions none", ("5",), "s takes one", world=loading, zoom=True),
+    Shot("versions none", ("5",), "[5 versions]", world=loading, zoom=True),
     Shot("events", ("6",), "the other way", zoom=True),
     Shot("events none", ("6",), "", world=loading, zoom=True),
 )
 
 STATES = (
-    Shot("training", (), "gsm8k.jsonl"),
-    Shot("ascii", (), "gsm8k.jsonl", config=configured(ascii=True)),
+    Shot("training", (), "gsm8k"),
+    Shot("ascii", (), "gsm8k", config=configured(ascii=True)),
     Shot("paused", (), "paused", world=paused),
     Shot("starting", (), "loading the model", world=loading),
     Shot("finished", (), "idle", world=idle),
@@ -243,13 +245,13 @@ DIALOGS = (
     Shot("help of nothing", ("?", *"qqq"), "nothing", ActionList),
     Shot("palette", (":",), "Run a command", ActionList),
     Shot("add", ("a",), "Add a file", AddDialog),
-    Shot("retry", ("r",), "Retry 1 item", ConfirmDialog, first=mark(5, 3)),
+    Shot("retry", ("r",), "Retry 2 items", ConfirmDialog, not_a_number, mark(3, 5, 8)),
     Shot("remove", ("x",), "Remove extra.jsonl", ConfirmDialog, first=choose(4)),
-    Shot("item", ("enter",), "rows by their length", ItemView),
+    Shot("item", ("enter",), "tokens", ItemView),
     Shot("item failed", ("enter",), "what to do", ItemView, first=choose(5)),
     Shot("item rows", ("t",), "line 1", ItemView),
     Shot("item row wrong", ("t", "n", "n"), "does not train", ItemView),
-    Shot("item line asked for", ("t", ":", "7"), "line of the file", ItemView),
+    Shot("item line asked for", ("t", ":", "7"), "n next", ItemView),
     Shot("item row not there", ("t", ":", "9", "9", "enter"), "no line 99", ItemView),
     Shot("priority", ("+",), "The order then", PriorityDialog, first=choose(3)),
     Shot("priority of several", ("-",), "The order then", PriorityDialog, first=mark(2, 3)),
@@ -258,7 +260,8 @@ DIALOGS = (
     Shot("validation", ("v",), "40%", ValidationView, world=held),
     Shot("validation report", ("v",), "nothing keeps it", ValidationView),
     Shot("snapshot", ("s",), "Take a snapshot", SnapshotDialog),
-    Shot("rollback", ("R",), "Roll back to v001", RollbackDialog),
+    Shot("rollback", ("R",), "Roll back to v004", RollbackDialog),
+    Shot("rollback in 16 colours", ("R",), "Roll back", RollbackDialog, config=SIXTEEN),
     Shot("restore", ("5", "G", "enter"), "Restore v001", RollbackDialog),
     Shot("delete", ("5", "ctrl+d"), "Delete v004", DeleteDialog),
     Shot("delete refused", ("5", "ctrl+d"), "cannot be deleted", TextDialog, world=cannot_go),

@@ -57,7 +57,10 @@ class World(VersionAnswers):
         self.gpus: Any = []
         self.refuse: dict[str, str] = {}
         self._listed: list[Any] = []
-        self.report: dict[str, Any] = {"lines": 3, "accepted": 3, "problems": []}
+        self.report: dict[str, Any] = {
+            **{"lines": 3, "accepted": 3, "rejected_count": 0},
+            "problems": [],
+        }
         self.removed: dict[int, dict[str, Any]] = {}
         self.plans: dict[str, dict[str, Any]] = {}
         """What `removal_plan` says of a version beside the usual."""
