@@ -21,9 +21,10 @@ from tui.dialogs.base import Dialog
 from tui.dialogs.prompt import PromptBox
 from tui.dialogs.reading import ReadingView
 from tui.dialogs.typed import TypedDialog
+from tui.dialogs.whole import WholeView
 
 SIZES = (WIDE, NARROW, (60, 16))
-FRAMES = {Dialog, TypedDialog}
+FRAMES = {Dialog, TypedDialog, WholeView}
 """Only what others are made of."""
 
 
