@@ -216,7 +216,7 @@ PANES = (
     Shot("curves before a step", ("2",), "loading the model", world=loading, zoom=True),
     Shot("meters", ("3",), "GPU0", zoom=True),
     Shot("samples", ("4",), "expected", zoom=True),
-    Shot("samples list", ("4", "f"), "expected", zoom=True),
+    Shot("samples list", ("4", "f"), "example", zoom=True),
     Shot("samples diff", ("4", *"nnnnn[[[[[[d"), "[-", zoom=True),
     Shot("samples before a step", ("4",), "no samples yet", world=loading, zoom=True),
     Shot("versions", ("5",), "v001", zoom=True),
