@@ -53,6 +53,7 @@ OOM = surroundings.failing(
         2, "big.jsonl", Cause.CUDA_MEMORY, "tried to allocate 2.00 GiB (peak 23.1 GB)", T0, 3
     )
 )
+ASCII = configured(ascii=True)
 SIXTEEN = configured(theme="ansi-dark")
 TRY = {"n": 1, "started": T0 + 10, "ended": T0 + 51}
 
@@ -228,7 +229,7 @@ PANES = (
 
 STATES = (
     Shot("training", (), "gsm8k"),
-    Shot("ascii", (), "gsm8k", config=configured(ascii=True)),
+    Shot("ascii", (), "gsm8k", config=ASCII),
     Shot("paused", (), "paused", world=paused),
     Shot("starting", (), "loading the model", world=loading),
     Shot("finished", (), "idle", world=idle),
@@ -275,6 +276,7 @@ DIALOGS = (
     Shot("trash emptied", ("5", "X", "E"), "Empty the trash", ConfirmDialog),
     Shot("checkpoints", ("5", "C"), "checkpoint-100", ReadingView),
     Shot("overlay", ("2", "C"), "Lay two lines", OverlayDialog),
+    Shot("overlay in ascii", ("2", "C"), "Lay two lines", OverlayDialog, config=ASCII),
     Shot("hints", ("w",), "what to do", HintsDialog, world=hinted),
     Shot("development", ("4", "n", "n", "D"), "over time", DevelopmentView),
     Shot("prompt", ("4", "t"), "Ask the model", PromptBox),
