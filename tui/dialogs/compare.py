@@ -134,7 +134,8 @@ def weights_text(weights: Any) -> str:
         return "the same, bit for bit"
     tensors = weights.get("tensors") or ()
     largest = max((real(t.get("relative")) or 0.0 for t in tensors), default=0.0)
-    return f"{counted(len(tensors), 'tensor')} differ, by {largest:.2%} at most (norm)"
+    differ = "differs" if len(tensors) == 1 else "differ"
+    return f"{counted(len(tensors), 'tensor')} {differ}, by {largest:.2%} at most (norm)"
 
 
 def _weights(found: Record, weights: Any, width: int) -> Iterator[Line]:
