@@ -57,10 +57,12 @@ def command(context: Context, arguments: argparse.Namespace) -> int:
 
 def _configured(context: Context, arguments: argparse.Namespace) -> Config:
     """The home's configuration with what this console was asked for. Raises ConfigError."""
+    from tui import themes
     from tui.actions import remapped
 
     config = context.config
     remapped(config.console.keys, str(context.home.config))
+    themes.checked(config.console.theme, str(context.home.config))
     if arguments.ascii:
         config = replace(config, console=replace(config.console, ascii=True))
     return config
