@@ -33,7 +33,7 @@ from queue_store.metrics import Metrics, StepMetric
 FIRST_FRAME_RATIO = 2.5
 PAINT_MS = 50.0
 KIB_PER_SECOND = 15.0
-STILL_KIB = 0.3
+STILL_KIB = 0.1
 """While paused only the meters of a machine that others use still move."""
 MEGABYTES = 120.0
 STEPS_PER_SECOND = 20

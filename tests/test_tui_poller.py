@@ -120,9 +120,7 @@ def test_unchanged_parts_are_the_same_objects() -> None:
     assert poller.poll(world) is second, "nothing new is no new frame"
 
 
-def test_after_a_command_a_frame_comes_that_was_asked_for_since_even_where_nothing_changed() -> (
-    None
-):
+def test_after_a_command_a_frame_comes_even_where_nothing_changed() -> None:
     world = trained()
     poller = Poller(world, world, lambda frame: None, clock=lambda: world.now)
     first = poller.frame = poller.poll(world)

@@ -81,9 +81,11 @@ class CurveAim:
 class Frame:
     """`at` is when `status` was answered (seconds since the epoch), `now` when this was made;
     `asked` is when the question for it was sent (time.monotonic()): an answer to a command is newer
-    than every frame that was asked for before it came. `lost` says why no engine answers, "" while one does. `detail` is the finer series of a range,
-    `left` the branches left behind, `overlay` the lines of versions by name, `under` the facts of
-    the step under the cursor (`asked` is which)."""
+    than every frame that was asked for before it came. `lost` says why no engine answers, "" while
+    one does. `detail` is the finer series of a range, `left` the branches left behind, `overlay`
+    the lines of versions by name, `under` the facts of the step under the
+    cursor (its `asked` says which).
+    """
 
     status: Record = field(default_factory=dict)
     at: float = 0.0
