@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -80,6 +81,9 @@ def run_console(
         runner.run(console.run_async())
     if console.poller.session is not session:
         console.poller.session.close()
+    if console.return_code:
+        # Textual tells of it where fd 2 pointed then.
+        print(f"trainctl: the console broke down; what happened stands in {log}", file=sys.stderr)
     way = console.left or (HANGUP if terminal.released else DETACH)
     if way not in (HANDOVER, STOP):
         on_leave(way)
