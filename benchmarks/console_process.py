@@ -1,6 +1,7 @@
 """A console, or a bare Textual app to compare with, as the process that bench_console measures.
 
-`python -m benchmarks.console_process bare` or `… HOME`.
+`python -m benchmarks.console_process bare` or `… HOME [HURRY]`: with HURRY its poller asks so many
+times as often as in life.
 """
 
 from __future__ import annotations
@@ -38,5 +39,16 @@ def console(root: str) -> None:
     )
 
 
+def hurry(times: float) -> None:
+    """Let the seconds between two questions be shorter."""
+    from tui import poller
+
+    poller.Poller.__init__.__kwdefaults__["interval"] = poller.INTERVAL / times
+    poller.LISTS_EVERY /= times
+    poller.METERS_EVERY /= times
+
+
 if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        hurry(float(sys.argv[2]))
     bare() if sys.argv[1] == "bare" else console(sys.argv[1])

@@ -81,8 +81,8 @@ def run_console(
         runner.run(console.run_async())
     if console.poller.session is not session:
         console.poller.session.close()
-    if console.return_code:
-        # Textual tells of it where fd 2 pointed then.
+    if console.return_code and not session.local:
+        # Textual tells of it in the log; of an engine in this process the caller tells more.
         print(f"trainctl: the console broke down; what happened stands in {log}", file=sys.stderr)
     way = console.left or (HANGUP if terminal.released else DETACH)
     if way not in (HANDOVER, STOP):
