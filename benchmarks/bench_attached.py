@@ -37,7 +37,7 @@ HOUR = 3600.0
 HURRY = 12.5
 """How much faster than in life the hour passes, for the engine and for the console's poller."""
 EXAMPLES = 100
-STEP = re.compile(rb"step (\d[\d ]*)")
+STEP = re.compile(rb"step (\d{1,3}(?: \d{3})*)(?!\d)")
 
 
 class Eventful(Trainer):

@@ -7,6 +7,7 @@ times as often as in life.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 
@@ -23,9 +24,9 @@ def bare() -> None:
 
 def console(root: str) -> None:
     from engine.client import connect
-    from engine.views import Views
     from queue_store import config
     from queue_store.home import Home
+    from trainctl.console import store_reader
     from tui.app import run_console
 
     home = Home(Path(root))
@@ -33,7 +34,7 @@ def console(root: str) -> None:
         home,
         config.load(home.config),
         connect(home),
-        Views(home),
+        partial(store_reader, home),
         on_leave=lambda way: None,
         reconnect=lambda: connect(home),
     )

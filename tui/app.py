@@ -26,7 +26,7 @@ def run_console(
     home: Home,
     config: Config,
     session: Session,
-    views: Reader,
+    views: Callable[[], Reader] | Reader,
     *,
     on_leave: Callable[[str], None],
     reconnect: Callable[[], Session] | None = None,
