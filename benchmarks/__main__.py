@@ -33,6 +33,7 @@ BENCHES = (
     "safety",
     "restart",
     "console",
+    "attached",
     "curves",
     "faces",
     "memory",

@@ -10,7 +10,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +33,7 @@ from queue_store.metrics import Metrics, StepMetric
 FIRST_FRAME_RATIO = 2.5
 PAINT_MS = 50.0
 KIB_PER_SECOND = 15.0
-STILL_KIB = 0.3
+STILL_KIB = 0.1
 """While paused only the meters of a machine that others use still move."""
 MEGABYTES = 120.0
 STEPS_PER_SECOND = 20
@@ -43,9 +43,9 @@ HISTORY = 20_000
 class Trainer:
     """An engine without a model: a step every 50 ms, in metrics.db and in the status."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, step: int) -> None:
         self.home = home
-        self.step = HISTORY
+        self.step = step
         self.training = True
         self._end = threading.Event()
         self._telemetry = Telemetry()
@@ -119,15 +119,17 @@ class Trainer:
 
 
 @contextmanager
-def trained_home() -> Iterator[tuple[Home, Trainer]]:
-    """A home with a history and a running engine behind its socket."""
+def trained_home(
+    steps: int = HISTORY, made: Callable[[Home, int], Trainer] = Trainer
+) -> Iterator[tuple[Home, Trainer]]:
+    """A home with a history of `steps` and a running engine behind its socket."""
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder) / "home")
         home.create()
         home.config.write_text("")
-        fill(home, HISTORY)
+        fill(home, steps)
         with EngineLock.acquire(home, "daemon"):
-            trainer = Trainer(home)
+            trainer = made(home, steps)
             server = Server(home, Dispatcher(trainer))
             server.start()
             try:

@@ -176,6 +176,21 @@ def written(seconds: float) -> list[dict[str, Any]]:
     return rows
 
 
+def by_length(seconds: float) -> list[dict[str, Any]]:
+    """KiB a second of a console before histories of so many steps, all of them in view."""
+    rows = []
+    for points in (1_000, 100_000, STEPS):
+        with trained_home(points) as (home, _):
+            screen = Screen(["benchmarks.console_process", str(home.root)], b"6 events")
+            screen.wait()
+            threading.Event().wait(4)
+            label = f"written while training, {points:,} steps"
+            kib = [rate(screen, seconds)]
+            rows.append(at_most(label, kib, "KiB/s", KIB_PER_SECOND))
+            screen.close()
+    return rows
+
+
 def run(quick: bool) -> dict[str, Any]:
     """The rows of the table."""
     repeats = 3 if quick else 11
@@ -209,4 +224,5 @@ def run(quick: bool) -> dict[str, Any]:
                 first, more = polls(home, views, aim, 5 * repeats)
                 rows.append(at_most(f"console reads, {label}, first", [first], "ms", 2000.0))
                 rows.append(at_most(f"console reads, {label}, a step more", more, "ms", POLL_MS))
-    return {"name": "curves", "rows": rows + written(5 if quick else 20)}
+    seconds = 5 if quick else 20
+    return {"name": "curves", "rows": rows + by_length(seconds) + written(seconds)}

@@ -1,9 +1,9 @@
 """What a console costs training: the real engine's tokens/s headless, with a console attached from
-another process, and with the console in its own process.
+another process, with three, and with the console in its own process.
 
-One daemon with a console attached to it, and one console with an engine of its own, all in
-pseudo-terminals of 120x36 that are read. In turns two of them are frozen (SIGSTOP) and the others
-train, so that all three ways are measured within seconds of each other, many times. Tokens and
+One daemon with consoles attached to it, and one console with an engine of its own, all in
+pseudo-terminals of 120x36 that are read. In turns some of them are frozen (SIGSTOP) and the others
+train, so that all ways are measured within seconds of each other, many times. Tokens and
 times are those of metrics.db: a window counts from the end of its first step to that of its last.
 """
 
@@ -26,7 +26,7 @@ SETTLE_SECONDS = 2.0
 TRAINING = {"max_length": 512, "batch_size": 2, "effective_batch": 2, "epochs": 100_000}
 """Small and quick steps: the more of them, the more a console has to show."""
 
-WAYS = ("headless", "attached", "in one process")
+WAYS = ("headless", "attached", "three attached", "in one process")
 
 
 def _signal(number: int, pids: Sequence[int]) -> None:
@@ -62,18 +62,23 @@ def run(quick: bool) -> dict[str, Any]:
             add_one(home, rows=60, words=120)
         with Daemon(alone) as daemon:
             daemon.wait_step(5)
-            attached = Screen(["trainctl", "--home", str(alone.root)], b"rows.jsonl")
+            consoles = [
+                Screen(["trainctl", "--home", str(alone.root)], b"rows.jsonl") for _ in range(3)
+            ]
+            attached = consoles[0]
             same = Screen(["trainctl", "--home", str(own.root)], b"rows.jsonl")
-            pids = (daemon.process.pid, attached.process.pid, same.process.pid)
-            runs = {WAYS[0]: pids[:1], WAYS[1]: pids[:2], WAYS[2]: pids[2:]}
+            shown = [*consoles, same]
+            pids = (daemon.process.pid, *(screen.process.pid for screen in shown))
+            runs = dict(zip(WAYS, (pids[:1], pids[:2], pids[:4], pids[4:]), strict=True))
             try:
-                attached.wait()
-                same.wait()
+                for screen in shown:
+                    screen.wait()
                 count = "SELECT COUNT(*) FROM steps"
                 wait_for("the console's own engine", lambda: query(own, count)[0][0] > 5)
                 _signal(signal.SIGSTOP, pids)
                 for turn in range(rounds):
-                    for way in (*WAYS[turn % 3 :], *WAYS[: turn % 3]):
+                    first = turn % len(WAYS)
+                    for way in (*WAYS[first:], *WAYS[:first]):
                         _signal(signal.SIGCONT, runs[way])
                         rest.wait(SETTLE_SECONDS)
                         start, used = time.time(), _cpu(attached.process.pid)
@@ -85,10 +90,10 @@ def run(quick: bool) -> dict[str, Any]:
                         _signal(signal.SIGSTOP, runs[way])
             finally:
                 _signal(signal.SIGCONT, pids)
-                same.close()
-                attached.close()
+                for screen in shown:
+                    screen.close()
         rates = {
-            way: [_rate(own if way == WAYS[2] else alone, *window) for window in found]
+            way: [_rate(own if way == WAYS[3] else alone, *window) for window in found]
             for way, found in windows.items()
         }
 
@@ -99,8 +104,9 @@ def run(quick: bool) -> dict[str, Any]:
         "rows": [
             figure("training headless, torch on one thread", rates[WAYS[0]], "tokens/s"),
             at_least("with a console attached, over headless", ratios(WAYS[1]), "times", ATTACHED),
+            figure("with three consoles attached, over headless", ratios(WAYS[2]), "times"),
             at_least(
-                "with the console in its process, over headless", ratios(WAYS[2]), "times", SAME
+                "with the console in its process, over headless", ratios(WAYS[3]), "times", SAME
             ),
             figure("processor of the attached console meanwhile", shares, "%"),
         ]

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.bench_console import trained_home
+from benchmarks.bench_console import KIB_PER_SECOND, STILL_KIB, trained_home
 from benchmarks.bench_queue import fill
 from benchmarks.figures import at_most, figure
 from benchmarks.screen import Screen
@@ -84,13 +84,19 @@ def run(quick: bool) -> dict[str, Any]:
             (f"the console while training, {what}", lambda: None),
             (f"the console while training, {what}, 2 of them change a second", prioritized),
         ):
+            wrote = screen.bytes
             rows.append(figure(label, [cpu(process, seconds, meanwhile)], "% of a core"))
+            kib = (screen.bytes - wrote) / seconds / 1024
+            rows.append(at_most("  written meanwhile", [kib], "KiB/s", KIB_PER_SECOND))
         trainer.pause()
-        threading.Event().wait(2)
+        threading.Event().wait(3)
+        wrote = screen.bytes
         used = cpu(process, seconds, lambda: None)
+        kib = (screen.bytes - wrote) / seconds / 1024
         rows.append(
             at_most(f"the console while paused, {what}", [used], "% of a core", IDLE_PERCENT)
         )
+        rows.append(at_most("  written meanwhile", [kib], "KiB/s", STILL_KIB))
         screen.close()
 
         with open_state(home) as own:

@@ -12,8 +12,12 @@ from pathlib import Path
 import orjson
 import pytest
 
+from queue_store import records
+from queue_store.database import open_state
 from queue_store.home import Home
 from queue_store.lock import holder, wait_free
+from snapshots import versions
+from snapshots.checkpoints import open_checkpoint
 from tests import engine_kit as kit
 from tests.tmux_kit import Terminal, assert_goes_on, command, open_console, status, step
 from tests.waiting import wait_until
@@ -113,8 +117,14 @@ def test_an_operator_snapshots_and_rolls_back_with_the_typed_name_only(
     terminal.settle()
     terminal.press("Enter")
     wait_until(lambda: step(home) == at, timeout=30)
-    names = [v["description"] for v in orjson.loads(command(home, "versions", "--json"))]
-    assert names[0] == "by hand" and "before rollback to v001" in names
+    with open_state(home) as state:
+        taken, before = versions.versions(state)
+        assert (taken.description, taken.step) == ("by hand", at)
+        assert (before.kind, before.description) == ("before_rollback", "before rollback to v001")
+        assert before.step == left and before.branch == 1, "the state that was left, whole"
+        folder = open_checkpoint(state, records.checkpoint(state, before.checkpoint))
+        told = orjson.loads((folder / "training_state.json").read_bytes())
+        assert told["global_step"] == left
 
 
 def test_a_newcomer_is_told_what_to_do_trains_a_first_file_and_stops(

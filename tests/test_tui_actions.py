@@ -177,7 +177,7 @@ async def test_help_and_palette_find_an_action_and_enter_runs_it(key: str) -> No
 
 async def test_help_lists_every_action() -> None:
     app = console_on(World(steps=3))
-    async with running(app, (120, 100)) as pilot:
+    async with running(app, (120, 140)) as pilot:
         await pilot.press("?")
         await pilot.pause()
         shown = screen(pilot)

@@ -17,7 +17,7 @@ from tui.dialogs.base import Dialog
 from tui.dialogs.rollback import RollbackDialog
 
 BAD = "[red]x[/nope] \x1b]52;c;eA==\x07\x9b31m \u202e"
-LONG = BAD + "train_binary_level2_10900_20261121_003446_" * 20
+LONG = BAD + "train_binary_level2_10900_20261121_003446_" * 8
 DIALOGS = {
     "snapshot": ("Take a snapshot", ["s"]),
     "rollback": ("Roll back to v001", ["5", "G", "R"]),

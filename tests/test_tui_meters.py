@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
+from engine.meters import SAMPLES
 from tests.test_tui_screen import trained
 from tests.tui_pilot import NARROW, WIDE, configured, console_on, lines, running, screen, until
 from tests.tui_world import World, unknown
 from tui import levels
 from tui.meterrows import strip_line
 from tui.safe import line_text
-from tui.spark import ASCII, BLOCKS, bins, spark
+from tui.spark import ASCII, BLOCKS, SPAN, bins, spark
+from tui.steady import Steady
 
 CARD: dict[str, Any] = {
     "name": "NVIDIA H200",
@@ -57,21 +59,73 @@ async def pane(world: World, size: tuple[int, int] = WIDE, *keys: str, **config:
 
 def test_bars_are_filled_from_the_right_and_do_not_move_within_a_bin() -> None:
     values = [float(n) for n in range(100)]
-    assert spark(values, 100, 10) == "▁▂▂▃▄▅▆▆▇█"
-    assert spark([0.0, 100.0], 2, 5) == "   ▁█"
-    assert spark([0.0, 100.0], 2, 5, ascii=True) == f"   {ASCII[0]}{ASCII[-1]}"
-    assert spark([None, None], 2, 2) == "  ", "nothing known is blank, not zero"
+    assert spark(values, 100, 10, span=100) == "▁▂▂▃▄▅▆▆▇█"
+    assert spark([0.0, 100.0], 2, 5, span=5) == "   ▁█"
+    assert spark([0.0, 100.0], 2, 5, ascii=True, span=5) == f"   {ASCII[0]}{ASCII[-1]}"
+    assert spark([None, None], 2, 2, span=2) == "  ", "nothing known is blank, not zero"
     assert spark([], 0, 4) == "    "
     # Ten samples later in a ring of a hundred the same bins stand one column further left.
-    before = bins(values, 100, 10)
-    after = bins([*values[10:], *([5.0] * 10)], 110, 10)
+    before = bins(values, 100, 10, 100)
+    after = bins([*values[10:], *([5.0] * 10)], 110, 10, 100)
     assert after[:-1] == before[1:]
     # A sample later all bins but the first and the last are what they were.
-    assert bins([*values[1:], 5.0], 101, 10)[1:-1] == before[2:]
+    assert bins([*values[1:], 5.0], 101, 10, 100)[1:-1] == before[2:]
 
 
 def test_bars_show_a_level_each() -> None:
-    assert spark([n * 12.5 for n in range(8)], 8, 8) == BLOCKS
+    assert spark([n * 12.5 for n in range(8)], 8, 8, span=8) == BLOCKS
+
+
+def test_a_column_is_the_same_time_while_the_history_grows() -> None:
+    values = [float(n % 100) for n in range(2 * SPAN)]
+    changed = 0
+    for number in range(1, SPAN + 1):
+        before = bins(values[: number - 1], number - 1, 10)
+        changed += bins(values[:number], number, 10)[: len(before) - 1] != before[:-1]
+    assert changed == 0, "a bin that is over changes no more"
+    assert len(bins(values[:SPAN], SPAN, 10)) == 10
+
+
+def test_the_history_of_the_engine_is_as_long_as_the_bars_take_it_to_be() -> None:
+    assert SPAN == SAMPLES
+
+
+def test_a_figure_stands_still_until_it_is_off_by_enough() -> None:
+    shown = Steady()
+    assert [shown("cpu", value, 2.0) for value in (23, 24, 25, 21.5, 26)] == [23, 23, 23, 23, 26]
+    assert [shown("ram", value, share=0.1) for value in (100, 109, 111, 101)] == [
+        100,
+        100,
+        111,
+        111,
+    ]
+    assert shown("cpu", None, 2.0) is None, "what is not known any more is shown at once"
+    assert shown("cpu", 27, 2.0) == 27
+    assert shown("cpu", 100, 2.0) == 100
+
+
+async def test_small_moves_of_the_machine_write_nothing_and_large_ones_do() -> None:
+    world = trained()
+    app = console_on(world)
+    real, moved = world.do_snapshot, {"cpu": 23.0, "used": 6.10e9}
+
+    def snapshot() -> dict[str, Any]:
+        found = real()
+        found["cpu"] |= {"utilization": moved["cpu"]}
+        found["ram"] |= {"used": moved["used"]}
+        return found
+
+    world.do_snapshot = snapshot  # type: ignore[method-assign]
+    async with running(app) as pilot:
+        meters = app.panes["meters"]
+        await until(pilot, lambda: "23% of 16 cores" in screen(pilot))
+        drawn = list(meters._drawn)
+        moved |= {"cpu": 24.4, "used": 6.17e9}
+        await until(pilot, lambda: app.frame.status["cpu"]["utilization"] == 24.4)
+        assert meters._drawn == drawn
+        moved |= {"cpu": 31.0, "used": 6.4e9}
+        await until(pilot, lambda: "31% of 16 cores" in screen(pilot))
+        assert "6.4 GB of" in screen(pilot)
 
 
 # -- what warns

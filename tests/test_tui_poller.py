@@ -120,6 +120,50 @@ def test_unchanged_parts_are_the_same_objects() -> None:
     assert poller.poll(world) is second, "nothing new is no new frame"
 
 
+def test_after_a_command_a_frame_comes_even_where_nothing_changed() -> None:
+    world = trained()
+    poller = Poller(world, world, lambda frame: None, clock=lambda: world.now)
+    first = poller.frame = poller.poll(world)
+    poller.hurry()
+    second = poller.frame = poller.poll(world)
+    assert second.status == first.status and second.asked > first.asked
+    assert poller.poll(world) is second, "once"
+
+
+async def test_a_status_asked_for_before_an_answer_does_not_undo_it() -> None:
+    world = trained()
+    app = console_on(world)
+    async with running(app) as pilot:
+        asked, answered = threading.Semaphore(0), threading.Semaphore(0)
+        real = world.do_snapshot
+
+        def slow() -> dict[str, Any]:
+            found = {**real(), "eta_seconds": 7.0 if world.state == "training" else 8.0}
+            asked.release()
+            answered.acquire(timeout=10)
+            return found
+
+        world.do_snapshot = slow  # type: ignore[method-assign]
+        await until(pilot, lambda: asked.acquire(blocking=False))
+        await pilot.press("p")
+        await until(pilot, lambda: "paused at step" in screen(pilot))
+        answered.release()  # of before the pause
+        await until(pilot, lambda: app.frame.status["eta_seconds"] == 7.0)
+        assert app.frame.state == "training"
+        await pilot.press("p")
+        await until(pilot, lambda: len(world.log) == 2)
+        assert [command for command, _ in world.log] == ["pause", "resume"]
+        # Another console pauses: what is asked for from now on counts again.
+        await until(pilot, lambda: "training goes on" in screen(pilot))
+        world.do_snapshot = real  # type: ignore[method-assign]
+        world.state = "paused"
+        answered.release(9)
+        await until(pilot, lambda: app.frame.state == "paused")
+        await pilot.press("p")
+        await until(pilot, lambda: len(world.log) == 3)
+        assert world.log[-1][0] == "resume"
+
+
 def test_a_reconnect_closes_the_old_session_and_uses_the_new_one() -> None:
     old, new = trained(), trained(5)
     old.lost = "killed"

@@ -6,8 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from textual.theme import BUILTIN_THEMES
+
 from tests.tui_pilot import configured, console_on, running
 from tests.tui_world import World
+from tui.themes import THEMES
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("numpy", "torch", "transformers", "pandas", "accelerate", "peft")
@@ -73,11 +77,28 @@ def test_the_arrays_of_the_curves_need_numpy_but_never_torch() -> None:
     assert python(code).strip() == "False"
 
 
-async def test_the_configured_theme_is_used_and_an_unknown_one_does_no_harm() -> None:
-    for theme, expected in (("textual-light", "textual-light"), ("no-such-theme", "textual-dark")):
-        app = console_on(World(steps=2), configured(theme=theme))
-        async with running(app):
-            assert app.theme == expected
+async def test_the_configured_theme_is_used() -> None:
+    app = console_on(World(steps=2), configured(theme="textual-light"))
+    async with running(app):
+        assert app.theme == "textual-light"
+
+
+def test_the_themes_that_may_be_configured_are_those_that_textual_has() -> None:
+    assert sorted(THEMES) == sorted(BUILTIN_THEMES)
+
+
+def test_checking_a_theme_does_not_load_textual() -> None:
+    code = "import sys, tui.themes as t; t.checked('nord', 'f'); print('textual' in sys.modules)"
+    assert python(code).strip() == "False"
+
+
+@pytest.mark.parametrize("words", [[], ["config", "show"], ["--readonly"]], ids=" ".join)
+def test_an_unknown_theme_is_refused_with_the_one_that_was_meant(home, trainctl, words) -> None:  # type: ignore[no-untyped-def]
+    home.config.write_text('[console]\ntheme = "texual-light"\n')
+    done = trainctl(*words, home=home)
+    assert done.code == 2 and done.err.count("\n") == 1 and "Traceback" not in done.err
+    assert f"{home.config}: console.theme" in done.err
+    assert "unknown theme 'texual-light'" in done.err and "did you mean textual-light?" in done.err
 
 
 def test_no_module_of_the_console_is_longer_than_400_lines() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from engine.client import connect
@@ -21,10 +22,11 @@ from queue_store.lock import EngineLock
 from queue_store.metrics import Example
 from tests.stepping_engine import SteppingEngine, make_home
 from tests.story import Story
-from tests.tui_pilot import push, running, screen, until
+from tests.tui_pilot import lines, push, running, screen, until
 from tests.tui_world import World
 from tui.console import Console
 from tui.dialogs.rollback import RollbackDialog
+from tui.frame import Frame
 from tui.poller import Reader
 
 
@@ -210,6 +212,80 @@ async def test_a_rollback_in_the_store_starts_the_curve_anew(
         await until(pilot, lambda: app.frame.series["loss"].last == 23)
         series = app.frame.series["loss"]
         assert list(series.steps) == list(range(1, 24)) and series.mean[-1] == 5.0
+
+
+async def test_who_attaches_sees_the_step_the_curves_and_the_samples_that_the_last_one_saw(
+    home: Home, engine: Telling, story: Story
+) -> None:
+    server = Server(home, Dispatcher(engine))
+    server.start()
+
+    async def seen() -> tuple[Frame, list[str]]:
+        """What a console that attaches now comes to know, and what it shows of it."""
+        session = connect(home)
+        try:
+            app = Console(default(), session, Views(home), leave=lambda way: None)
+            async with running(app) as pilot:
+                await until(pilot, lambda: "expected 0" in screen(pilot) and app.frame.marks)
+                await until(pilot, lambda: "* val 61.5" in screen(pilot))
+                shown = [
+                    line[region.x : region.right]
+                    for region in (app.curves_pane.region, app.samples_pane.region)
+                    for line in lines(pilot)[region.y : region.bottom]
+                ]
+                return app.frame, shown
+        finally:
+            session.close()
+
+    try:
+        first, first_shown = await seen()
+        again, again_shown = await seen()
+        assert again.step == first.step == story.step == 40
+        assert again_shown == first_shown, "the same picture"
+        assert again.samples == first.samples and again.marks == first.marks
+        assert set(again.series) == set(first.series)
+        for name, series in again.series.items():
+            assert np.array_equal(series.steps, first.series[name].steps), name
+            assert np.array_equal(series.mean, first.series[name].mean, equal_nan=True), name
+        story.train(5)
+        story.sample({"e0": True, "e1": True, "e2": True})
+        later, _ = await seen()
+        assert later.step == 45 and list(later.series["loss"].steps) == list(range(1, 46))
+        assert later.samples is not None and later.samples.step == 45
+    finally:
+        server.stop()
+
+
+async def test_after_a_killed_engine_no_step_is_shown_twice(
+    home: Home, engine: Telling, story: Story
+) -> None:
+    server = Server(home, Dispatcher(engine))
+    server.start()
+    session = connect(home)
+    app = Console(
+        default(), session, Views(home), leave=lambda way: None, reconnect=lambda: connect(home)
+    )
+    try:
+        async with running(app) as pilot:
+            await until(pilot, lambda: app.frame.series["loss"].last == 40)
+            server.stop()
+            await until(pilot, lambda: "engine lost: reconnecting" in screen(pilot))
+            assert list(app.frame.series["loss"].steps) == list(range(1, 41)), "what it had stays"
+            # It had saved at 20: what came after was lost with it and is trained once more.
+            story.begin()
+            assert story.step == 20
+            story.train(5, losses={step: 7.0 for step in range(21, 26)})
+            again = Server(home, Dispatcher(engine))
+            again.start()
+            await until(pilot, lambda: "engine lost" not in screen(pilot))
+            await until(pilot, lambda: app.frame.step == 25)
+            await until(pilot, lambda: app.frame.series["loss"].last == 25)
+            series = app.frame.series["loss"]
+            assert list(series.steps) == list(range(1, 26)), "each step once"
+            assert list(series.mean[20:]) == [7.0] * 5, "as the engine of now trained them"
+            again.stop()
+    finally:
+        session.close()
 
 
 async def test_pause_over_the_socket_reaches_the_engine(home: Home, engine: Telling) -> None:

@@ -152,6 +152,22 @@ def test_the_terminal_is_as_before_after_leaving(start: Any, how: str) -> None:
     assert b"\x1b[?1049l" in tail and b"\x1b[?25h" in tail, "main screen, cursor shown"
 
 
+def test_the_terminal_is_as_before_after_a_defect_of_the_console(start: Any) -> None:
+    screen = start("train", "broken")
+    screen.see("6 events")
+    assert termios.tcgetattr(screen.slave) != screen.before, "the console is in raw mode"
+    screen.press("1j")
+    assert screen.left() == "detach"
+    assert screen.process.wait(10) == 1
+    assert termios.tcgetattr(screen.slave) == screen.before
+    screen.see("left: detach")
+    _, main_screen, tail = bytes(screen.bytes).rpartition(b"\x1b[?1049l")
+    assert main_screen and b"\x1b[?25h" in tail, "main screen, cursor shown"
+    log = screen.home / "store" / "logs" / "console.log"
+    assert f"the console broke down; what happened stands in {log}".encode() in tail
+    assert b"ZeroDivisionError" in log.read_bytes()
+
+
 def test_output_of_libraries_goes_to_the_log_and_not_to_the_screen(start: Any) -> None:
     screen = start("train", "noise")
     screen.see("6 events")

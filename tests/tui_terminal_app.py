@@ -1,6 +1,6 @@
 """The console on a World as a process of its own, for tests that need a real terminal.
 
-Usage: python -m tests.tui_terminal_app HOME [local] [hostile] [train] [noise]
+Usage: python -m tests.tui_terminal_app HOME [local] [hostile] [train] [noise] [broken]
 Writes how it was left to HOME/left.
 """
 
@@ -15,6 +15,7 @@ from queue_store.config import default
 from queue_store.home import Home
 from tests.tui_rows import RowsWorld, row, words
 from tui.app import run_console
+from tui.panes.queue import QueuePane
 from tui.terminal import missing
 
 HOSTILE = "\x1b]52;c;SEFDS0VE\x07 \x9b31m \x1b[2J [INST] [/INST] \u202eevil \x85 end"
@@ -51,6 +52,10 @@ def main() -> int:
                 os.write(1, b"NOISE ON STDOUT\n")
                 os.write(2, b"NOISE ON STDERR\n")
                 print("NOISE PRINTED")
+
+    if "broken" in options:
+        # A defect of the console itself, at a key: in its event loop, where nothing catches it.
+        QueuePane.do_down = lambda pane: 1 // 0  # type: ignore[method-assign, assignment, return-value]
 
     if "train" in options:
         threading.Thread(target=train, daemon=True).start()

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -21,7 +22,9 @@ from trainctl.context import Context
 
 if TYPE_CHECKING:
     from engine.session import Session
+    from engine.views import Views
     from queue_store.config import Config
+    from queue_store.home import Home
     from trainctl.host import Host
 
 HEADLESS = "trainctl --daemon --detach"
@@ -57,10 +60,12 @@ def command(context: Context, arguments: argparse.Namespace) -> int:
 
 def _configured(context: Context, arguments: argparse.Namespace) -> Config:
     """The home's configuration with what this console was asked for. Raises ConfigError."""
+    from tui import themes
     from tui.actions import remapped
 
     config = context.config
     remapped(config.console.keys, str(context.home.config))
+    themes.checked(config.console.theme, str(context.home.config))
     if arguments.ascii:
         config = replace(config, console=replace(config.console, ascii=True))
     return config
@@ -100,7 +105,6 @@ def _looking(context: Context, config: Config) -> int:
     started."""
     from engine.client import connect
     from engine.readonly import ReadOnlySession, StoreSession
-    from engine.views import Views
     from tui.app import run_console
 
     home = context.home
@@ -120,7 +124,7 @@ def _looking(context: Context, config: Config) -> int:
             home,
             config,
             session,
-            Views(home),
+            partial(store_reader, home),
             on_leave=_nothing,
             reconnect=attach,
             readonly=True,
@@ -130,7 +134,6 @@ def _looking(context: Context, config: Config) -> int:
 def _attached(context: Context, config: Config) -> int:
     """The console on an engine of another process; leaving touches nothing."""
     from engine.client import connect
-    from engine.views import Views
     from tui.app import run_console
 
     with closing(context.engine()) as session:
@@ -138,10 +141,17 @@ def _attached(context: Context, config: Config) -> int:
             context.home,
             config,
             session,
-            Views(context.home),
+            partial(store_reader, context.home),
             on_leave=_nothing,
             reconnect=lambda: connect(context.home),
         )
+
+
+def store_reader(home: Home) -> Views:
+    """The store's reader; called once the console's first frame is shown."""
+    from engine.views import Views
+
+    return Views(home)
 
 
 def _nothing(way: str) -> None:
@@ -150,7 +160,6 @@ def _nothing(way: str) -> None:
 
 def _own_engine(host: Host) -> int:
     """The console with the engine in this process, until that is handed over or has ended."""
-    from engine.views import Views
     from trainctl import logs
     from trainctl.signals import Signals
     from trainctl.training import serve
@@ -167,7 +176,7 @@ def _own_engine(host: Host) -> int:
             host.home,
             host.config,
             HostSession(host),
-            Views(host.home),
+            partial(store_reader, host.home),
             on_leave=leaving,
         )
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -25,7 +26,7 @@ def run_console(
     home: Home,
     config: Config,
     session: Session,
-    views: Reader,
+    views: Callable[[], Reader] | Reader,
     *,
     on_leave: Callable[[str], None],
     reconnect: Callable[[], Session] | None = None,
@@ -80,6 +81,9 @@ def run_console(
         runner.run(console.run_async())
     if console.poller.session is not session:
         console.poller.session.close()
+    if console.return_code and not session.local:
+        # Textual tells of it in the log; of an engine in this process the caller tells more.
+        print(f"trainctl: the console broke down; what happened stands in {log}", file=sys.stderr)
     way = console.left or (HANGUP if terminal.released else DETACH)
     if way not in (HANDOVER, STOP):
         on_leave(way)

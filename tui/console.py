@@ -9,7 +9,8 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from textual import on
 from textual.app import ComposeResult
@@ -26,7 +27,6 @@ from queue_store.errors import TrainctlError
 from tui.actions import LISTS, PANES, Action, Keymap, key_label
 from tui.bars import Clicked, Footer, Header, HintLine, MeterStrip, Tabs
 from tui.bell import Bell
-from tui.commands import Commands
 from tui.dialogs.base import field
 from tui.dialogs.help import ActionList
 from tui.drawn import Drawn
@@ -45,6 +45,9 @@ from tui.panes.versions import VersionsPane
 from tui.poller import Poller, Reader, Session
 from tui.themes import fitting
 from tui.toosmall import SMALLEST, TooSmall
+
+if TYPE_CHECKING:
+    from tui.commands import Commands
 
 WIDE = (110, 30)
 HUGE = 170
@@ -70,7 +73,8 @@ class MainScreen(Screen[None], inherit_bindings=False):
 class Console(Leaving, inherit_bindings=False):
     """`leave` is called in a thread with "handover" or "stop" before the console closes, where the
     engine is in this process; when it raises, the console stays and shows why. `readonly`: no
-    action that changes anything is carried out. `inbox` is the path to name to a newcomer."""
+    action that changes anything is carried out. `views` is the store's reader, or makes it once the
+    first frame is shown. `inbox` is the path to name to a newcomer."""
 
     CSS_PATH = "style.tcss"
     TITLE = "trainctl"
@@ -82,7 +86,7 @@ class Console(Leaving, inherit_bindings=False):
         self,
         config: Config,
         session: Session,
-        views: Reader,
+        views: Callable[[], Reader] | Reader,
         *,
         leave: Callable[[str], None],
         reconnect: Callable[[], Session] | None = None,
@@ -105,7 +109,6 @@ class Console(Leaving, inherit_bindings=False):
         self._zoomed = False
         self.pane_name = PANES[0]
         self._message_until = 0.0
-        self._commands = Commands(self)
         self.poller = Poller(session, views, self._publish, reconnect=reconnect, clock=clock)
         self.queue_pane = QueuePane()
         self.curves_pane = CurvesPane(self._aim_curves, ascii=self._ascii)
@@ -161,8 +164,18 @@ class Console(Leaving, inherit_bindings=False):
         self._focus_pane(PANES[0])
         self._fold(*self.size)
         self.set_interval(1.0, self._tidy)
-        # The first frame is on the screen before anything is asked or read.
-        self.call_after_refresh(self.poller.start)
+        self.call_after_refresh(self._begin)
+
+    def _begin(self) -> None:
+        """The first frame is on the screen: ask and read, and load what the keys will need."""
+        self.poller.start()
+        _ = self._commands
+
+    @cached_property
+    def _commands(self) -> Commands:
+        from tui.commands import Commands  # with all dialogs: not before the first frame
+
+        return Commands(self)
 
     def on_unmount(self) -> None:
         self.poller.stop()

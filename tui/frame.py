@@ -80,13 +80,17 @@ class CurveAim:
 @dataclass(frozen=True)
 class Frame:
     """`at` is when `status` was answered (seconds since the epoch), `now` when this was made;
-    `lost` says why no engine answers, "" while one does. `detail` is the finer series of a range,
-    `left` the branches left behind, `overlay` the lines of versions by name, `under` the facts of
-    the step under the cursor (`asked` is which)."""
+    `asked` is when the question for it was sent (time.monotonic()): an answer to a command is newer
+    than every frame that was asked for before it came. `lost` says why no engine answers, "" while
+    one does. `detail` is the finer series of a range, `left` the branches left behind, `overlay`
+    the lines of versions by name, `under` the facts of the step under the
+    cursor (its `asked` says which).
+    """
 
     status: Record = field(default_factory=dict)
     at: float = 0.0
     now: float = 0.0
+    asked: float = 0.0
     lost: str = ""
     problem: str = ""
     queue: QueueRows = field(default_factory=QueueRows)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from textual.app import App
 from textual.screen import Screen
 from textual.widgets import Input
 
 from queue_store.errors import TrainctlError
-from tui.commands import Commands
 from tui.dialogs.leave import LeaveDialog
 from tui.figures import count
 from tui.frame import Frame
 from tui.poller import Poller
 from tui.toosmall import TooSmall
+
+if TYPE_CHECKING:
+    from tui.commands import Commands
 
 
 class Leaving(App[int], inherit_bindings=False):
@@ -25,8 +28,11 @@ class Leaving(App[int], inherit_bindings=False):
     poller: Poller
     left: str
     _local: bool
-    _commands: Commands
     _leave: Callable[[str], None]
+
+    @cached_property
+    def _commands(self) -> Commands:
+        raise NotImplementedError
 
     def _base(self) -> Screen[Any]:
         return self.screen_stack[0]

@@ -130,6 +130,7 @@ class Poller:
         self._queue_read: object = None
         self._tried_at = float("-inf")
         self._answered_at = clock()
+        self._hurried_at = float("-inf")
         self._curves = CurveReader()
         self._samples_key: tuple[Any, ...] = ()
         self._samples_at = float("-inf")
@@ -157,7 +158,9 @@ class Poller:
             self._wake.set()
 
     def hurry(self) -> None:
-        """Ask at once (after a command)."""
+        """Ask at once (after a command). A frame comes of it even where nothing changed: it says
+        so."""
+        self._hurried_at = time.monotonic()
         self._lists_at = float("-inf")
         self._wake.set()
 
@@ -180,7 +183,7 @@ class Poller:
 
     def poll(self, views: Reader) -> Frame:
         """The next frame: the same object as the last one where nothing changed."""
-        old = self.frame
+        old, asked = self.frame, time.monotonic()
         status, lost = self._ask_status()
         now = self._clock()
         changes: dict[str, Any] = {}
@@ -191,8 +194,8 @@ class Poller:
                 changes |= {"lost": lost, "at": at, "now": now}
         else:
             self._answered_at = now
-            if status != old.status or old.lost:
-                changes |= {"status": status, "lost": "", "at": now, "now": now}
+            if status != old.status or old.lost or old.asked < self._hurried_at <= asked:
+                changes |= {"status": status, "lost": "", "at": now, "now": now, "asked": asked}
             changes |= self._meters()
         try:
             changes |= self._history(views, replace(old, **changes) if changes else old, now)

@@ -13,13 +13,18 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 ASCII = "_.-:=+*#"
 
 
-def bins(values: Sequence[object], number: int, width: int) -> list[float | None]:
+SPAN = 150
+"""Values that a whole history has (see engine.meters)."""
+
+
+def bins(values: Sequence[object], number: int, width: int, span: int = SPAN) -> list[float | None]:
     """At most `width` means of the newest values. `number` is that of the last value ever taken:
     the bins are counted from the first, so that none changes but the last, and those before move
-    left by a whole column when a new one begins."""
+    left by a whole column when a new one begins. A bin has as many values as `width` of them need
+    for `span`, also before there are so many: a column is the same time from the first on."""
     if width <= 0 or not values:
         return []
-    per = -(-len(values) // width)
+    per = -(-max(span, len(values)) // width)
     first = number - len(values)
     found: dict[int, list[float]] = {}
     for offset, value in enumerate(values):
@@ -32,13 +37,19 @@ def bins(values: Sequence[object], number: int, width: int) -> list[float | None
 
 
 def spark(
-    values: Sequence[object], number: int, width: int, *, top: float = 100.0, ascii: bool = False
+    values: Sequence[object],
+    number: int,
+    width: int,
+    *,
+    top: float = 100.0,
+    ascii: bool = False,
+    span: int = SPAN,
 ) -> str:
     """`values` between 0 and `top` as bars, `width` columns, filled from the right; a blank is a
     time of which nothing is known."""
     signs = ASCII if ascii else BLOCKS
     drawn = ""
-    for value in bins(values, number, width):
+    for value in bins(values, number, width, span):
         if value is None or top <= 0:
             drawn += " "
         else:

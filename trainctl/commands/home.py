@@ -85,10 +85,13 @@ def demo(context: Context, arguments: argparse.Namespace) -> int:
 
 def config_show(context: Context, arguments: argparse.Namespace) -> int:
     """Every key and its value; with --origin where it comes from."""
+    from tui import themes
     from tui.actions import remapped
 
     path = context.home.config
-    remapped(configuration.load(path).console.keys, str(path))
+    console = configuration.load(path).console
+    remapped(console.keys, str(path))
+    themes.checked(console.theme, str(path))
     rows = configuration.origins(path)
     if arguments.origin:
         data = [{"key": key, "value": value, "origin": origin} for key, value, origin in rows]

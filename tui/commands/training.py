@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,6 @@ from tui.figures import count
 
 if TYPE_CHECKING:
     from tui.console import Console
-    from tui.frame import Frame
 
 
 class TrainingCommands(Asking):
@@ -19,25 +19,27 @@ class TrainingCommands(Asking):
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
-        self._answered: tuple[Frame | None, bool] = (None, False)
+        self._answered = (float("-inf"), False)
+        """When the engine last answered here (time.monotonic()), and whether it was paused then."""
 
     def do_pause(self) -> None:
         frame = self._console.frame
         paused = frame.state == "paused" or bool(frame.status.get("paused"))
-        if frame is self._answered[0]:
-            # No frame has come since the last answer: the answer is newer than what is shown.
-            paused = self._answered[1]
+        answered, held = self._answered
+        if frame.asked < answered:
+            # What is shown was asked for before that answer came: the answer is newer.
+            paused = held
         if paused:
             self.ask("resume", self._resumed, doing="resume")
         else:
             self.ask("pause", self._paused, doing="pausing after this step")
 
     def _paused(self, answer: Any) -> str:
-        self._answered = (self._console.frame, True)
+        self._answered = (time.monotonic(), True)
         return f"paused at step {count(answer.get('step'))}"
 
     def _resumed(self, answer: Any) -> str:
-        self._answered = (self._console.frame, False)
+        self._answered = (time.monotonic(), False)
         return "training goes on"
 
     def do_snapshot(self) -> None:

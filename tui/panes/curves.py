@@ -282,8 +282,7 @@ class CurvesPane(Pane):
 
     def lay_over(self, names: tuple[str, str] | None) -> None:
         """Show two versions' lines ("" is the present one) in one picture; None takes it off."""
-        self.overlay, self.cursor = names, None
-        self.viewport = Viewport()
+        self.overlay, self.cursor, self.viewport = names, None, Viewport()
         self._changed()
 
     def back(self) -> bool:
@@ -314,16 +313,15 @@ class CurvesPane(Pane):
             self._held = dict(self.frame.series)
 
     def do_cursor(self) -> None:
-        x1, last = self.view()[1], self.ends()[1]
-        self.cursor = None if self.cursor is not None else int(min(x1, last))
+        newest = int(min(self.view()[1], self.ends()[1]))
+        self.cursor = None if self.cursor is not None else newest
         self._changed()
 
     def _pan(self, by: int) -> None:
         if not self.frame.step:
             return
         if self.cursor is not None and self._plot is not None:
-            first, last = self.ends()
-            x0, x1 = self.view()
+            (first, last), (x0, x1) = self.ends(), self.view()
             stride = max(1, round(self._plot.steps_per_column))
             self.cursor = int(min(max(self.cursor + by * stride, first), last))
             if x0 <= self.cursor <= x1:
@@ -365,8 +363,7 @@ class CurvesPane(Pane):
         return int(min(max(round(self._plot.step_at(inside.x - AXIS)), first), last))
 
     def on_click(self, event: Click) -> None:
-        step = self._step_under(event)
-        if step is not None:
+        if (step := self._step_under(event)) is not None:
             self.cursor = step
             self._changed()
 
@@ -390,7 +387,7 @@ class CurvesPane(Pane):
         # A picture is drawn when its data changed, not 4 times a second.
         if changed:
             super().show(frame)
-            return
-        self.frame = frame
-        if self._plot is None:
-            self.redraw()
+        else:
+            self.frame = frame
+            if self._plot is None:
+                self.redraw()

@@ -26,11 +26,19 @@ from tui.meterrows import (
 from tui.panes.base import ScrollPane
 from tui.safe import Line
 from tui.spark import spark
+from tui.steady import Steady
+
+POINTS, PART = 2.0, 0.02
+"""A share in per cent, and a size, are drawn anew when they are off by more than this."""
 
 
 class MetersPane(ScrollPane):
     name_of = "meters"
     number = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._steady = Steady()
 
     def body(self, width: int) -> list[Line]:
         """As much as there is room for: what does not fit stands below, and in the zoomed pane."""
@@ -74,7 +82,8 @@ class MetersPane(ScrollPane):
         if isinstance(ram, Mapping) and not why(ram):
             used = share(ram.get("used"), ram.get("total"))
             mark = level(used, RAM)
-            text = f"{size(ram.get('used'))} of {size(ram.get('total'))}{mark}"
+            taken = self._steady("ram", real(ram.get("used")), share=PART)
+            text = f"{size(taken)} of {size(ram.get('total'))}{mark}"
             found.append(Meter("RAM", used, ((text, _tone(mark)),), past.get("ram"), mark))
             swap = share(ram.get("swap_used"), ram.get("swap_total"))
             if real(ram.get("swap_used")):
@@ -82,7 +91,7 @@ class MetersPane(ScrollPane):
                 text = f"{size(ram.get('swap_used'))} of {size(ram.get('swap_total'))}{mark}"
                 found.append(Meter("SWAP", swap, ((text, _tone(mark)),), past.get("swap"), mark))
         if isinstance(cpu, Mapping) and not why(cpu):
-            use = real(cpu.get("utilization"))
+            use = self._steady("cpu", real(cpu.get("utilization")), POINTS)
             cores = f" of {cpu.get('cores')} cores" if known(cpu.get("cores")) else ""
             text = f"{use:.0f}%{cores}" if use is not None else "?"
             busy = None if use is None else use / 100
@@ -90,9 +99,10 @@ class MetersPane(ScrollPane):
         if isinstance(process, Mapping) and not why(process):
             total = real(ram.get("total")) if isinstance(ram, Mapping) else None
             memory = real(process.get("memory"))
-            parts = [size(memory)]
-            if real(process.get("cpu")) is not None:
-                parts.append(f"{process['cpu']:.0f}%")
+            parts = [size(self._steady("memory", memory, share=PART))]
+            busy = self._steady("process", real(process.get("cpu")), POINTS)
+            if busy is not None:
+                parts.append(f"{busy:.0f}%")
             if known(process.get("threads")):
                 parts.append(f"{process['threads']} threads")
             of = share(memory, total)
@@ -123,7 +133,8 @@ class MetersPane(ScrollPane):
             lines.append(note(more, _tone(mark) or "dim"))
         process, past = self.frame.status.get("process"), self.frame.meters
         written = process.get("written_per_second") if isinstance(process, Mapping) else None
-        if real(written) is not None:
+        written = self._steady("written", real(written), share=10 * PART)
+        if written is not None:
             history = past.get("written_per_second")
             known_values = [real(value) or 0.0 for value in history or ()]
             top = max(known_values, default=0.0)
