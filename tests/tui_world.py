@@ -58,7 +58,7 @@ class World(VersionAnswers):
         self.refuse: dict[str, str] = {}
         self._listed: list[Any] = []
         self.report: dict[str, Any] = {"lines": 3, "accepted": 3, "problems": []}
-        self.trash: dict[int, dict[str, Any]] = {}
+        self.removed: dict[int, dict[str, Any]] = {}
         self.plans: dict[str, dict[str, Any]] = {}
         """What `removal_plan` says of a version beside the usual."""
         self.reading: list[dict[str, Any]] = []
@@ -356,13 +356,13 @@ class World(VersionAnswers):
     def do_remove(self, id: int) -> dict[str, Any]:
         item = self._get(id)
         self.items.remove(item)
-        self.trash[id] = item
+        self.removed[id] = item
         return item
 
     def do_unremove(self, id: int) -> dict[str, Any]:
-        if id not in self.trash:
+        if id not in self.removed:
             raise NotFound(f"item {id} is not in the trash", mend="trainctl trash lists what is")
-        self.items.append(self.trash.pop(id))
+        self.items.append(self.removed.pop(id))
         return self.items[-1]
 
     def do_add(self, path: str, priority: str) -> Any:

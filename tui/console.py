@@ -306,8 +306,9 @@ class Console(Leaving, inherit_bindings=False):
                 pane = self.panes[self.pane_name]
                 if place is pane:
                     self.first.dismiss()
-                    if action.where and not action.engine and pane.nothing_yet():
-                        self.say(f"{action.label}: {pane.nothing_yet()}")
+                    idle = pane.no_use(action.id) if action.where and not action.engine else ""
+                    if idle:
+                        self.say(f"{action.label}: {idle}")
                         return
                 method()
                 return
