@@ -73,6 +73,7 @@ class CurvesPane(Pane):
         parts.append("log" if self.log_scale else "lin")
         if self.marked:
             parts.append(f"marks: {SETS[self.marked][0]}")
+        parts += [] if self.branches else ["branches off"]
         return " · ".join(parts)
 
     def base(self, name: str) -> Series | None:

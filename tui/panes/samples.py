@@ -175,6 +175,10 @@ class SamplesPane(ListPane):
         return "no samples yet" if self.samples is None else ""
 
     def why_not(self, action: str) -> str:
+        if action in ("next_example", "previous_example") and len(self.shown()) < 2:
+            return self.nothing_yet() or "no other example is shown (Esc shows all)"
+        if action == "newest" and self._asked_step is None:
+            return self.nothing_yet() or "these are the newest answers"
         if action == "list" and len(self._answers) > 1:
             width, height = self.content_size
             if width < BESIDE and height < ABOVE:
