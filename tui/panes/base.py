@@ -19,8 +19,8 @@ from tui.drawn import Drawn
 from tui.frame import Frame
 from tui.safe import Line, clip, content, fit, line_text, pad, plain, wrap
 
-BORDER = 6
-"""Columns of a pane's width that its title cannot have."""
+BORDER = 4
+"""Columns within a pane's borders that its title cannot have."""
 
 
 class Pane(Drawn, can_focus=True):
