@@ -232,7 +232,11 @@ def _insert(
                 now(),
             ),
         )
-        text = f"{name} rejected: {error}" if error else f"{name} queued: {accepted} rows"
+        text = (
+            f"{name} rejected: {error}"
+            if error
+            else f"{name} queued: {accepted} row{'' if accepted == 1 else 's'}"
+        )
         if rejected and not error:
             text += (
                 f", {lines - accepted} bad (line {rejected[0]['line']}: {rejected[0]['reason']})"

@@ -62,6 +62,12 @@ async def test_the_title_counts_the_rows_that_are_shown() -> None:
         frame = app.frame
         app.queue_pane.show(replace(frame, status={**frame.status, "queue": {"normal": 0}}))
         assert "3 wait" in app.queue_pane.title()
+        for n in range(4):
+            world.add_item(f"bad_{n}.jsonl", "normal", "rejected")
+        for n in range(8):
+            world.add_item(f"more_{n}.jsonl", "normal", "queued")
+        # The title has all the room of its border.
+        await until(pilot, lambda: "1 queue · 1 run 11 wait 4 failed " in screen(pilot))
 
 
 async def test_mark_all_takes_what_the_filter_shows_and_one_dialog_removes_them() -> None:

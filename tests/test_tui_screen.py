@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from queue_store.errors import Refused
 from tests.tui_pilot import NARROW, WIDE, configured, console_on, lines, running, screen, until
 from tests.tui_world import World, unknown
 
@@ -355,3 +356,19 @@ async def test_a_new_step_repaints_only_what_changed() -> None:
         await until(pilot, lambda: app.frame.step == 121)
         await pilot.pause(0.1)
         assert 0 < sum(cells) < math.prod(WIDE) / 3
+
+
+async def test_a_store_that_cannot_be_read_is_not_said_to_be_empty() -> None:
+    world = World()
+    app = console_on(world)
+
+    def unreadable() -> Any:
+        raise Refused("state.db: written by a newer trainctl", mend="update trainctl")
+
+    world.queue_list = unreadable  # type: ignore[method-assign]
+    world.items.clear()
+    async with app.run_test(size=WIDE) as pilot:
+        await until(pilot, lambda: "cannot read the store" in screen(pilot))
+        for shown in ("No files yet", "No versions yet"):
+            assert shown not in screen(pilot)
+        assert "not known: state.db: written by a" in screen(pilot)

@@ -17,10 +17,10 @@ from textual.message import Message
 
 from tui.drawn import Drawn
 from tui.frame import Frame
-from tui.safe import Line, clip, content, fit, line_text, pad, plain
+from tui.safe import Line, clip, content, fit, line_text, pad, plain, wrap
 
-BORDER = 6
-"""Columns of a pane's width that its title cannot have."""
+BORDER = 4
+"""Columns within a pane's borders that its title cannot have."""
 
 
 class Pane(Drawn, can_focus=True):
@@ -194,6 +194,9 @@ class ListPane(Pane):
         if not keys:
             if self.filter and self.keys():
                 return [((f"nothing contains {self.filter!r} (Esc shows all)", "dim"),)]
+            if self.frame.problem:  # nothing was read: that is not to say that there is nothing
+                told = wrap(f"not known: {self.frame.problem}", max(8, width), height)
+                return words(told, "bad")
             return self.empty(width)
         heading = self.heading(width - 1) if height >= 5 else ()
         room = height - bool(heading)
