@@ -20,7 +20,7 @@ from typing import Any
 import orjson
 
 from queue_store import dbbackup, reserve
-from queue_store.errors import TrainctlError
+from queue_store.errors import Refused, TrainctlError
 from queue_store.home import Home
 from queue_store.lost import MEND, Lost, refuse_lost
 from queue_store.metrics_schema import METRICS_SCHEMA
@@ -198,6 +198,7 @@ def _migrate(
             mend="update trainctl",
         )
     if 0 < have < len(schema) and home is not None:
+        _refuse_beside_an_engine(home, path)
         dbbackup.copy(home, path, dbbackup.BEFORE_MIGRATION)
     for number in range(have, len(schema)):
         db.execute("BEGIN IMMEDIATE")
@@ -212,6 +213,22 @@ def _migrate(
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
+
+
+def _refuse_beside_an_engine(home: Home, path: Path) -> None:
+    """An engine that runs knows the schema with which it began: started again by its supervisor, it
+    could not open what we would make of it. Raises Refused."""
+    from queue_store import lock  # which writes its times by ours
+
+    who = lock.holder(home) or {}
+    theirs = {who.get("pid"), who.get("supervisor_pid")} - {None}
+    if theirs and not theirs & {os.getpid(), os.getppid()}:
+        raise Refused(
+            f"an older trainctl is running here (pid {who.get('pid')}), and this one would change"
+            " its database",
+            where=str(path),
+            mend="touch .stop in the home (or trainctl stop, with the older one), then start again",
+        )
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -153,6 +153,33 @@ def test_a_migration_copies_first_and_not_without_room(tmp_path: Path, monkeypat
     assert rows(made.path, "SELECT COUNT(*) FROM items") == [(1,)]
 
 
+def test_nothing_migrates_under_an_engine_of_another_program(tmp_path: Path, monkeypatch) -> None:
+    world = World(tmp_path / "home")
+    world.add()
+    world.close()
+    more = (*database.STATE_SCHEMA, "ALTER TABLE items ADD COLUMN test TEXT;")
+    monkeypatch.setattr(database, "STATE_SCHEMA", more)
+    code = (
+        "import sys; from pathlib import Path; from queue_store.home import Home;"
+        "from queue_store.lock import EngineLock;"
+        "lock = EngineLock.acquire(Home(Path(sys.argv[1])), 'daemon'); print('held', flush=True);"
+        "sys.stdin.read()"
+    )
+    words = [sys.executable, "-c", code, str(world.home.root)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(words, cwd=ROOT, text=True, **pipes) as other:  # type: ignore[call-overload]
+        try:
+            assert other.stdout.readline() == "held\n"
+            with pytest.raises(Refused, match=f"older trainctl is running here .pid {other.pid}"):
+                open_state(world.home)
+        finally:
+            other.stdin.close()
+    assert rows(world.home.state_db, "PRAGMA user_version") == [(len(more) - 1,)]
+    assert not dbbackup.listing(world.home)
+    with open_state(world.home):  # once that engine has ended
+        pass
+
+
 @pytest.mark.parametrize(
     "point", ["backup.copied", "backup.checked", "take.renamed", "backup.named"]
 )
