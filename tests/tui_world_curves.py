@@ -46,7 +46,7 @@ class CurveAnswers(WorldState):
                 text = f"version {version['name']}: {version['description']}"
                 mark = {"kind": "version", "step": version["step"], "name": version["name"]}
                 found.append({**mark, "text": text})
-        if self.loss:
+        if self.loss and self.items:
             item = self.items[0]
             mark = {"kind": "item", "step": 1, "name": item["name"], "item": item["id"]}
             found.append({**mark, "text": f"{item['name']} begins"})
