@@ -58,12 +58,12 @@ async def test_a_key_gives_way_to_the_panes(key: str) -> None:
 async def test_the_keys_that_it_names_act_in_front_of_it_and_are_those_of_the_configuration() -> (
     None
 ):
-    app = console_on(untouched(), configured(keys={"add": "I"}))
+    app = console_on(untouched(), configured(keys={"add": "Z"}))
     async with running(app) as pilot:
-        await until(pilot, lambda: "I     add a JSONL file" in screen(pilot))
+        await until(pilot, lambda: "Z     add a JSONL file" in screen(pilot))
         await pilot.press("?")
         await until(pilot, lambda: "type to search" in screen(pilot))
-        await pilot.press("escape", "I")
+        await pilot.press("escape", "Z")
         await until(pilot, lambda: "Add a file" in screen(pilot))
 
 

@@ -99,7 +99,8 @@ def _named(variables: dict[str, str]) -> Name:
     """The name of a colour of the theme, else its figures."""
     names: dict[str, str] = {}
     for name in reversed(NAMED):
-        names[_hex(variables[name])] = name
+        if variables[name].startswith("#"):  # else it is one of the terminal's own, with a name
+            names[_hex(variables[name])] = name
     return lambda color: names.get(color, color or "none")
 
 

@@ -222,7 +222,7 @@ PANES = (
     Shot("samples before a step", ("4",), "no samples yet", world=loading, zoom=True),
     Shot("versions", ("5",), "v001", zoom=True),
     Shot("versions tree", ("5", "T"), "|- v002", zoom=True),
-    Shot("versions none", ("5",), "[5 versions]", world=loading, zoom=True),
+    Shot("versions none", ("5",), "No versions yet", world=loading, zoom=True),
     Shot("events", ("6",), "the other way", zoom=True),
     Shot("events none", ("6",), "", world=loading, zoom=True),
 )

@@ -107,7 +107,7 @@ ACTIONS: tuple[Action, ...] = (
         "mark",
         "Mark an item, or the version that c compares with; or take the mark off",
         ("queue", "versions"),
-        7,
+        9,
     ),
     Action("mark_all", ("A",), "mark all", "Mark all items shown (Esc: none)", ("queue",), 14),
     Action(
