@@ -40,8 +40,10 @@ BENCHES = (
     "hints",
     "engine",
     "validate",
+    "compare",
     "prepare",
     "gap",
+    "hosts",
 )
 PEERS = {"prepare": "trl"}
 """What a bench compares with, where it is nothing without it."""

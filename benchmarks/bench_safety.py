@@ -26,10 +26,10 @@ from benchmarks.figures import Row, at_least, at_most, figure
 from benchmarks.kit import Daemon, add_one, made_home, query
 from engine.live import load_live
 from queue_store import config as configuration
-from queue_store import durable, records
+from queue_store import durable, programs, records
 from queue_store.database import State, open_state
 from queue_store.home import Home
-from snapshots import child, programs, rollback, versions
+from snapshots import child, rollback, versions
 from snapshots.checkpoints import CheckpointWriter
 
 CREATE, NEW_DISK, VERIFY, SLOWED, BACK = 0.01, 1.0, 0.8, 1.03, 1.0

@@ -198,6 +198,7 @@ class Boundary:
 
     def _leave(self, item: Item, reason: str) -> None:
         worker = self.worker
+        worker.flush_metrics()  # who looks at the paused item sees how far it came
         if self._leaving is not None:
             self._unwound(item)
         elif reason == "preempt":

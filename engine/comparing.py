@@ -36,7 +36,8 @@ def compare(
     (right in b alone, right in a alone)}, or unknown where one has no sample tick.
 
     Without `second` the present state stands for it: its samples and losses are the newest of the
-    line `present`, which a running engine has trained beyond the head. Raises NotFound.
+    line `present`, which a running engine has trained beyond the head; `same_weights` and `files`
+    are unknown then. Raises NotFound.
     """
     a, b = difference.end(state, first), difference.end(state, second)
     line = line_of(state, b.checkpoint.id) if second is not None else present
@@ -45,6 +46,11 @@ def compare(
     found = difference.between(state, a, b)
     if second is None:
         found["steps"]["b"] = b.told["step"] - found["fork"]["step"]
+        if b.told["step"] > b.checkpoint.step:  # what is on disk is the head, not what trains
+            found["same_weights"] = found["files"] = unknown(
+                f"the present state is in memory: the newest checkpoint is of step"
+                f" {b.checkpoint.step}"
+            )
     mine = answers(metrics, line_of(state, a.checkpoint.id))
     return {**found, "samples": samples(mine, answers(metrics, line))}
 

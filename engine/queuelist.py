@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -27,6 +27,9 @@ Record = dict[str, Any]
 Rank = tuple[int, int, int, float, int]
 """What orders the list; the last number is the item's id, negative where the newest comes first."""
 
+Unsaved = tuple[int, int]
+"""The highest cursor and the number of steps since the newest checkpoint; see Views.unsaved."""
+
 REST = 10.0
 """Reading everything rests this many times as long as it took."""
 WHOLE_SECONDS = 60.0
@@ -35,11 +38,11 @@ MANY = 500
 
 _COLUMNS = (
     "id, name, state, priority, position, lines, rows, steps, step, cursor, reason, error, size,"
-    " created, updated"
+    " created, updated, epochs"
 )
 _UNPREPARED = unknown("not prepared yet")
 _WORDS = {int(priority): priority.word for priority in Priority}
-_ACTIVE = (ItemState.TRAINING, ItemState.PREPARING, ItemState.TRAINED)
+_ACTIVE = (ItemState.TRAINING, ItemState.PREPARING)
 _WAITING = (ItemState.PAUSED, ItemState.QUEUED)
 _INBOX: Rank = (2, 0, 0, 0.0, 0)
 
@@ -47,8 +50,10 @@ _INBOX: Rank = (2, 0, 0, 0.0, 0)
 class QueueList:
     """Follows the queue of one home. Belongs to the thread of its connection."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, unsaved: Callable[[int], Unsaved] = lambda item: (0, 0)):
+        """`unsaved` tells of a paused item how far it came since the newest checkpoint."""
         self._state = state
+        self._unsaved = unsaved
         self._version = -1
         self._seq = -1
         self._rest_until = 0.0
@@ -60,9 +65,10 @@ class QueueList:
         self._shown: Sequence[Record] = ()
 
     def read(self) -> Sequence[Record]:
-        """All items in the order in which they train, what lies in the inbox after them, the
-        ended ones last, the newest first: the fields of `queue` that a row shows. The same
-        object as before where nothing changed, and then without reading a row.
+        """All items in the order in which they train, what lies in the inbox after them, then what
+        waits for a checkpoint to contain it, the ended ones last, the newest first: the fields of
+        `queue` that a row shows. The same object as before where nothing changed, and then without
+        reading a row.
         """
         db = self._state.db
         # Counts what other connections committed; this one only reads.
@@ -148,6 +154,9 @@ class QueueList:
         (number, name, state, priority, position, lines, rows, steps, step, cursor, reason) = row[
             :11
         ]
+        step, cursor = shapes.whole(state, row[15], rows, steps) or (step, cursor)
+        if state == ItemState.PAUSED:
+            step, cursor = shapes.further(step, cursor, self._unsaved(number))
         self._items[number] = {
             "id": number,
             "name": name,
@@ -170,8 +179,10 @@ class QueueList:
             rank = (0, _ACTIVE.index(state), 0, position, number)
         elif state in _WAITING:
             rank = (1, priority, _WAITING.index(state), position, number)
+        elif state == ItemState.TRAINED:  # as many as a checkpoint contains: not above what waits
+            rank = (3, priority, 0, position, number)
         else:
-            rank = (3, 0, 0, -row[14], -number)
+            rank = (4, 0, 0, -row[14], -number)
         self._ranks[number] = rank
         return rank
 

@@ -36,8 +36,27 @@ def step(row: sqlite3.Row, taken_back: bool) -> dict[str, Any]:
     }
 
 
-def item(found: Item, attempts: list[dict[str, Any]]) -> dict[str, Any]:
+def whole(state: str, epochs: Any, rows: Any, steps: Any) -> tuple[int, int] | None:
+    """Step and cursor of an item whose rows are all trained; None of any other.
+
+    The table has those that a checkpoint contains, from which the item would go on after a crash.
+    """
+    if state != ItemState.TRAINED or None in (epochs, rows, steps):
+        return None
+    return int(steps), int(rows) * int(epochs)
+
+
+def further(step: int, cursor: int, unsaved: tuple[int, int]) -> tuple[int, int]:
+    """Step and cursor of the table, with what trained since its checkpoint (cursor, steps)."""
+    return step + unsaved[1], max(cursor, unsaved[0])
+
+
+def item(
+    found: Item, attempts: list[dict[str, Any]], unsaved: tuple[int, int] = (0, 0)
+) -> dict[str, Any]:
     why = "not prepared yet"
+    all_of_it = whole(found.state, found.epochs, found.rows, found.steps)
+    step, cursor = all_of_it or further(found.step, found.cursor, unsaved)
     return {
         "id": found.id,
         "name": found.name,
@@ -51,9 +70,9 @@ def item(found: Item, attempts: list[dict[str, Any]]) -> dict[str, Any]:
         "rows": known(found.rows, why),
         "held_out": known(found.held_out, why),
         "epochs": known(found.epochs, why),
-        "step": found.step,
+        "step": step,
         "steps": known(found.steps, why),
-        "cursor": found.cursor,
+        "cursor": cursor,
         "attempts": attempts,
         "reason": found.reason,
         "error": found.error,

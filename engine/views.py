@@ -188,7 +188,21 @@ class Views(History):
 
     @cached_property
     def _listing(self) -> QueueList:
-        return QueueList(self.state)
+        return QueueList(self.state, self.unsaved)
+
+    def unsaved(self, item: int) -> tuple[int, int]:
+        """How far an item came since the newest checkpoint: its highest cursor, and in how many
+        steps. The engine holds it; the table has what a checkpoint contains. (0, 0) where no
+        engine runs: then it is lost, and trains again."""
+        head, line = records.head(self.state), self.line()
+        if not line or not self.live():
+            return 0, 0
+        found = self.metrics.execute(
+            "SELECT COALESCE(MAX(cursor_to), 0), COUNT(*) FROM steps"
+            " WHERE item = ? AND run = ? AND step > ?",
+            (item, line[-1].run, head.checkpoint.step if head else 0),
+        ).fetchone()
+        return found[0], found[1]
 
     def item(self, item: int) -> dict[str, Any]:
         """One item, as in `queue`, with every rejected line and its preparation's report.
@@ -231,7 +245,14 @@ class Views(History):
                     "advice": advice(entry["cause"]),
                 }
             )
-        return [shapes.item(item, attempts[item.id]) for item in items]
+        return [
+            shapes.item(
+                item,
+                attempts[item.id],
+                self.unsaved(item.id) if item.state is ItemState.PAUSED else (0, 0),
+            )
+            for item in items
+        ]
 
     # -- checkpoints, versions, rollback --------------------------------------------------------
 

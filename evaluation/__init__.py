@@ -1,1 +1,1 @@
-"""Floor 2: skills with their generators and scorers, and the held-out sets."""
+"""Floor 2: skills and their generators, held-out sets, scorers, and what their results say."""

@@ -1,20 +1,30 @@
 """Scorers: whether an answer is right, and in what parts. Each has a name and a version.
 
 Every scorer states how it normalises; none asks whether the answer merely contains the right
-one, which an answer that lists many would pass. Pure functions of text: no model, no file.
+one, which an answer that lists many would pass. All judge the answer without the thinking that
+it opens with (evaluation.thinking). Pure functions of text: no model, no file. One's own is found
+by an entry point of the group `trainctl.scorers` that names a Scorer; a row asks for a scorer by
+`"scorer": NAME` in its metadata. A scorer that fails is an error, never a wrong answer.
 """
 
 from __future__ import annotations
 
-import json
+import difflib
 import re
+import string
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from functools import cache
+from importlib import metadata as packages
 from typing import Any
 
+from evaluation import numbers, syllo_scorer
+from evaluation.thinking import answer_of
+from queue_store.errors import DataError
+
+GROUP = "trainctl.scorers"
 Parts = dict[str, float]
 
 
@@ -32,9 +42,17 @@ class Score:
 class Scorer:
     name: str
     version: str
+    """Another one whenever any answer would be judged otherwise."""
     about: str
+    """How it normalises, in a line."""
     judge: Callable[[str, str, Mapping[str, Any]], tuple[bool, Parts]]
-    """(expected, answer, the row's metadata) -> verdict and parts."""
+    """(expected, answer without thinking, the row's metadata) -> verdict and parts."""
+    graded: str = ""
+    """The part whose mean is compared between models; "" for a scorer of right and wrong."""
+
+
+class ScorerFailed(DataError):
+    """A scorer raised or gave no score: nothing is known of the answer."""
 
 
 def _normal(text: str) -> str:
@@ -44,6 +62,26 @@ def _normal(text: str) -> str:
 def _exact_match(expected: str, answer: str, metadata: Mapping[str, Any]) -> tuple[bool, Parts]:
     same = _normal(expected) == _normal(answer)
     return same, {"match": float(same)}
+
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+
+
+def squad_tokens(text: str) -> list[str]:
+    """The words of a text as SQuAD's evaluation counts them (Rajpurkar et al., 2016): lower case,
+    ASCII punctuation taken out, a/an/the left out, split at white space."""
+    bare = unicodedata.normalize("NFC", text).lower().translate(_PUNCTUATION)
+    return _ARTICLES.sub(" ", bare).split()
+
+
+def _token_f1(expected: str, answer: str, metadata: Mapping[str, Any]) -> tuple[bool, Parts]:
+    right, given = squad_tokens(expected), squad_tokens(answer)
+    same = right == given
+    if not right or not given:  # as SQuAD 2.0: nothing matches nothing alone
+        return same, {"f1": float(same)}
+    shared = sum((Counter(right) & Counter(given)).values())
+    return same, {"f1": 2 * shared / (len(right) + len(given))}
 
 
 def _binary_value(text: str) -> str:
@@ -60,85 +98,15 @@ def _binary(expected: str, answer: str, metadata: Mapping[str, Any]) -> tuple[bo
     return same, {"value": float(same)}
 
 
-_NUMBER = re.compile(r"[-+]?(?:\d[\d,]*)?\.?\d+")
-
-
-def _number_after_marker(text: str) -> Decimal | None:
-    """The number that follows the last "####", with thousands commas and $ or without."""
-    _, marker, rest = text.rpartition("####")
-    first = rest.strip().partition("\n")[0].strip().removeprefix("$").rstrip(".% ")
-    if not marker or not _NUMBER.fullmatch(first):
-        return None
-    try:
-        return Decimal(first.replace(",", ""))
-    except InvalidOperation:
-        return None
-
-
 def _number(expected: str, answer: str, metadata: Mapping[str, Any]) -> tuple[bool, Parts]:
-    right, given = _number_after_marker(expected), _number_after_marker(answer)
-    same = given is not None and right == given
-    return same, {"value": float(same), "marked": float(given is not None)}
-
-
-@dataclass(frozen=True)
-class SylloSolution:
-    word: str
-    """In upper case."""
-    tiles: tuple[str, ...]
-    """In lower case."""
-
-
-def parse_syllo(text: str) -> dict[int, SylloSolution] | None:
-    """Clue number to solution, of the canonical payload with or without its inventory_check:
-    {"solutions":[{"ans_num":1,"syllables":["win","dow"],"answer":"WINDOW"}]}.
-
-    None for everything else, prose around the JSON and a clue answered twice included.
-    """
-    try:
-        payload = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    entries = payload.get("solutions") if isinstance(payload, dict) else None
-    if not isinstance(entries, list):
-        return None
-    found: dict[int, SylloSolution] = {}
-    for entry in entries:
-        if not isinstance(entry, dict):
-            return None
-        number, tiles, word = entry.get("ans_num"), entry.get("syllables"), entry.get("answer")
-        if type(number) is not int or number in found or not isinstance(word, str):
-            return None
-        if not isinstance(tiles, list) or not all(isinstance(tile, str) for tile in tiles):
-            return None
-        found[number] = SylloSolution(word.upper(), tuple(tile.lower() for tile in tiles))
-    return found
-
-
-def _tile_legal(given: dict[int, SylloSolution], bank: Counter[str]) -> bool:
-    used = Counter(tile for solution in given.values() for tile in solution.tiles)
-    joined = all("".join(s.tiles).upper() == s.word for s in given.values())
-    return joined and used <= bank
-
-
-def _syllo(expected: str, answer: str, metadata: Mapping[str, Any]) -> tuple[bool, Parts]:
-    right = parse_syllo(expected) or {}
-    given = parse_syllo(answer)
-    tiles = metadata.get("syllable_bank")
-    if not isinstance(tiles, list):
-        tiles = [tile for solution in right.values() for tile in solution.tiles]
-    bank = Counter(str(tile).lower() for tile in tiles)
-    found = given or {}
-    hits = sum(number in found and found[number].word == s.word for number, s in right.items())
-    word_em = bool(right) and hits == len(right) == len(found)
-    legal = bool(found) and _tile_legal(found, bank)
-    strict = word_em and legal
-    return strict, {
-        "word_em": float(word_em),
-        "word_acc": hits / len(right) if right else 0.0,
-        "tile_legal": float(legal),
-        "json_valid": float(given is not None),
-        "strict": float(strict),
+    right = numbers.after_mark(expected)
+    if right is None:
+        raise ValueError(f"the expected answer has no number after {numbers.MARK}")
+    marked = numbers.after_mark(answer)
+    return marked == right, {
+        "value": float(marked == right),
+        "marked": float(marked is not None),
+        "last_number": float(numbers.last_number(answer) == right),
     }
 
 
@@ -147,44 +115,115 @@ SCORERS: dict[str, Scorer] = {
     for scorer in (
         Scorer(
             "exact_match",
-            "1.0.0",
-            "the whole answer; Unicode NFC, runs of white space count as one blank, ends cut",
+            "1.1.0",
+            "the whole answer; Unicode NFC, runs of white space count as one blank, ends cut; case"
+            " and punctuation count",
             _exact_match,
         ),
         Scorer(
-            "number",
+            "token_f1",
             "1.0.0",
-            "the number after the last ####; thousands commas and a currency sign are ignored",
+            "words as SQuAD counts them: lower case, no ASCII punctuation, no a/an/the; f1 of the"
+            " shared words; right where all are the same in the same order",
+            _token_f1,
+            graded="f1",
+        ),
+        Scorer(
+            "number",
+            "1.1.0",
+            "the number after the last ####, as an exact value: commas at every third, currency,"
+            " sign, fractions and a unit after it are read, nothing is converted; last_number"
+            " tells beside it whether the last number anywhere was right (no verdict)",
             _number,
         ),
         Scorer(
             "binary",
-            "1.0.0",
+            "1.1.0",
             'first line, after its last "=" if there is one; white space and leading ⓪ ignored',
             _binary,
         ),
         Scorer(
             "syllo",
-            "1.0.0",
-            "every word right at its clue, tiles from the bank, each once, joining to the word",
-            _syllo,
+            "2.0.0",
+            "every word right at its clue, tiles from the bank, each once, joining to the word, in"
+            " the form of the expected answer; parts also for answers in another form",
+            syllo_scorer.judge,
+            graded="word_acc",
         ),
     )
 }
 
 
-def scorer_for(skill: str, expected: str) -> Scorer:
-    """The scorer of a skill's rows; of an unknown skill by the look of the expected answer."""
-    if skill in ("syllo", "binary"):
+@cache
+def _installed() -> dict[str, packages.EntryPoint]:
+    return {point.name: point for point in packages.entry_points(group=GROUP)}
+
+
+@cache
+def find(name: str) -> Scorer:
+    """The scorer of that name, built in or of an entry point. Raises DataError: unknown (with its
+    neighbours), or an entry point that cannot be loaded or is no Scorer of that name."""
+    if name in SCORERS:
+        return SCORERS[name]
+    points = _installed()
+    if name not in points:
+        known = [*SCORERS, *sorted(points.keys() - SCORERS.keys())]
+        near = difflib.get_close_matches(name, known, 1)
+        mend = f"did you mean {near[0]}? " if near else ""
+        raise DataError(f"scorer {name!r} is unknown", mend=f"{mend}known: {', '.join(known)}")
+    where = f"entry point {GROUP} {points[name].value}"
+    try:
+        found = points[name].load()
+    except Exception as error:  # an entry point is another's program
+        raise DataError(
+            f"scorer {name!r} cannot be loaded: {type(error).__name__}: {error}",
+            where=where,
+            mend="mend or reinstall the package that has it",
+        ) from None
+    if not isinstance(found, Scorer) or found.name != name or not found.version:
+        raise DataError(
+            f"scorer {name!r} is none",
+            where=where,
+            mend=f"name a trainctl Scorer({name!r}, version, about, judge)",
+        )
+    return found
+
+
+def scorer_for(skill: str, expected: str, metadata: Mapping[str, Any] | None = None) -> Scorer:
+    """The scorer of a row: the one that its metadata names, else its skill's, else, by the look
+    of the expected answer, number or exact_match. Raises DataError as `find`."""
+    named = (metadata or {}).get("scorer")
+    if named is not None:
+        return find(str(named))
+    expected = answer_of(expected)  # the look that the scorer will have of it
+    if skill == "binary" or (skill == "syllo" and syllo_scorer.readable(expected)):
         return SCORERS[skill]
-    return SCORERS["number" if _number_after_marker(expected) is not None else "exact_match"]
+    return SCORERS["number" if numbers.after_mark(expected) is not None else "exact_match"]
+
+
+def apply(
+    scorer: Scorer, expected: str, answer: str, metadata: Mapping[str, Any] | None = None
+) -> Score:
+    """What a scorer says of an answer. Raises ScorerFailed where it raises or says no score."""
+    try:
+        exact, parts = scorer.judge(answer_of(expected), answer_of(answer), metadata or {})
+        checked = {str(key): float(value) for key, value in parts.items()}
+        good = isinstance(exact, bool) and all(0 <= value <= 1 for value in checked.values())
+    except Exception as error:  # one's own scorer is another's program
+        raise ScorerFailed(
+            f"scorer {scorer.name} {scorer.version} failed: {type(error).__name__}: {error}"
+        ) from None
+    if not good or (scorer.graded and scorer.graded not in checked):
+        raise ScorerFailed(
+            f"scorer {scorer.name} {scorer.version} gave no score: {exact!r}, {parts!r}"[:300]
+        )
+    return Score(exact, checked, scorer.name, scorer.version)
 
 
 def score(
     skill: str, expected: str, answer: str, metadata: Mapping[str, Any] | None = None
 ) -> Score:
-    """Judge one answer. `metadata` is the row's: SYLLO reads its `syllable_bank` (without it
-    the bank is the tiles of the expected words)."""
-    scorer = scorer_for(skill, expected)
-    exact, parts = scorer.judge(expected, answer, metadata or {})
-    return Score(exact, parts, scorer.name, scorer.version)
+    """Judge one answer. `metadata` is the row's: it may name the scorer, and SYLLO reads its
+    `syllable_bank` (without it the bank is the tiles of the expected words). Raises as
+    `scorer_for` and `apply`."""
+    return apply(scorer_for(skill, expected, metadata), expected, answer, metadata)

@@ -13,6 +13,7 @@ from typing import Any
 
 from blake3 import blake3
 
+from evaluation.skills import TIERS
 from queue_store.errors import DataError, NotFound
 from queue_store.heldout import held_out
 from queue_store.heldout import set_files as set_files
@@ -29,6 +30,9 @@ class Example:
     expected: str
     skill: str
     level: int | None
+    tier: str
+    """easy, medium or hard: the row's `tier`, else its `difficulty`, else one of its
+    `tags`; "" where it names none."""
     metadata: dict[str, Any]
     row: Row
     """The row itself, for who renders it as training renders rows."""
@@ -43,7 +47,9 @@ class EvalSet:
     examples: tuple[Example, ...]
 
 
-def _example(row: Row, path: Path, taken: set[str]) -> Example:
+def example_of(row: Row, path: Path, taken: set[str]) -> Example:
+    """A row as it is asked; its id is added to those `taken` in the set. Raises DataError where
+    it has no expected answer."""
     where = f"{path}:{row.line}"
     if not row.messages or row.messages[-1].role != "assistant":
         raise DataError("has no expected answer", where=where, mend="end it with an assistant turn")
@@ -61,9 +67,16 @@ def _example(row: Row, path: Path, taken: set[str]) -> Example:
         expected=row.messages[-1].content,
         skill=str(data.get("skill", "")),
         level=level if type(level) is int else None,
+        tier=_tier(data),
         metadata=data,
         row=row,
     )
+
+
+def _tier(data: dict[str, Any]) -> str:
+    tags = data.get("tags")
+    said = [data.get("tier"), data.get("difficulty"), *(tags if isinstance(tags, list) else ())]
+    return next((word for word in said if word in TIERS), "")
 
 
 def load_set(path: Path) -> EvalSet:
@@ -73,7 +86,7 @@ def load_set(path: Path) -> EvalSet:
     for row in read_rows(path):
         if isinstance(row, BadRow):
             raise DataError(row.reason, where=f"{path}:{row.line}", mend="mend or remove the row")
-        examples.append(_example(row, path, taken))
+        examples.append(example_of(row, path, taken))
     return EvalSet(path.stem, blake3(path.read_bytes()).hexdigest(), tuple(examples))
 
 

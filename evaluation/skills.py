@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -24,6 +25,8 @@ class Skill:
     about: str
     levels: tuple[int, int]
     """Lowest and highest level."""
+    tiers: dict[str, tuple[int, int]]
+    """Lowest and highest level of easy, medium and hard, which share out all levels."""
     make: MakeRows
     """(level, count, seed, held_out) -> rows with `messages` and `metadata`."""
     possible: Callable[[int, bool], int]
@@ -40,6 +43,7 @@ SKILLS: dict[str, Skill] = {
             "binary",
             "arithmetic with the digits ⓪ and ①; level N has operands of N + 1 bits",
             (binary.LEVELS[0], binary.LEVELS[-1]),
+            {"easy": (1, 5), "medium": (6, 12), "hard": (13, 30)},
             binary.make,
             binary.possible,
             binary.GENERATOR_ID,
@@ -50,6 +54,7 @@ SKILLS: dict[str, Skill] = {
             "syllo",
             "words from clues and a bank of syllable tiles; more and longer words by level",
             (min(syllo.LEVELS), max(syllo.LEVELS)),
+            {"easy": (1, 3), "medium": (4, 6), "hard": (7, 10)},
             syllo.make,
             syllo.possible,
             syllo.GENERATOR_ID,
@@ -92,3 +97,48 @@ def generate(
             mend=f"at most {most} in one file",
         )
     return list(found.make(level, count, seed, held_out))
+
+
+TIERS = ("easy", "medium", "hard")
+
+
+def generate_tier(
+    skill: str, tier: str, count: int, seed: int, held_out: bool = False
+) -> list[dict[str, Any]]:
+    """`count` different rows over all levels of a tier, in equal shares while a level has rows,
+    the levels in turn, so that the first rows are of all of them. Their metadata names the tier.
+
+    Raises UsageError for an unknown skill or tier, or a count that is not possible.
+    """
+    found = get_skill(skill)
+    if tier not in found.tiers:
+        raise UsageError(f"{skill} has no tier {tier!r}", mend=f"one of {', '.join(found.tiers)}")
+    if count < 1:
+        raise UsageError(f"count {count} makes no file", mend="give 1 or more")
+    low, high = found.tiers[tier]
+    possible = {level: found.possible(level, held_out) for level in range(low, high + 1)}
+    # Each level's rows are drawn one after the other, so a stream may be left where it stands.
+    sources = deque(found.make(level, most, seed, held_out) for level, most in possible.items())
+    rows: list[dict[str, Any]] = []
+    asked: set[str] = set()
+    most = sum(possible.values())
+    while sources and len(rows) < count <= most:
+        row = next(sources[0], None)
+        if row is None:
+            sources.popleft()
+            continue
+        question = row["messages"][0]["content"]
+        # tobinary(5) is a problem of several levels.
+        if question not in asked:
+            asked.add(question)
+            row["metadata"]["tier"] = tier
+            rows.append(row)
+            sources.rotate(-1)
+    if len(rows) < count:
+        most = min(most, len(rows) or most)
+        kind = "held-out rows" if held_out else "rows"
+        raise UsageError(
+            f"{skill} {tier} has no {count} different {kind}",
+            mend=f"at most {most} in one file",
+        )
+    return rows

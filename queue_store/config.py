@@ -31,7 +31,7 @@ Room = Annotated[str, Meta(pattern=r"^\d+(\.\d+)?( (kB|MB|GB|TB))?$")]
 Clock = Annotated[str, Meta(pattern=r"^(([01]\d|2[0-3]):[0-5]\d)?$")]
 """A local time of day, "03:00"; "" is never."""
 
-OPEN_TABLES = ("console.keys.", "backups.")
+OPEN_TABLES = ("console.keys.", "backups.", "hosts.")
 """Tables whose keys are a person's own names; msgspec checks what stands under them."""
 
 LOCKED = ("model.base", "model.method", "model.name", "training.max_length")
@@ -152,6 +152,19 @@ class Backup(Section, frozen=True):
     verify_days: NotNegative = 30.0
 
 
+class Host(Section, frozen=True):
+    """A machine that evaluates, under [hosts.NAME]."""
+
+    ssh: Annotated[str, Meta(min_length=1)]
+    """An alias of the user's ssh configuration, or user@host."""
+    store: Annotated[str, Meta(min_length=1)] = "trainctl-store"
+    """The folder for weights there, from the root or the login folder on."""
+    python: Annotated[str, Meta(min_length=1)] = "python3"
+    """An interpreter there that has torch and transformers."""
+    ssh_config: str = ""
+    """A file for `ssh -F`, where the host needs other settings than ~/.ssh/config."""
+
+
 class Watchdog(Section, frozen=True):
     stall_minutes: NotNegative
     restarts: Steps
@@ -182,6 +195,7 @@ class Config(Section, frozen=True):
     queue: Queue
     snapshots: Snapshots
     backups: dict[str, Backup]
+    hosts: dict[str, Host]
     watchdog: Watchdog
     samples: Samples
     evaluation: Evaluation
@@ -264,6 +278,9 @@ def check(own: dict[str, Any], path: Path) -> Config:
                 where=str(path),
                 mend=f"write backups.{name}.keep_last = 1, or more",
             )
+    for name, host in config.hosts.items():
+        places.parse_host(name, host.ssh, host.store, host.ssh_config, where=str(path))
+        places.check_python(name, host.python, where=str(path))
     return config
 
 

@@ -76,6 +76,7 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "backup.target": (VERSIONS, PLAIN),
     "backup.adopted": (VERSIONS, PLAIN),
     "backup": (SYSTEM, PLAIN),
+    "host.trusted": (SYSTEM, PLAIN),
     "trash.emptied": (VERSIONS, PLAIN),
     "quarantine": (VERSIONS, BAD),
     "engine.crashed": (SYSTEM, BAD),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import astuple, dataclass
 
 from queue_store.database import disk_error, make_room, now, open_metrics
@@ -88,6 +88,23 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+@contextmanager
+def transaction(home: Home, db: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing in metrics.db. Raises OSError where the disk is full or fails."""
+    make_room(home)
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+    except sqlite3.OperationalError as error:
+        raise disk_error(error, home.metrics_db) from error
+
+
 class Metrics:
     """The engine's writer. One thread only."""
 
@@ -136,21 +153,8 @@ class Metrics:
             )
         self._steps = []
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """All or nothing. Raises OSError where the disk is full or fails."""
-        make_room(self.home)
-        try:
-            self.db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self.db.execute("COMMIT")
-            except BaseException:
-                if self.db.in_transaction:
-                    self.db.execute("ROLLBACK")
-                raise
-        except sqlite3.OperationalError as error:
-            raise disk_error(error, self.home.metrics_db) from error
+    def _transaction(self) -> AbstractContextManager[None]:
+        return transaction(self.home, self.db)
 
     def add_validations(self, run: int, tick: Sequence[Validation]) -> float | None:
         """Write a tick's rows, one a set, and the one figure of the tick beside them, which is

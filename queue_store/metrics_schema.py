@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from queue_store.results_schema import RESULTS_SCHEMA
+
 METRICS_SCHEMA = (
     """
     CREATE TABLE steps(
@@ -32,4 +34,5 @@ METRICS_SCHEMA = (
     """
     ALTER TABLE samples ADD COLUMN expected_loss REAL;
     """,
+    RESULTS_SCHEMA,
 )

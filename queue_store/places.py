@@ -1,4 +1,4 @@
-"""Where a backup target is: a folder on this machine, or a path on a host that ssh reaches.
+"""Where a backup target or an evaluation host is: a folder here, or a path that ssh reaches.
 
 Parsed once, strictly, when config.toml is read: what stands here goes into the argument lists
 of rsync and ssh. Must never hold a secret: who may enter is the business of ssh and its keys.
@@ -66,6 +66,42 @@ def parse(name: str, target: str, ssh_config: str = "", where: str = "config.tom
     if not path or path.startswith(("-", "~")) or ".." in path.split("/"):
         raise wrong(f"the path {path!r} on {machine} is not allowed", "name a folder of its own")
     return Place(name, host, path.rstrip("/") or "/", ssh_config)
+
+
+def parse_host(
+    name: str, address: str, store: str, ssh_config: str = "", where: str = "config.toml"
+) -> Place:
+    """The place of [hosts.NAME]: where its store of weights is. Raises ConfigError that names the
+    key and how to mend it."""
+
+    def wrong(key: str, what: str, mend: str = "") -> ConfigError:
+        return ConfigError(f"hosts.{name}.{key}: {what}", where=where, mend=mend)
+
+    if not NAME.fullmatch(name) or name == "local":
+        mend = "letters, digits, dot, dash, underscore; local is this machine"
+        raise ConfigError(f"hosts: {name!r} is no name for a host", where=where, mend=mend)
+    if any(ord(c) < 0x20 or ord(c) == 0x7F for c in address + store + ssh_config):
+        raise wrong("ssh", "control characters are not allowed in a host")
+    user, at, machine = address.rpartition("@")
+    if (at and not _USER.fullmatch(user)) or not _HOST.fullmatch(machine):
+        mend = 'an alias of your ssh configuration, or "user@host"; ports and keys stand there'
+        raise wrong("ssh", f"{address!r} is no host", mend)
+    if ssh_config:
+        _ssh_config(ssh_config, f"hosts.{name}.ssh_config", where)
+    path = store.removeprefix("~/").rstrip("/")
+    if not path or path.startswith(("-", "~")) or {".", ".."} & set(path.split("/")):
+        raise wrong("store", f"the folder {store!r} is not allowed", "name a folder of its own")
+    return Place(name, address, path, ssh_config)
+
+
+def check_python(name: str, python: str, where: str = "config.toml") -> None:
+    """Raise ConfigError where hosts.NAME.python cannot be one word of a command."""
+    if python.startswith("-") or any(ord(c) < 0x20 or c in "\x7f'" for c in python):
+        raise ConfigError(
+            f"hosts.{name}.python: {python!r} is no interpreter",
+            where=where,
+            mend='a name or a path there: "python3", "~/venv/bin/python"',
+        )
 
 
 def _bracketed(target: str) -> bool:

@@ -11,13 +11,13 @@ import threading
 import time
 from typing import Any
 
-from queue_store import journal
+from queue_store import journal, programs
 from queue_store.config import Backup, Config
 from queue_store.database import State
 from queue_store.errors import NotFound, TrainctlError, VerificationFailed
-from snapshots import copies, fetching, programs, targets, transfer
+from queue_store.programs import BrokenOff, Cancelled
+from snapshots import copies, fetching, targets, transfer
 from snapshots.copies import DAMAGED, HARD_LINKS, SAME_DISK, VERIFIED
-from snapshots.programs import BrokenOff, Cancelled
 from snapshots.targets import Target
 from snapshots.transfer import Progress
 from snapshots.versions import Version, get, versions

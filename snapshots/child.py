@@ -18,8 +18,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any, Protocol
 
+from queue_store import programs
 from queue_store.errors import VerificationFailed
-from snapshots import programs
 
 MISMATCH = 4
 """Exit status of a child that did its work and found damage."""

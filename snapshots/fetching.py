@@ -13,14 +13,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from queue_store import durable, journal, records
+from queue_store import durable, journal, programs, records
 from queue_store.database import State
 from queue_store.errors import NotFound, Refused, VerificationFailed
+from queue_store.programs import Cancelled
 from queue_store.records import Progress as Trained
-from snapshots import copies, manifest, programs, versions
+from snapshots import copies, manifest, versions
 from snapshots.checkpoints import LEDGER, Ledger, require_space
 from snapshots.copies import VERIFIED, Copy
-from snapshots.programs import Cancelled
 from snapshots.targets import VERSION, Target
 from snapshots.transfer import Progress, verify
 from snapshots.upkeep import quarantine

@@ -11,12 +11,11 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from queue_store import durable
+from queue_store import durable, programs
 from queue_store.errors import Refused, TrainctlError
 from queue_store.places import Place
-from snapshots import programs
+from queue_store.programs import Cancelled
 from snapshots.manifest import read_manifest
-from snapshots.programs import Cancelled
 from snapshots.remote import MARKER, TRASH, Sums, TargetDown
 from snapshots.verify import MISMATCH
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 
 from queue_store import journal
 from queue_store.database import State
@@ -53,6 +54,24 @@ def tag(state: State, name: str, tag_name: str) -> Version:
         return get(state, version.name)
 
 
+def move_tag(
+    state: State, name: str, tag_name: str, why: str, data: Mapping[str, object] | None = None
+) -> Version:
+    """Put a tag on a version and take it off the one that has it, in one transaction with `why`
+    and its `data` in the journal: how a tag such as best moves. Raises NotFound."""
+    with state.transaction():
+        version = get(state, name)
+        if tag_name in version.tags:
+            return version
+        for other in versions(state):
+            if tag_name in other.tags:
+                left = {*other.tags} - {tag_name}
+                _set_tags(state, other, left, f"is no longer tagged {tag_name}")
+        said = f"is tagged {tag_name}: {why}"
+        _set_tags(state, version, {*version.tags, tag_name}, said, **{**(data or {}), "why": why})
+        return get(state, version.name)
+
+
 def untag(state: State, name: str, tag_name: str) -> Version:
     """Take a tag off a version. Raises NotFound (no such version, or not its tag)."""
     with state.transaction():
@@ -80,11 +99,11 @@ def describe(state: State, name: str, text: str) -> Version:
         return get(state, version.name)
 
 
-def _set_tags(state: State, version: Version, tags: set[str], said: str) -> None:
+def _set_tags(state: State, version: Version, tags: set[str], said: str, **data: object) -> None:
     state.db.execute(
         "UPDATE versions SET tags = ? WHERE id = ?", (json.dumps(sorted(tags)), version.id)
     )
-    _tell(state, "version.tagged", version, said, tags=sorted(tags))
+    _tell(state, "version.tagged", version, said, tags=sorted(tags), **data)
 
 
 def _tell(state: State, kind: str, version: Version, said: str, **data: object) -> None:

@@ -11,20 +11,14 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from queue_store import programs, ssh
 from queue_store.errors import Refused, TrainctlError
 from queue_store.places import Place
+from queue_store.programs import Cancelled, Ended
 from queue_store.safe import safe_line
-from snapshots import programs
-from snapshots.programs import Cancelled, Ended
 from snapshots.remote import MARKER, TRASH, Sums, TargetDown
 
 Progress = Callable[[int], None]
-OPTIONS = (
-    *("-T", "-x", "-a"),
-    *("-o", "BatchMode=yes", "-o", "ConnectTimeout=15"),
-    *("-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4"),
-    *("-o", "ClearAllForwardings=yes", "-o", "PermitLocalCommand=no"),
-)
 SHORT = 120.0
 """Seconds for what moves no bytes."""
 MISSING, TAKEN = 44, 43
@@ -123,7 +117,7 @@ class SshTarget:
             elif found[path] != digest:
                 wrong.append(f"{path} differs from what was written")
         if not wrong and ended.status:
-            wrong.append(_last(ended.err))
+            wrong.append(ssh.last_line(ended.err))
         return wrong
 
     def publish(self, part: str, name: str) -> None:
@@ -143,7 +137,7 @@ class SshTarget:
 
     def _ssh(self) -> list[str]:
         config = self.place.ssh_config
-        return ["ssh", *OPTIONS, *(["-F", config] if config else [])]
+        return ["ssh", *ssh.OPTIONS, *(["-F", config] if config else [])]
 
     def _do(
         self,
@@ -166,8 +160,8 @@ class SshTarget:
     def _rsync(
         self, paths: list[str], names: bytes | None, progress: Progress, cancelled: Cancelled
     ) -> None:
-        # rsync splits -e at spaces and knows quotes; a quote in the path is refused when parsed.
-        shell = " ".join(f"'{word}'" if " " in word else word for word in self._ssh())
+        # A quote in the path of ssh_config is refused when it is parsed.
+        shell = ssh.rsync_shell(self._ssh())
         command = [
             *("rsync", "--recursive", "--times", "--partial", "-s"),
             *("--info=progress2", "--outbuf=L", "--timeout=300", "-e", shell),
@@ -187,30 +181,28 @@ class SshTarget:
 
     def _failure(self, ended: Ended) -> TrainctlError:
         text, where = ended.err, str(self)
-        if "Host key verification failed" in text or "IDENTIFICATION HAS CHANGED" in text:
+        kind = ssh.meaning(text)
+        if kind == ssh.HOST_KEY:
             return Refused(
                 "the host's key is not the one known here; nothing was sent",
                 where=where,
                 mend=f"compare it by hand: ssh {self.place.host}",
             )
-        if "Permission denied (" in text:
+        if kind == ssh.NOT_LET_IN:
             return Refused(
                 "the host lets us not in without a password",
                 where=where,
                 mend="put this user's public key into its authorized_keys",
             )
-        if "No space left" in text:
+        if kind == ssh.FULL:
             return TrainctlError("the target is full", where=where, mend="free some there")
-        if "rsync: not found" in text or "rsync: command not found" in text:
+        if kind == ssh.NO_RSYNC:
             return TrainctlError("rsync is not installed there", where=where, mend="install it")
         if ended.status in (255, 10, 12, 30, 35) or ended.status < 0:
-            return TargetDown(f"not reached: {_last(text)}", where=where, mend="tried again later")
-        return TrainctlError(f"failed there: {_last(text)}", where=where)
+            return TargetDown(
+                f"not reached: {ssh.last_line(text)}", where=where, mend="tried again later"
+            )
+        return TrainctlError(f"failed there: {ssh.last_line(text)}", where=where)
 
     def __str__(self) -> str:
         return str(self.place)
-
-
-def _last(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return safe_line(lines[-1])[:300] if lines else "no reason was given"

@@ -17,14 +17,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from queue_store import durable, journal
+from queue_store import durable, journal, programs
 from queue_store.config import Backup
 from queue_store.database import State
 from queue_store.errors import Refused, TrainctlError, VerificationFailed
-from snapshots import copies, inuse, manifest, programs
+from queue_store.programs import Cancelled
+from snapshots import copies, inuse, manifest
 from snapshots.checkpoints import MARGIN
 from snapshots.copies import DAMAGED, DELETING, FAILED, VERIFIED, Copy
-from snapshots.programs import Cancelled
 from snapshots.remote import PART, TRASH, Sums
 from snapshots.targets import VERSION, Target
 from snapshots.versions import BASE, INFO, TRAINING_ONLY, Version, version_folder, versions

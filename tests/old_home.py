@@ -101,6 +101,25 @@ def small_weights(folder: Path, number: int) -> None:
     write(folder / "tokenizer_config.json", "{}")
 
 
+HOSTS = {
+    "version": 1,
+    "warden_port": 8760,
+    "local_host": "4090",
+    "default_trainer": "4090",
+    "default_inference": "3090",
+    "hosts": {
+        "4090": {"name": "trainer", "host": "localhost", "role": "trainer", "ssh_user": "me"},
+        "spare.lan": {"host": "10.0.0.9", "role": "inference"},
+        "3090": {
+            **{"name": "second", "host": "evaluator", "role": "inference", "ssh_user": "me"},
+            **{"services": {"inference": {"port": 8765}}, "models_dir": "/models"},
+            "capabilities": ["generate"],
+        },
+        "nas": {"name": "nas", "host": "nas", "role": "storage"},
+    },
+}
+
+
 def adapter(folder: Path, number: int) -> None:
     """A LoRA adapter that nobody loads."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -120,7 +139,7 @@ def make(root: Path, weights: Weights = small_weights) -> Path:
     models(root, weights)
     write(root / "status" / "training_status.json", {"status": "idle", "current_step": 250})
     write(root / "curriculum_state.json", {"skills": {}})
-    write(root / "hosts.json", {"version": 1, "hosts": {}})
+    write(root / "hosts.json", HOSTS)
     write(root / "control" / "state.json", {})
     return root
 

@@ -20,7 +20,7 @@ VERBS = (
     *("demo", "init", "config", "doctor", "data", "sets", "status", "pause", "resume", "skip"),
     *("stop", "drain", "add", "queue", "show", "priority", "move", "retry", "remove", "validate"),
     *("checkpoints", "versions", "snapshot", "verify", "restore", "rollback", "pin", "history"),
-    *("samples", "log", "lineage", "import", "generate"),
+    *("samples", "log", "lineage", "import", "compare", "generate"),
 )
 
 
@@ -50,6 +50,7 @@ def test_every_verb_has_help_and_a_function(verb: str, capsys) -> None:
         "generate": ["generate", "--prompt", "x"],
         "move": ["move", "1", "--first"],
         **{key: [key, "x"] for key in ("add", "validate", "restore", "pin", "import")},
+        "compare": ["compare", "a", "b"],
     }
     module, _, function = parse(words.get(verb) or needed.get(verb) or [verb]).run.partition(":")
     assert callable(getattr(importlib.import_module(f"trainctl.{module}"), function))

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from engine import background, saving
+from engine.views import Views
 from queue_store import journal, queue
 from queue_store.errors import ProcessEnd
 from queue_store.home import Home
@@ -281,7 +282,7 @@ def test_without_memory_or_by_the_settings_it_is_written_in_line(
 
 
 def test_a_preempted_item_and_its_checkpoint_under_way_keep_their_cursor(
-    home: Home, gate: Gate
+    home: Home, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a = kit.add(home, "a.jsonl", 60)
     with kit.Running(home) as running:
@@ -291,6 +292,13 @@ def test_a_preempted_item_and_its_checkpoint_under_way_keep_their_cursor(
         running.engine.wake()
         running.ask("resume")
         running.wait_step(9)
+        monkeypatch.setattr(Views, "live", lambda self: True)  # the kit's lock is a test's
+        with Views(home) as views:  # no checkpoint contains it, and it is not at its beginning
+            (shown,) = [i for i in views.queue("paused") if i["id"] == a.id]
+            reached = views.history(item=a.id)[-1]["cursor_to"]
+            assert (shown["step"], shown["cursor"]) == (7, reached)
+            (row,) = [i for i in views.queue_list() if i["id"] == a.id]
+            assert (row["step"], row["cursor"]) == (shown["step"], shown["cursor"])
         gate.open()
         running.wait_trained()
     for item in (a, high):

@@ -13,7 +13,7 @@ from tests.waiting import wait_until
 def test_a_child_gives_way_and_does_not_outlive_its_parent(tmp_path: Path) -> None:
     code = (
         "import os, sys\n"
-        "from snapshots import programs\n"
+        "from queue_store import programs\n"
         "programs.run([sys.executable, '-c', \"import os, psutil, time\\n"
         "p = psutil.Process()\\n"
         "print(os.getpid(), p.nice(), int(p.ionice().ioclass), flush=True)\\n"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from engine import shapes
 from engine.queuelist import QueueList
 from queue_store import intake, queue, records
 from queue_store import transitions as moves
@@ -93,6 +94,21 @@ def test_what_no_event_names_is_read_again(state: State, own: State) -> None:
     assert [row["name"] for row in listing.read()] == ["b.jsonl", "w.jsonl", "a.jsonl"]
     queue.set_waiting(state, [])
     assert [row["name"] for row in listing.read()] == ["b.jsonl", "a.jsonl"]
+
+
+def test_what_no_checkpoint_contains_yet_is_told_as_trained(state: State, own: State) -> None:
+    start(state)
+    train(state, add(state, "a.jsonl"))
+    train(state, add(state, "b.jsonl"), whole=False)
+    add(state, "c.jsonl")
+    listed = QueueList(own, lambda item: {2: (3, 3)}[item]).read()
+    found = {item["name"]: (item["state"], item["step"], item["cursor"]) for item in listed}
+    assert found["a.jsonl"] == ("trained", 4, 4), "all of its rows, though the table has none"
+    assert found["b.jsonl"] == ("paused", 3, 3)
+    # What has trained does not stand above what waits, here as in `trainctl queue`.
+    assert [item["name"] for item in listed] == ["b.jsonl", "c.jsonl", "a.jsonl"]
+    shown = shapes.item(queue.get(state, 1), [])
+    assert (shown["step"], shown["cursor"]) == (4, 4)
 
 
 def test_after_any_changes_it_is_what_a_fresh_reading_says(state: State, own: State) -> None:

@@ -111,7 +111,7 @@ def test_the_lineage_names_generator_parameters_and_check(tmp_path: Path) -> Non
         "seed": 5,
         "held_out": False,
     }
-    assert meta["validator_versions"] == {"scorer_binary": "1.0.0"}
+    assert meta["validator_versions"] == {"scorer_binary": "1.1.0"}
     assert meta["validation_passed"] is True and meta["validation_errors"] == 0
     assert meta["extra"]["blake3"] == blake3(path.read_bytes()).hexdigest()
 

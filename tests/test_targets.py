@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from queue_store import config, journal
+from queue_store import config, journal, programs
 from queue_store.errors import ConfigError, NotFound
-from snapshots import backup, copies, inuse, manifest, programs, targets, transfer, versions
+from snapshots import backup, copies, inuse, manifest, targets, transfer, versions
 from snapshots.remote import MARKER
 from tests.backup_kit import RUN, configure, folder_table, kinds, make_versions, run, tree
 from tests.store_world import World, flip, run_killed

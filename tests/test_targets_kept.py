@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from queue_store import config, journal
-from snapshots import backup, copies, labels, programs, targets, versions
+from queue_store import config, journal, programs
+from snapshots import backup, copies, labels, targets, versions
 from snapshots.remote import MARKER
 from tests.backup_kit import RUN, configure, folder_table, kinds, make_versions, run, tree
 from tests.store_world import World, flip, run_killed

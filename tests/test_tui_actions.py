@@ -32,6 +32,12 @@ def test_every_action_is_carried_out_somewhere_and_nothing_else_is() -> None:
     assert carried - wanted == set()
 
 
+def test_an_action_stands_in_the_table_once() -> None:
+    """The lists of help and palette, and what they run, go by the id."""
+    names = [action.id for action in ACTIONS]
+    assert len(names) == len(set(names))
+
+
 @pytest.mark.parametrize("pane", PANES)
 def test_no_two_actions_share_a_key_in_a_pane(pane: str) -> None:
     own = [key for a in ACTIONS if pane in a.where for key in a.keys]

@@ -26,10 +26,11 @@ from tests.tui_pilot import (
 from tests.tui_world import World, unknown
 from tui.console import Console
 from tui.dialogs.backup import BackupDialog
-from tui.dialogs.compare import CompareView
+from tui.dialogs.compare import CompareView, compare_lines
 from tui.dialogs.confirm import ConfirmDialog
 from tui.dialogs.reading import ReadingView
 from tui.dialogs.trash import TrashView
+from tui.safe import line_text
 
 SIZES = [WIDE, NARROW, (60, 16)]
 
@@ -101,6 +102,20 @@ async def test_a_version_is_compared_with_the_present_state(size: tuple[int, int
         await pilot.press("escape")
         await until(pilot, lambda: app.screen is app._base())
     assert commands(world) == []
+
+
+def test_the_weights_of_the_present_state_are_not_said_to_be_those_on_disk() -> None:
+    world = branched()
+    found = world.do_compare("v001")
+
+    def weights(**more: Any) -> str:
+        told = [line_text(line) for line in compare_lines({**found, **more}, 90)]
+        return next(line for line in told if line.startswith("weights"))
+
+    reason = {"unknown": "the present state is in memory"}
+    assert "? the present state is in memory" in weights(same_weights=reason)
+    assert "bit for bit" in weights(same_weights=True)
+    assert "s makes the present state one" in weights(same_weights=False)
 
 
 async def test_the_marked_version_is_what_c_compares_with_the_older_at_the_left() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import Any
 
 from tests.test_tui_screen import trained
@@ -48,6 +49,19 @@ async def test_marks_are_seen_without_colour_and_escape_takes_them_off() -> None
         await pilot.press("escape")
         await until(pilot, lambda: "marked" not in screen(pilot))
         assert "high*" not in screen(pilot)
+
+
+async def test_the_title_counts_the_rows_that_are_shown() -> None:
+    world = trained()
+    world.add_item("whole.jsonl", "normal", "trained")
+    app = console_on(world)
+    async with running(app) as pilot:
+        # A file that waits for its checkpoint does not run any more.
+        await until(pilot, lambda: "1 queue · 1 run 3 wait " in screen(pilot))
+        # While the engine starts, its counts are none.
+        frame = app.frame
+        app.queue_pane.show(replace(frame, status={**frame.status, "queue": {"normal": 0}}))
+        assert "3 wait" in app.queue_pane.title()
 
 
 async def test_mark_all_takes_what_the_filter_shows_and_one_dialog_removes_them() -> None:

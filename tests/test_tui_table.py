@@ -50,6 +50,13 @@ def told(pane: str) -> list[str]:
     return list(ActionList(Keymap({}), pane, "Keys")._rows._actions)
 
 
+def test_an_action_stands_once_in_the_table() -> None:
+    """Help, palette, a click and [console.keys] know actions by id: of two with one id, each would
+    act for the other, in the other's pane."""
+    ids = [action.id for action in ACTIONS]
+    assert sorted(ids) == sorted(set(ids))
+
+
 @pytest.mark.parametrize("pane", PANES)
 def test_help_and_palette_list_every_action_those_of_the_pane_first(pane: str) -> None:
     ids = told(pane)
@@ -198,4 +205,4 @@ async def test_an_action_does_something_visible_or_says_why_not(state: str) -> N
         await settle(pilot, app)
         app.do_leave()
         await until(pilot, lambda: app.left == "detach")
-    assert silent == []
+    assert not silent, ", ".join(silent)

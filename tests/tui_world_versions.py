@@ -1,154 +1,202 @@
-"""What a home in memory answers about versions and the machine: meters, comparisons, copies
-elsewhere and the trash. Mixed into tests.tui_world.World."""
+"""What a home in memory answers about its versions: made, read, gone back to, deleted. Mixed into
+tests.tui_world.World."""
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
+from queue_store.errors import NotFound, Refused
+from tests.tui_world_base import T0, WorldState, unknown
 
-def unknown(why: str) -> dict[str, str]:
-    return {"unknown": why}
 
+class VersionAnswers(WorldState):
+    """In the shapes of engine.views and of the engine's commands on versions."""
 
-class VersionAnswers:
-    """In the shapes of engine.meters, engine.comparing, engine.backups and snapshots.trash."""
+    def version(self, description: str, *, pinned: bool = False) -> dict[str, Any]:
+        name = f"v{len(self.versions_) + 1:03d}"
+        made = {
+            "name": name,
+            "branch": self.branch,
+            "step": self.step,
+            "created": self.now,
+            "description": description,
+            "size_bytes": 12_400_000,
+            "verified_at": self.now,
+            "state": "verified",
+            "kind": "manual",
+            "scope": "whole",
+            "parent": self.versions_[-1]["name"] if self.versions_ else unknown("the first"),
+            "rolled_back": False,
+            "deep_verified_at": unknown("never verified deep"),
+            "pinned": pinned,
+            "tags": [],
+            "kept_because": ["latest 2 verified"],
+            "loss": self.loss[-1] if self.loss else unknown("no step yet"),
+            "val_loss": self.val[max(self.val)] if self.val else unknown("no validation yet"),
+            "scores": {},
+            "samples": self.tally(),
+            "copies": [],
+            "weights_digest": "00",
+        }
+        self.versions_.append(made)
+        self.event("version", f"version {name} at step {self.step}: {description}")
+        return made
 
-    now: float
-    step: int
-    branch: int
-    loss: list[float | None]
-    items: list[dict[str, Any]]
-    gpus: Any
-    hold: threading.Event | None
+    def do_snapshot_version(self, description: str, weights_only: bool, pin: bool) -> Any:
+        return self.version(description, pinned=pin)
 
-    def __init__(self) -> None:
-        self.past: list[float | None] = []
-        """What `meters` tells of every figure."""
-        self.trash: list[dict[str, Any]] = []
-        self.targets: list[dict[str, Any]] = []
-        self.hostile = ""
-        """A prompt that a comparison tells."""
+    def do_rollback_plan(self, version: str | None = None) -> dict[str, Any]:
+        name = version or self.versions_[-1]["name"]
+        to = next(v for v in self.versions_ if v["name"] == name)
+        return {
+            "version": name,
+            "branch": to["branch"],
+            "step": to["step"],
+            "created": to["created"],
+            "description": to["description"],
+            "loss": to["loss"],
+            "val_loss": to["val_loss"],
+            "scores": {},
+            "samples": to["samples"],
+            "now": {
+                "branch": self.branch,
+                "step": self.step,
+                "loss": self.loss[-1],
+                "val_loss": self.val[max(self.val)] if self.val else unknown("no validation yet"),
+                "samples": self.tally(),
+            },
+            "steps_lost": self.step - to["step"],
+            "hours_lost": (self.step - to["step"]) / 3600,
+            "samples_lost": 2,
+            "validations_lost": 2,
+            "items": [
+                {
+                    "id": 1,
+                    "name": self.items[0]["name"],
+                    "becomes": f"goes on from row {to['step']}",
+                }
+            ],
+            "keeps": f"the state at step {self.step} is saved as a version first",
+            "plan": self.plan,
+        }
+
+    def do_rollback(self, version: str, plan: str) -> dict[str, Any]:
+        if plan != self.plan:
+            raise Refused(f"the plan for {version} is stale: training has moved on")
+        to = next(v for v in self.versions_ if v["name"] == version)
+        saved = self.version(f"before going back to {version}")
+        fork, tip = to["step"], self.step
+        losses = dict(enumerate(self.loss[fork:], fork + 1))
+        left = {"branch": self.branch, "name": saved["name"], "fork": fork, "tip": tip}
+        self.left_.insert(0, {**left, "losses": losses})
+        why = f"rolled back to {version} (step {fork})"
+        self.marks_ = [mark for mark in self.marks_ if mark["step"] <= fork]
+        self.marks_.append({"kind": "rollback", "step": fork, "name": "", "text": why})
+        self.step = to["step"]
+        self.branch += 1
+        del self.loss[self.step :]
+        self.val = {step: value for step, value in self.val.items() if step <= self.step}
+        self.answers = {step: value for step, value in self.answers.items() if step <= self.step}
+        return {"version": saved["name"], "branch": self.branch, "step": self.step}
+
+    def do_pin(self, version: str, pinned: bool) -> dict[str, Any]:
+        next(v for v in self.versions_ if v["name"] == version)["pinned"] = pinned
+        self.event("pin", f"{version} pinned {pinned}")
+        return {}
+
+    def do_tag(self, version: str, name: str, on: bool) -> dict[str, Any]:
+        tags = self._version(version)["tags"]
+        if on:
+            tags.append(name)
+        else:
+            tags.remove(name)
+        self.event("tag", f"{version} {name} {on}")
+        return {}
+
+    def do_describe(self, version: str, text: str) -> dict[str, Any]:
+        self._version(version)["description"] = text
+        self.event("describe", f"{version} {text}")
+        return {}
+
+    def do_verify(self, version: str, deep: bool = False) -> dict[str, Any]:
+        found = self._version(version)
+        if self.hold is not None:
+            self.reading = [{"version": version, "read_bytes": 3_100_000, "size_bytes": 12_400_000}]
+            self.hold.wait(20)
+            self.reading = []
+        ok = found["state"] != "corrupt"
+        return {"name": version, "ok": ok, "problem": "" if ok else f"{version} is damaged"}
+
+    def do_verifying(self) -> list[dict[str, Any]]:
+        return list(self.reading)
+
+    def do_version(self, version: str) -> dict[str, Any]:
+        found = self._version(version)
+        names = [v["name"] for v in self.versions_]
+        return {
+            **found,
+            "checkpoint_name": "checkpoint-120-20260528-2029",
+            "line": names[: names.index(version) + 1],
+            "files": [
+                {
+                    "name": "model.safetensors",
+                    "size_bytes": 12_000_000,
+                    "blake3": "ab" * 32,
+                    "links": 2,
+                    "shared_with": ["checkpoint-120-20260528-2029"],
+                },
+                {
+                    "name": "version.json",
+                    "size_bytes": 500,
+                    "blake3": "cd" * 32,
+                    "links": 1,
+                    "shared_with": [],
+                },
+            ],
+            "own_bytes": 4096,
+            "shared_bytes": 12_000_000,
+            "items": [{"id": 1, "name": self.items[0]["name"], "rows": 960, "whole": False}],
+        }
+
+    def do_removal_plan(self, version: str) -> dict[str, Any]:
+        return {
+            "version": version,
+            "size_bytes": 12_400_000,
+            "freed_bytes": 4096,
+            "shares": ["checkpoint-120-20260528-2029"],
+            "copies": [],
+            "goes": [f"{version}: step {self._version(version)['step']}"],
+            "refused": "",
+            **self.plans.get(version, {}),
+        }
+
+    def do_delete(self, version: str, confirm: str) -> dict[str, Any]:
+        if confirm != version:
+            raise Refused(f"{confirm} is not {version}")
+        self.versions_.remove(self._version(version))
+        self.event("delete", f"{version} deleted")
+        return {"version": version, "freed_bytes": 4096}
 
     def _version(self, name: str) -> dict[str, Any]:
-        raise NotImplementedError
+        for version in self.versions_:
+            if version["name"] == name:
+                return version
+        raise NotFound(f"no version {name}")
 
-    def tally(self, at: int | None = None) -> dict[str, Any]:
-        raise NotImplementedError
+    def versions(self) -> list[dict[str, Any]]:
+        return [dict(version) for version in self.versions_]
 
-    def do_meters(self) -> dict[str, Any]:
-        past = self.past
-        cards = len(self.gpus) if isinstance(self.gpus, list) else 0
-        return {
-            "interval_seconds": 2.0,
-            "number": len(past),
-            "time": self.now,
-            "cpu": past,
-            "process_cpu": past,
-            "ram": [10.0] * len(past),
-            "swap": [0.0] * len(past),
-            "process_memory": [912e6] * len(past),
-            "written_per_second": past,
-            "gpus": [
-                {key: past for key in ("utilization", "memory", "temperature", "power")}
-                for _ in range(cards)
-            ],
-        }
-
-    def do_compare(self, first: str, second: str | None = None) -> dict[str, Any]:
-        def side(name: str | None) -> dict[str, Any]:
-            if name is None:
-                now = {"name": "head", "branch": self.branch, "step": self.step, "created": 0.0}
-                now |= {"loss": self.loss[-1], "val_loss": unknown("no validation yet")}
-                return {**now, "scores": {}, "size_bytes": 12_400_000, "scope": "whole"}
-            keys = ("name", "branch", "step", "created", "loss", "val_loss", "scores")
-            found = self._version(name)
-            return {key: found[key] for key in (*keys, "size_bytes", "scope")}
-
-        a, b = side(first), side(second)
-        ours = self._version(first)["samples"]
-        theirs = self.tally() if second is None else self._version(second)["samples"]
-        both = isinstance(ours.get("total"), int) and isinstance(theirs.get("total"), int)
-        example = {"example": "e1", "set": "syllo", "position": 1, "prompt": "Clue 2: glass"}
-        return {
-            "a": a,
-            "b": b,
-            "same_weights": first == second,
-            "fork": {"branch": 1, "step": min(a["step"], b["step"]), "checkpoint": "checkpoint-0"},
-            "steps": {"a": 0, "b": b["step"] - a["step"]},
-            "items": [{"id": 1, "name": self.items[0]["name"], "fork": 8, "a": 8, "b": 48}],
-            "settings": [{"key": "training.learning_rate", "a": 2e-4, "b": 1e-4}],
-            "files": [
-                {"name": "config.json", "state": "equal", "a": 700, "b": 700},
-                {"name": "model.safetensors", "state": "differs", "a": 12_000_000, "b": 12_000_000},
-            ],
-            "samples": {
-                "a": ours,
-                "b": theirs,
-                "both": 3,
-                "none": 1,
-                "gained": [example],
-                "lost": [{**example, "example": "e4", "prompt": self.hostile or "Clue 5: wall"}],
-            }
-            if both
-            else unknown("no sample tick before it"),
-        }
-
-    def do_weights_distance(self, first: str, second: str) -> dict[str, Any]:
-        moved = {"name": "model.layers.0.mlp.up_proj.weight", "relative": 0.0123}
-        return {"same": False, "equal": 3, "tensors": [{**moved, "shape": [4, 4], "dtype": "x"}]}
-
-    def do_backup_targets(self) -> list[dict[str, Any]]:
-        return list(self.targets)
-
-    def do_backup(self, target: str, version: str) -> dict[str, Any]:
-        (one,) = (t for t in self.targets if t["name"] == target)
-        if self.hold is not None:
-            done = {"version": version, "copied_bytes": 6_200_000, "size_bytes": 12_400_000}
-            one["copying"] = done
-            self.hold.wait(20)
-            one["copying"] = unknown("nothing is being copied there")
-        copied = [] if one["error"] else [version]
-        result = {"target": target, "copied": copied, "error": one["error"], "same_disk": False}
-        return {"results": [result], "notes": []}
-
-    def do_trash(self) -> list[dict[str, Any]]:
-        return list(self.trash)
-
-    def do_trash_restore(self, name: str) -> dict[str, Any]:
-        (one,) = (t for t in self.trash if t["name"] == name)
-        self.trash.remove(one)
-        return {**one, "restored": name}
-
-    def do_trash_empty(self, name: str | None = None) -> list[dict[str, Any]]:
-        gone = [t for t in self.trash if name in (None, t["name"])]
-        self.trash = [t for t in self.trash if t not in gone]
-        return gone
-
-    def throw(self, name: str, kind: str = "version") -> None:
-        """Put something into the trash."""
-        self.trash.append(
+    def checkpoints(self) -> list[dict[str, Any]]:
+        return [
             {
                 "name": name,
-                "kind": kind,
-                "place": name,
-                "why": "deleted by hand",
+                "branch": 1,
+                "step": step,
                 "size_bytes": 12_400_000,
-                "freed_bytes": 4096,
-                "deleted": self.now - 3600,
-                "expires": self.now + 6 * 86400,
+                "created": T0,
+                "loss": 0.5,
+                "val_loss": unknown("no validation before it"),
+                "complete": True,
             }
-        )
-
-    def target(self, name: str, *, error: str = "") -> None:
-        """Configure a backup target."""
-        self.targets.append(
-            {
-                "name": name,
-                "place": f"me@{name}:trainctl",
-                "when": "version",
-                "what": "whole",
-                "error": error,
-                "copying": unknown("nothing is being copied there"),
-            }
-        )
+            for name, step in (("checkpoint-0", 0), ("checkpoint-100", 100))
+        ]

@@ -20,8 +20,46 @@ RATE: {hits, total, share, low, high}: a share with its 95 % interval (Wilson). 
   compared by Fisher's exact test over rows; clear means p < 0.01.
 """
 
+COMPARE = """\
+A and B are versions, tags, checkpoints, digests (8 characters or more), or base. Their stored
+answers to the same items are compared: an error, a timeout or an item not asked is no wrong
+answer and is counted apart. Refused is what was not the same question: another state of the set,
+other generation settings, another version of a scorer.
+JSON: {
+  a, b{name, digest, val_loss}
+  sets[{
+    set, digest, config, settings, items, scorers[]
+    accuracy GROUP, verdict{result, text, needed, detectable}
+    skills[{skill, GROUP}], tiers[{tier, GROUP}], levels[{skill, level, GROUP}]
+    graded[{scorer, version, part, n, a, b, difference, low, high, p}]
+    parts[{scorer, version, part, n, a, b}]   means
+    errors{a{kind: n}, b{kind: n}}
+    speed{a, b}[{backend, hosts[], batch, answers, tokens, tokens_per_second}]
+    gained[ids], lost[ids], changed[{item, gained, prompt, expected, a, b}] }]
+  refused[{set, why, mend}] }
+GROUP: {n, a RATE, b RATE, difference, gained, lost, p, p_adjusted}; RATE: {hits, total, share, low,
+  high}, 95 % interval (Wilson); p: McNemar, exact; p_adjusted: for the number of groups of a kind
+  (Benjamini-Hochberg). graded: interval by bootstrap, p by permutation. result: better, worse, no
+  difference shown, unknown; needed: items to see 5 points four times in five.
+"""
+
+SETS = """\
+Files evaluation/*.jsonl of the home: conversations whose last turn is the expected answer. They
+never train. A row's metadata may say skill, level, tier (easy, medium, hard; difficulty and tags
+are read, too) and scorer; without one its skill's judges it, else the number after #### where the
+answer has one, else exact match. The <think> block that an answer opens with is not judged.
+Exit 1 where a row cannot be asked or judged.
+JSON: [{
+  name, digest
+  rows, examples, prompts                     lines; of those that can be asked; different ones
+  skills[], levels{level: rows}, tiers{tier: rows}
+  scorers[{name, version, about, rows}]       about: how it normalises
+  problems[{line, what, error}] }]
+"""
+
 INIT = """\
---from reads the config.json of an older system and writes its settings into the new config.toml.
+--from reads the config.json of an older system, and a hosts.json beside it, and writes their
+settings into the new config.toml.
 Where it says two things, nothing is written and each value is listed with its place: decide with
 --set KEY=VALUE (keys as in config.toml).
 JSON with --from: {

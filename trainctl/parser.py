@@ -7,13 +7,13 @@ Errors in the words are one line, with exit code 2.
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Sequence
-from typing import Any, NoReturn
 
 from queue_store.errors import UsageError
 from queue_store.kinds import GROUPS
 from trainctl import helptext
+from trainctl.evaluation_words import add_host_verbs
+from trainctl.words import Parser, Verbs, shared
 
 PRIORITIES = ("high", "normal", "low")
 STATES = (
@@ -25,25 +25,6 @@ Without a verb: the console, attached to the home's engine or with one of its ow
 `trainctl VERB --help` tells more. --home and --json may stand before or after the verb.
 Exit codes: 0 done, 1 refused or failed, 2 usage, 3 no engine is running, 4 a verification failed.
 """
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse whose errors are raised as UsageError instead of printed over several lines."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message, mend=f"{self.prog} --help")
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        # argparse's own message lists every verb; the nearest one helps more.
-        if action.choices is not None and value not in action.choices:
-            known = [str(choice) for choice in action.choices]
-            name = str(action.metavar or action.dest).lower()
-            near = difflib.get_close_matches(str(value), known, 1)
-            if near:
-                mend = f"did you mean {near[0]}?"
-            else:
-                mend = f"{self.prog} --help" if name == "verb" else f"one of {', '.join(known)}"
-            raise UsageError(f"unknown {name} {value!r}", mend=mend)
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
@@ -75,41 +56,12 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
-def _shared(default: Any) -> _Parser:
-    """--home and --json; below a verb they must not overwrite what stood before it."""
-    shared = _Parser(add_help=False)
-    shared.add_argument(
-        "--home", metavar="DIR", default=default, help="the home (else $TRAINCTL_HOME, else upward)"
-    )
-    shared.add_argument(
-        "--json", action="store_true", default=default or False, help="print JSON for scripts"
-    )
-    return shared
-
-
-class _Verbs:
-    """Adds verbs to a parser, each with the shared options and its function's name."""
-
-    def __init__(self, parser: argparse.ArgumentParser, dest: str) -> None:
-        self.below = parser.add_subparsers(
-            dest=dest, metavar="VERB", prog=parser.prog, parser_class=_Parser
-        )
-
-    def add(self, name: str, run: str | None, summary: str) -> argparse.ArgumentParser:
-        shared = _shared(argparse.SUPPRESS)
-        verb: argparse.ArgumentParser = self.below.add_parser(
-            name, parents=[shared], description=summary, help=summary, allow_abbrev=False
-        )
-        verb.set_defaults(run=run)
-        return verb
-
-
 def _build() -> argparse.ArgumentParser:
     from trainctl import __version__
 
-    parser = _Parser(
+    parser = Parser(
         prog="trainctl",
-        parents=[_shared(None)],
+        parents=[shared(None)],
         usage="trainctl [--home DIR] [--json] [VERB …] | --daemon [--detach] | [--readonly]",
         description="Fine-tune a language model on the JSONL files of an inbox; lose nothing.",
         epilog=EPILOG,
@@ -130,7 +82,7 @@ def _build() -> argparse.ArgumentParser:
     parser.add_argument("--beat-fd", type=int, default=None, help=argparse.SUPPRESS)
     parser.add_argument("--supervisor-pid", type=int, default=None, help=argparse.SUPPRESS)
     parser.add_argument("--hold", default="", help=argparse.SUPPRESS)
-    verbs = _Verbs(parser, "verb")
+    verbs = Verbs(parser, "verb")
     _home_verbs(verbs)
     _control_verbs(verbs)
     _queue_verbs(verbs)
@@ -141,7 +93,7 @@ def _build() -> argparse.ArgumentParser:
     return parser
 
 
-def _home_verbs(verbs: _Verbs) -> None:
+def _home_verbs(verbs: Verbs) -> None:
     home = "commands.home"
     demo = verbs.add("demo", f"{home}:demo", "a home with a small model and data, then the console")
     demo.add_argument("folder", nargs="?", default="trainctl-demo", metavar="DIR")
@@ -163,7 +115,7 @@ def _home_verbs(verbs: _Verbs) -> None:
     _settings(old)
     old.add_argument("--yes", action="store_true", help="do not ask")
     _describe(old, helptext.IMPORT)
-    config = _Verbs(verbs.add("config", None, "the settings"), "config_verb")
+    config = Verbs(verbs.add("config", None, "the settings"), "config_verb")
     show = config.add("show", f"{home}:config_show", "every key and its value")
     show.add_argument("--origin", action="store_true", help="and the file that it comes from")
     unlock = config.add("unlock", f"{home}:config_unlock", "accept a locked key's new value")
@@ -171,29 +123,33 @@ def _home_verbs(verbs: _Verbs) -> None:
     unlock.add_argument("--yes", action="store_true", help="do not ask")
     doctor = verbs.add("doctor", "commands.doctor:doctor", "what is wrong here, and what to do")
     doctor.add_argument("--quick", action="store_true", help="read no weights, no whole database")
+    add_host_verbs(verbs, doctor)
     rebuild = verbs.add("rebuild", "commands.rebuild:rebuild", "a lost database, made anew")
     rebuild.add_argument("--from", dest="source", choices=("backup", "manifests"))
     rebuild.add_argument("--dry-run", action="store_true", help="only say what would be done")
     rebuild.add_argument("--yes", action="store_true", help="do not ask")
-    service = _Verbs(
-        verbs.add("service", None, "a systemd user unit of the daemon"), "service_verb"
-    )
+    service = Verbs(verbs.add("service", None, "a systemd user unit of the daemon"), "service_verb")
     unit = service.add("install", "commands.service:install", "write the unit")
     unit.add_argument("--dry-run", action="store_true", help="print it, write nothing")
     unit.add_argument("--yes", action="store_true", help="replace a unit of other origin")
     service.add("uninstall", "commands.service:uninstall", "remove the unit")
-    data = _Verbs(verbs.add("data", None, "make training files"), "data_verb")
+    data = Verbs(verbs.add("data", None, "make training files"), "data_verb")
     make = data.add("make", "commands.data:make", "a file of a skill's rows, from a seed")
     make.add_argument("skill", metavar="SKILL", help="binary or syllo")
-    make.add_argument("--level", type=_positive, required=True, metavar="N")
+    which = make.add_mutually_exclusive_group(required=True)
+    which.add_argument("--level", type=_positive, metavar="N")
+    which.add_argument("--tier", choices=("easy", "medium", "hard"), help="all levels of a tier")
     make.add_argument("--count", type=_positive, required=True, metavar="N")
     make.add_argument("--seed", type=_not_negative, default=0, metavar="N")
     make.add_argument("--held-out", action="store_true", help="rows for evaluation, never trained")
     make.add_argument("-o", "--output", required=True, metavar="FILE")
-    verbs.add("sets", "commands.data:sets", "the home's evaluation sets")
+    sets = verbs.add(
+        "sets", "commands.data:sets", "the home's evaluation sets, and who judges them"
+    )
+    _describe(sets, helptext.SETS)
 
 
-def _control_verbs(verbs: _Verbs) -> None:
+def _control_verbs(verbs: Verbs) -> None:
     control = "commands.control"
     status = verbs.add("status", "commands.status:status", "what the engine is doing")
     status.add_argument("--watch", action="store_true", help="again every second, until ctrl+c")
@@ -208,7 +164,7 @@ def _control_verbs(verbs: _Verbs) -> None:
     verbs.add("drain", f"{control}:drain", "finish the item, save, end the engine")
 
 
-def _queue_verbs(verbs: _Verbs) -> None:
+def _queue_verbs(verbs: Verbs) -> None:
     queue = "commands.queue"
     add = verbs.add("add", f"{queue}:add", "copy files into the queue")
     add.add_argument("files", nargs="+", metavar="FILE")
@@ -247,7 +203,7 @@ def _queue_verbs(verbs: _Verbs) -> None:
     _validate_verb(verbs)
 
 
-def _validate_verb(verbs: _Verbs) -> None:
+def _validate_verb(verbs: Verbs) -> None:
     validate = verbs.add("validate", "commands.validate:validate", "check a file, train nothing")
     validate.description = helptext.VALIDATE
     validate.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -282,7 +238,7 @@ def _describe(parser: argparse.ArgumentParser, epilog: str) -> None:
     parser.epilog, parser.formatter_class = epilog, argparse.RawDescriptionHelpFormatter
 
 
-def _model_verbs(verbs: _Verbs) -> None:
+def _model_verbs(verbs: Verbs) -> None:
     versions = "commands.versions"
     verbs.add("models", "commands.models:models", "every model on this host, with its digest")
     verbs.add("checkpoints", f"{versions}:checkpoints", "the checkpoints on disk")
@@ -323,9 +279,17 @@ def _model_verbs(verbs: _Verbs) -> None:
     diff.add_argument("first", metavar="A")
     diff.add_argument("second", metavar="B")
     diff.add_argument("--no-tensors", action="store_true", help="do not compare the weights")
+    compare = verbs.add("compare", "commands.compare:compare", "whether B answers better than A")
+    compare.add_argument("first", metavar="A")
+    compare.add_argument("second", metavar="B")
+    compare.add_argument("--set", metavar="S", help="on this set alone")
+    compare.add_argument(
+        "--rejudge", action="store_true", help="first let the present scorers judge stored answers"
+    )
+    _describe(compare, helptext.COMPARE)
 
 
-def _removal_verbs(verbs: _Verbs) -> None:
+def _removal_verbs(verbs: Verbs) -> None:
     removal = "commands.removal"
     delete = verbs.add("delete", f"{removal}:delete", "a version to the trash; its name is typed")
     delete.add_argument("version", metavar="VERSION")
@@ -334,7 +298,7 @@ def _removal_verbs(verbs: _Verbs) -> None:
     prune.add_argument("--dry-run", action="store_true", help="say what goes and what stays, why")
     prune.add_argument("--yes", action="store_true", help="do not ask")
     about = verbs.add("trash", f"{removal}:trash_list", "what was removed and can come back")
-    trash = _Verbs(about, "trash_verb")
+    trash = Verbs(about, "trash_verb")
     trash.add("list", f"{removal}:trash_list", "what is in it")
     restore = trash.add("restore", f"{removal}:trash_restore", "bring something back")
     restore.add_argument("name", metavar="NAME")
@@ -343,7 +307,7 @@ def _removal_verbs(verbs: _Verbs) -> None:
     empty.add_argument("--yes", action="store_true", help="do not ask")
 
 
-def _backup_verb(verbs: _Verbs) -> None:
+def _backup_verb(verbs: Verbs) -> None:
     backup = verbs.add(
         "backup", "commands.backup:backup", "second copies of versions on another disk or host"
     )
@@ -361,7 +325,7 @@ def _backup_verb(verbs: _Verbs) -> None:
     backup.add_argument("--version", dest="only", metavar="VERSION", help="this version only")
 
 
-def _reading_verbs(verbs: _Verbs) -> None:
+def _reading_verbs(verbs: Verbs) -> None:
     history = verbs.add("history", "commands.history:history", "every step that was trained")
     history.add_argument("--item", type=_positive, metavar="ID")
     history.add_argument("--series", metavar="S", help="one metric instead: loss, val_loss, …")

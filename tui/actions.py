@@ -101,7 +101,14 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action("move_down", ("J",), "later", "Move the item down in its priority", ("queue",), 0, True),
     Action("validate", ("v",), "validate", "Check the whole file, deep", ("queue",), 13),
-    Action("mark", ("space",), "mark", "Mark an item, or take the mark off", ("queue",), 7),
+    Action(
+        "mark",
+        ("space",),
+        "mark",
+        "Mark an item, or the version that c compares with; or take the mark off",
+        ("queue", "versions"),
+        7,
+    ),
     Action("mark_all", ("A",), "mark all", "Mark all items shown (Esc: none)", ("queue",), 14),
     Action(
         "only",
@@ -221,7 +228,6 @@ ACTIONS: tuple[Action, ...] = (
         8,
         True,
     ),
-    Action("mark", ("space",), "mark", "Mark the version that c compares with", ("versions",), 13),
     Action(
         "backup", ("b",), "back up", "Copy a version to a backup target", ("versions",), 13, True
     ),

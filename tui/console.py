@@ -319,8 +319,9 @@ class Console(Leaving, inherit_bindings=False):
                 pane = self.panes[self.pane_name]
                 if place is pane:
                     self.first.dismiss()
-                    if action.where and not action.engine and pane.nothing_yet():
-                        self.say(f"{action.label}: {pane.nothing_yet()}")
+                    reason = pane.why_not(action.id)
+                    if action.where and not action.engine and reason:
+                        self.say(f"{action.label}: {reason}")
                         return
                 method()
                 return

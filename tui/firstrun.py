@@ -60,10 +60,10 @@ class FirstRun(Drawn):
                 *self._say("This console is read-only: it only looks.", width),
             ]
         steps: list[tuple[str, str]] = [
-            (self._key("add"), "add a JSONL file; it trains as soon as it is checked"),
+            (self._key("add"), "add a JSONL file; it trains once it is checked"),
             ("or", "copy files into the inbox; inbox/high goes first, inbox/low last"),
             (self._key("help"), "all keys, with a search"),
-            (self._key("back"), "the panes; they come by themselves with the first file"),
+            (self._key("back"), "the panes; they come with the first file"),
             (self._key("leave"), "leave; `trainctl demo` shows a small model that trains"),
         ]
         for key, text in steps:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Record = Mapping[str, Any]
 
-ACTIVE = ("training", "preparing", "trained")
+ACTIVE = ("training", "preparing")
 WAITING = ("paused", "queued")
 ENDED = ("done", "failed", "skipped", "rejected")
 PRIORITIES = ("high", "normal", "low")
@@ -143,9 +143,10 @@ def mark_of(exact: bool, similarity: float | None) -> str:
 
 
 def in_order(queue: Sequence[Record]) -> list[Record]:
-    """Items as they will run: what is running, then by priority and position, then the rest.
+    """Items as they will run: what is running, then by priority and position, then the inbox.
 
-    What has ended comes last, the newest first.
+    What waits for a checkpoint to contain it comes after that, what has ended last, the newest
+    first.
     """
 
     def rank(item: Record) -> tuple[float, ...]:
@@ -157,8 +158,10 @@ def in_order(queue: Sequence[Record]) -> list[Record]:
             word = str(item.get("priority"))
             level = PRIORITIES.index(word) if word in PRIORITIES else len(PRIORITIES)
             return (1, level, WAITING.index(state), position)
+        if state == "trained":
+            return (3, position)
         if state in ENDED:
-            return (3, -(real(item.get("updated")) or real(item.get("id")) or 0.0))
+            return (4, -(real(item.get("updated")) or real(item.get("id")) or 0.0))
         return (2, position)
 
     return sorted(queue, key=rank)

@@ -154,8 +154,8 @@ def nothing(frame: Frame, metric: str, width: int) -> list[Line]:
         return words(["reading…"])
     lines = words(["no steps yet", phase or f"the engine is {frame.state}"])
     if progress is not None:
-        lines.append(((bar(progress, max(10, min(40, width - 8))), "accent"),))
-        lines.append(((f"{progress * 100:.0f}%", "dim"),))
+        done = (bar(progress, max(10, min(40, width - 8))), "accent")
+        lines.append((done, (f" {progress * 100:.0f}%", "dim")))
     reason = why(status.get("loss"))
     if reason and not phase:
         lines.append(((reason, "dim"),))

@@ -56,6 +56,11 @@ class Track:
         spacing, length = self.series.spacing, len(self.series)
         return self.name, self.branch, self.fork, self.tip, self.series.metric, spacing, length
 
+    def seen(self, metric: str, first: float, last: float) -> bool:
+        """Whether any of it stands between two steps, in the picture of a metric."""
+        drawn = self.series.metric == metric and len(self.series) > 0
+        return drawn and self.fork <= last and self.tip >= first
+
 
 def track(result: Mapping[str, Any]) -> Track:
     """One entry of a `left_branches` answer."""

@@ -11,7 +11,17 @@ from dataclasses import asdict
 
 from queue_store.errors import TrainctlError
 from trainctl.context import Context
-from trainctl.doctor import databases, digests, gpu, invariants, outside, packages, places, settings
+from trainctl.doctor import (
+    databases,
+    digests,
+    gpu,
+    host,
+    invariants,
+    outside,
+    packages,
+    places,
+    settings,
+)
 from trainctl.doctor.check import Check
 from trainctl.output import table
 
@@ -21,7 +31,7 @@ def doctor(context: Context, arguments: argparse.Namespace) -> int:
 
     JSON: {ok, checks[{name, ok, found, advice}]}.
     """
-    found = list(checks(context, quick=arguments.quick))
+    found = list(_chosen(context, arguments))
     wrong = [check for check in found if not check.ok]
     context.show(
         {"ok": not wrong, "checks": [asdict(check) for check in found]},
@@ -34,6 +44,12 @@ def doctor(context: Context, arguments: argparse.Namespace) -> int:
         ),
     )
     return 1 if wrong else 0
+
+
+def _chosen(context: Context, arguments: argparse.Namespace) -> Iterator[Check]:
+    if arguments.host is None:
+        return checks(context, quick=arguments.quick)
+    return host.host(context.home, context.config.hosts, arguments.host)
 
 
 def checks(context: Context, *, quick: bool = False) -> Iterator[Check]:

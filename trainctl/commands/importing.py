@@ -12,7 +12,7 @@ from queue_store.errors import Refused, TrainctlError
 from queue_store.lock import EngineLock
 from trainctl.confirm import confirm
 from trainctl.context import Context
-from trainctl.importing import old_config
+from trainctl.importing import old_config, old_hosts
 from trainctl.importing.folder import LeftOut
 from trainctl.output import count, counted, size, table, text
 from trainctl.settings_text import toml_value
@@ -30,7 +30,7 @@ def init(context: Context, arguments: argparse.Namespace, folder: Path) -> int:
 
     chosen = old_config.parse_set(arguments.set)
     source = Path(arguments.source).expanduser()
-    found = old_config.translate(old_config.read(source), chosen)
+    found = old_config.translate(old_config.read(source), chosen, old_hosts.beside(source))
     written = None
     if found.decided and not arguments.dry_run:
         written = str(make_home(folder, found.values).config)
@@ -163,7 +163,7 @@ def _plan(plan: Plan, shown: Json) -> Iterator[str]:
     )
     yield ""
     if plan.settings is not None:
-        yield "config.json (written with --config):"
+        yield "settings (written with --config):"
         yield from (f"  {line}" for line in settings(plan.settings))
         yield ""
     for left in plan.left_out:

@@ -16,6 +16,7 @@ from typing import Any
 
 from queue_store import config
 from queue_store.errors import ConfigError, DataError, UsageError
+from trainctl.importing import old_hosts
 from trainctl.settings_text import nested
 
 Json = dict[str, Any]
@@ -71,7 +72,6 @@ LEFT = {
     "self_correction": "trainctl makes no correction rows",
     "auto_run": "the engine trains whatever is in the queue",
     "auto_generate": "trainctl does not call generators: put their files into the inbox",
-    "remote_eval": "config.toml has no evaluation host",
     "curriculum": "levels are not chosen by trainctl: the queue's order is",
     "retention": "[snapshots] keeps by number, day, week and score, not by hours and GB",
     "environment": "trainctl runs no DeepSpeed and sets no environment",
@@ -194,9 +194,14 @@ def plain(value: Any) -> Any:
     return value
 
 
-def translate(pairs: list[tuple[str, Any]], chosen: Mapping[str, Any]) -> Settings:
-    """Settings of config.toml by what `read` gave and what a person `chosen`."""
+def translate(
+    pairs: list[tuple[str, Any]], chosen: Mapping[str, Any], hosts: Any = None
+) -> Settings:
+    """Settings of config.toml by what `read` gave and what a person `chosen`; `hosts` is the
+    content of a hosts.json beside it, None without one."""
     result = Settings()
+    if hosts is not None:
+        _take(result, old_hosts.hosts_json(hosts))
     said: dict[str, list[_Said]] = {}
     seen: dict[str, int] = {}
     for key, value in _leaves(pairs):
@@ -206,6 +211,8 @@ def translate(pairs: list[tuple[str, Any]], chosen: Mapping[str, Any]) -> Settin
         to = KEYS.get(bare)
         if value is None:
             result.ignored.append({"key": place, "because": "it is null"})
+        elif bare == "remote_eval":
+            _take(result, old_hosts.remote_eval(place, value))
         elif to is not None:
             said.setdefault(to, []).append(_said(place, to, value))
         elif because := _left(bare):
@@ -222,6 +229,20 @@ def translate(pairs: list[tuple[str, Any]], chosen: Mapping[str, Any]) -> Settin
             result.values[key] = value
     result.problems += _problems(result.values)
     return result
+
+
+def _take(result: Settings, found: tuple[list[Json], list[Json], list[Json]]) -> None:
+    """Add hosts; one that is there already by its address is the same host."""
+    mapped, ignored, problems = found
+    fresh = old_hosts.merged(result.values, mapped)
+    because = "the same host as in hosts.json"
+    result.ignored += [
+        {"key": one["from"][0], "because": because} for one in mapped if one not in fresh
+    ]
+    result.mapped += fresh
+    result.values |= {one["to"]: one["value"] for one in fresh}
+    result.ignored += ignored
+    result.problems += problems
 
 
 def _leaves(pairs: list[tuple[str, Any]], at: str = "") -> Iterator[tuple[str, Any]]:

@@ -19,7 +19,7 @@ from queue_store.home import Home
 from snapshots import fits, imported
 from snapshots.digest import file_digest
 from snapshots.imported import Source
-from trainctl.importing import files, held_out, old_config, weights
+from trainctl.importing import files, held_out, old_config, old_hosts, weights
 from trainctl.importing.files import File
 from trainctl.importing.folder import LeftOut, entries, read_json
 from trainctl.importing.held_out import HeldOut
@@ -30,6 +30,7 @@ SETS = "imported.sets"
 
 READ = {
     "config.json",
+    "hosts.json",
     "queue",
     "inbox",
     "data",
@@ -42,7 +43,6 @@ NOTHING_READS = {
     "status": "the older system's status, ledgers and logs; trainctl keeps its own",
     "control": "control files of the older system",
     "curriculum_state.json": "levels are not chosen by trainctl: the queue's order is",
-    "hosts.json": "config.toml has no hosts",
     "logs": "logs of the older system",
 }
 
@@ -50,7 +50,7 @@ NOTHING_READS = {
 @dataclass
 class Plan:
     """What to take over: `items` and `versions` in their order, each with where it is here already
-    ("" where it is new); `settings` of config.json, None where there is none."""
+    ("" where it is new); `settings` of config.json and hosts.json, None without either."""
 
     root: Path
     items: list[tuple[File, str]] = field(default_factory=list)
@@ -132,12 +132,16 @@ def look(state: State, root: Path, chosen: Mapping[str, Any]) -> Plan:
 
 
 def _settings(plan: Plan, chosen: Mapping[str, Any]) -> Json:
-    """Read config.json into the plan; its content, {} where there is none that can be read."""
+    """Read config.json and hosts.json into the plan; the content of config.json, {} where there is
+    none that can be read."""
     path = plan.root / "config.json"
+    hosts = old_hosts.beside(path)
     if path.is_symlink() or not path.is_file():
+        if hosts is not None:
+            plan.settings = old_config.translate([], chosen, hosts)
         return {}
     try:
-        plan.settings = old_config.translate(old_config.read(path), chosen)
+        plan.settings = old_config.translate(old_config.read(path), chosen, hosts)
     except (DataError, ConfigError) as error:
         plan.left_out.append(LeftOut("config.json", error.what, True))
     said = read_json(path)

@@ -156,7 +156,7 @@ def settings(state: State, plan: Plan) -> str:
     beside it. Returns its path. Raises Refused, ConfigError; then nothing is changed."""
     path, found = state.home.config, plan.settings
     if found is None:
-        raise Refused("there is no usable config.json", where=str(plan.root))
+        raise Refused("there is no usable config.json or hosts.json", where=str(plan.root))
     if not found.decided:
         keys = [one["key"] for one in (*found.conflicts, *found.problems) if one["key"]]
         raise Refused(

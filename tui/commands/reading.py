@@ -92,5 +92,7 @@ class ReadingCommands(Asking):
 
     def do_event(self) -> None:
         event = self._console.events_pane.selected()
-        if event is not None:
+        if event is None:
+            self._console.say("no event is shown here: o and Esc show others", "dim")
+        else:
             self.dialog(TextDialog(f"Event {event.get('seq')}", event_facts(event)), lambda _: None)

@@ -68,7 +68,7 @@ class AddDialog(Dialog):
     def facts(self) -> Sequence[Fact]:
         if self._tight():
             return []
-        return ["JSONL files on this machine, *.jsonl for several. They are copied in."]
+        return ["JSONL files on this machine, *.jsonl for several; they are copied."]
 
     def fields(self) -> Iterable[Widget]:
         yield label("Path (Tab completes)")

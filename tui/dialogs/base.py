@@ -11,6 +11,7 @@ from textual.binding import Binding
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
+from textual.scrollbar import ScrollBar, ScrollBarRender
 from textual.widget import Widget
 from textual.widgets import Button, Checkbox, Input, RadioButton, RadioSet, Static
 
@@ -20,6 +21,15 @@ TIGHT = 24
 WIDTH = 72
 Fact = tuple[str, str] | str
 """A labelled value, or a sentence."""
+
+
+class WholeCells(ScrollBarRender):
+    """A scroll bar of whole cells: no half block at its ends, which ASCII has not."""
+
+    VERTICAL_BARS = HORIZONTAL_BARS = [" "]
+
+
+ScrollBar.renderer = WholeCells
 
 
 class Choice(RadioButton):

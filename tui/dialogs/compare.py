@@ -66,10 +66,15 @@ class CompareView(ReadingView):
             self.note(reason)
 
 
+def names_of(found: Record) -> tuple[str, str]:
+    """What the engine calls the two."""
+    a, b = (str((found.get(side) or {}).get("name")) for side in "ab")
+    return a, b
+
+
 def names(found: Record) -> tuple[str, str]:
     """How the two are called on the screen."""
-    sides = (found.get("a") or {}, found.get("b") or {})
-    a, b = (str(side.get("name")) for side in sides)
+    a, b = names_of(found)
     return a, "now" if b == HEAD else b
 
 
@@ -134,11 +139,20 @@ def weights_text(weights: Any) -> str:
         return "the same, bit for bit"
     tensors = weights.get("tensors") or ()
     largest = max((real(t.get("relative")) or 0.0 for t in tensors), default=0.0)
-    return f"{counted(len(tensors), 'tensor')} differ, by {largest:.2%} at most (norm)"
+    differ = "differs" if len(tensors) == 1 else "differ"
+    return f"{counted(len(tensors), 'tensor')} {differ}, by {largest:.2%} at most (norm)"
 
 
 def _weights(found: Record, weights: Any, width: int) -> Iterator[Line]:
-    text = "the same, bit for bit" if found.get("same_weights") else weights_text(weights)
+    same = found.get("same_weights")
+    if reason := why(same):
+        text = f"? {reason}"
+    elif same:
+        text = "the same, bit for bit"
+    elif HEAD in names_of(found):
+        text = "differ; w compares those of versions: s makes the present state one"
+    else:
+        text = weights_text(weights)
     for number, part in enumerate(wrap(text, max(8, width - LABEL))):
         yield ((pad("" if number else "weights", LABEL), "dim"), (part, ""))
     tensors = weights.get("tensors") if isinstance(weights, Mapping) else None

@@ -20,6 +20,8 @@ from tui.safe import Line, content, wrap
 
 MOST_ROWS = 6
 """Rows of the list at most; it scrolls."""
+ROOMY = 80
+"""Columns of the screen from which the line of keys has room for all words."""
 WIDTH, AROUND = 92, 6
 """Columns of the dialog; its lines that are neither list nor text."""
 
@@ -131,14 +133,19 @@ class HintsDialog(ModalScreen[None]):
         room = height * 94 // 100 - min(self._count, MOST_ROWS) - AROUND
         self._text.styles.height = max(1, min(longest, room))
         self._text.redraw()
+        self._tell_keys()
 
     def _show(self) -> None:
         self._text.hint = self._rows.chosen_hint()
         self._text._scroll(0)
         self._rows.redraw()
+        self._tell_keys()
+
+    def _tell_keys(self) -> None:
         rule = str(self._text.hint.get("rule"))
-        hush = "show it again" if rule in self._hushed else "hush it till it is over"
-        keys = f"h {hush}  up/down choose  pgup/pgdn scroll  Esc close"
+        words = ("show", " it again") if rule in self._hushed else ("hush", " it till it is over")
+        hush = "".join(words) if self.app.size.width >= ROOMY else words[0]
+        keys = f"h {hush}  up/down choose  PgUp PgDn scroll  Esc close"
         self.query_one("#foot", Static).update(content(keys, "dim"))
 
     def action_move(self, by: int) -> None:

@@ -6,23 +6,21 @@ stands in words. The facts follow the item while it trains; what is read stays w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from textual import on
-from textual.app import ComposeResult
 from textual.binding import Binding
-from textual.containers import Vertical
-from textual.screen import ModalScreen
-from textual.widgets import Input, Static
+from textual.widget import Widget
+from textual.widgets import Input
 
 from tui.dialogs.base import Fact, field
 from tui.dialogs.details import FAILED, item_facts
-from tui.drawn import Drawn
+from tui.dialogs.whole import WholeView
 from tui.figures import count, counted, known, real, why
 from tui.frame import Record
 from tui.histogram import bars
 from tui.rowtext import ASCII_MARKS, MARKS, MASKED, TRAINED, lines
-from tui.safe import Line, content, line_text, plain, wrap
+from tui.safe import Line, line_text, plain, wrap
 
 Answer = Callable[[Record | None, str], None]
 """Gets a row, or None and why there is none; in the event loop."""
@@ -41,60 +39,15 @@ KEYS = {
 }
 
 
-class Body(Drawn, can_focus=True):
-    """Lines that can be scrolled; `make` gives them for a width."""
-
-    def __init__(self) -> None:
-        super().__init__(id="item-body")
-        self.make: Callable[[int], list[Line]] = lambda width: []
-        self.top = 0
-        self._cache: tuple[int, list[Line]] = (-1, [])
-
-    def lines(self, width: int, height: int) -> list[Line]:
-        if self._cache[0] != width:
-            self._cache = (width, self.make(width))
-        found = self._cache[1]
-        self.top = max(0, min(self.top, len(found) - height))
-        return found[self.top : self.top + height]
-
-    def say(self, make: Callable[[int], list[Line]]) -> None:
-        """Show other lines, from the top."""
-        self.make, self.top, self._cache = make, 0, (-1, [])
-        self.redraw()
-
-    def renew(self) -> None:
-        """Make the lines again; those on the screen stay where they are."""
-        self._cache = (-1, [])
-        self.redraw()
-
-    def scroll(self, by: int) -> None:
-        self.top = max(0, self.top + by)
-        self.redraw()
-
-    @property
-    def place(self) -> str:
-        """Which lines are on the screen, "" where all are."""
-        total, height = len(self._cache[1]), self.content_size.height
-        return f"{self.top + 1}-{min(total, self.top + height)}/{total}" if total > height else ""
-
-
-class ItemView(ModalScreen[None]):
+class ItemView(WholeView):
     """`ask` reads a row of the item; None where it has none that could be read yet."""
 
     BINDINGS = [
-        Binding("escape,q,enter", "leave", show=False),
         Binding("r,tab,shift+tab", "turn", show=False),
         Binding("n,right,l", "step(1)", show=False),
         Binding("p,left,h,N", "step(-1)", show=False),
         Binding("colon", "go", show=False),
-        Binding("down,j", "scroll(1)", show=False),
-        Binding("up,k", "scroll(-1)", show=False),
-        Binding("pagedown,space", "page(1)", show=False),
-        Binding("pageup", "page(-1)", show=False),
-        Binding("home,g", "scroll(-1000000)", show=False),
-        Binding("end,G", "scroll(1000000)", show=False),
     ]
-    AUTO_FOCUS = "#item-body"
 
     def __init__(
         self,
@@ -104,29 +57,24 @@ class ItemView(ModalScreen[None]):
         view: str = FACTS,
         again: Again | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(title)
         self._again = again
-        self._title = title
         self._item = item
         self._ask = ask
         self._view = view
         self._row: Record | None = None
         self._wanted: tuple[int, str] | None = None
         self._asked: tuple[int, str] | None = None
-        self._body = Body()
-        self._note = ""
 
-    def compose(self) -> ComposeResult:
-        self.set_class(self._ascii(), "-ascii")
-        with Vertical(id="dialog"):
-            yield Static(content(self._title), id="title")
-            yield self._body
-            yield field("line", "line of the file")
-            yield Static(id="foot")
+    @property
+    def keys(self) -> str:  # type: ignore[override]
+        return KEYS[self._view]
 
-    def on_mount(self) -> None:
+    def fields(self) -> Iterable[Widget]:
+        yield field("line", "line of the file")
+
+    def begin(self) -> None:
         self.query_one("#line").display = False
-        self._fit()
         self._show()
         if self._again is not None:
             self.set_interval(FOLLOW_SECONDS, self._follow)
@@ -141,33 +89,18 @@ class ItemView(ModalScreen[None]):
             if self._view == FACTS:
                 self._body.renew()
 
-    def on_resize(self) -> None:
-        self._fit()
-        self.call_after_refresh(self._foot)
-
-    def _fit(self) -> None:
-        self.set_class(self.app.size.height < TIGHT, "-tight")
-
-    def _ascii(self) -> bool:
-        return self.app.screen_stack[0].has_class("-ascii")
-
     def _show(self) -> None:
         if self._view == FACTS:
-            self._body.say(lambda width: facts_lines(self._item, width, ascii=self._ascii()))
+            self._body.say(lambda width: facts_lines(self._item, width, ascii=self.ascii))
         elif self._row is not None:
             self._show_row(self._row)
         else:
             self._say("reading…")
             self._read(1, "next")
-        self.call_after_refresh(self._foot)
+        self.call_after_refresh(self.foot)
 
     def _say(self, text: str, tone: str = "dim") -> None:
         self._body.say(lambda width: [((line, tone),) for line in wrap(text, width)])
-
-    def _foot(self) -> None:
-        parts = [self._note or KEYS[self._view], self._body.place]
-        text = "   ".join(part for part in parts if part)
-        self.query_one("#foot", Static).update(content(text, "dim"))
 
     # -- rows
 
@@ -197,10 +130,10 @@ class ItemView(ModalScreen[None]):
             self._say(problem, "bad")
         if wanted is not None:
             self._read(*wanted)
-        self.call_after_refresh(self._foot)
+        self.call_after_refresh(self.foot)
 
     def _show_row(self, row: Record) -> None:
-        self._body.say(lambda width: row_lines(row, width, ascii=self._ascii()))
+        self._body.say(lambda width: row_lines(row, width, ascii=self.ascii))
 
     def _line(self) -> int:
         """The line of the row on the screen, 0 for none yet."""
@@ -227,16 +160,9 @@ class ItemView(ModalScreen[None]):
         line = (at[0] if at else self._line()) + by
         if line < 1:
             self._note = "this is the first row"
-            self._foot()
+            self.foot()
             return
         self._read(line, "next" if by > 0 else "previous")
-
-    def action_scroll(self, by: int) -> None:
-        self._body.scroll(by)
-        self._foot()
-
-    def action_page(self, by: int) -> None:
-        self.action_scroll(by * max(1, self._body.content_size.height - 1))
 
     def action_go(self) -> None:
         """Type the number of a line."""
@@ -260,7 +186,7 @@ class ItemView(ModalScreen[None]):
             self._read(int(word), "exact")
         elif word:
             self._note = f"{word[:20]!r} is no line number"
-            self._foot()
+            self.foot()
 
 
 def row_lines(row: Record, width: int, *, ascii: bool = False) -> list[Line]:

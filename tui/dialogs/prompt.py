@@ -9,26 +9,25 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from textual.app import ComposeResult
 from textual.binding import Binding
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal
 from textual.events import Key, Paste
 from textual.message import Message
-from textual.screen import ModalScreen
+from textual.widget import Widget
 from textual.widgets import Input, Static, TextArea
 
 from engine.messages import PROMPT_SECONDS
 from tui.dialogs.base import field as input_field
 from tui.dialogs.base import label
-from tui.dialogs.item import TIGHT, Body
+from tui.dialogs.whole import WholeView
 from tui.figures import count, counted, real
 from tui.frame import Frame
 from tui.panes.samples import labelled
-from tui.safe import Line, content, line_text, plain, safe
+from tui.safe import Line, safe
 
 STOPS = {
     "end": "ended by itself",
@@ -119,15 +118,18 @@ class PromptText(TextArea):
         self.replace(safe(event.text), *self.selection)
 
 
-class PromptBox(ModalScreen[None]):
+class PromptBox(WholeView, inherit_bindings=False):
     """`asked` is what this console has asked, oldest first; it is added to."""
 
     BINDINGS = [
         Binding("escape,ctrl+c", "leave", show=False),
+        Binding("tab", "app.focus_next", show=False),
+        Binding("shift+tab", "app.focus_previous", show=False),
         Binding("pageup", "page(-1)", show=False),
         Binding("pagedown", "page(1)", show=False),
     ]
     AUTO_FOCUS = "#prompt"
+    keys = KEYS
 
     def __init__(
         self,
@@ -136,53 +138,34 @@ class PromptBox(ModalScreen[None]):
         ask: Ask,
         cancel: Callable[..., Any],
     ) -> None:
-        super().__init__()
+        super().__init__("Ask the model as it stands now")
         self._frame = frame
         self._asked = asked
         self._ask = ask
         self._cancel = cancel
-        self._body = Body()
         self._at = len(asked)
         """Which of what was asked is in the field; all of them: a new one."""
         self._draft = ""
-        self._note = ""
         self._waited = 0
         self._shows_open = False
 
-    def compose(self) -> ComposeResult:
-        self.set_class(self._ascii(), "-ascii")
+    def fields(self) -> Iterable[Widget]:
         last = self._asked[-1] if self._asked else None
         prompt = PromptText(id="prompt", placeholder="a prompt; Enter asks")
         prompt.cursor_blink = False
         prompt.highlight_cursor_line = False
-        with Vertical(id="dialog"):
-            yield Static(content("Ask the model as it stands now"), id="title")
-            yield self._body
-            yield Static(id="state")
-            yield prompt
-            with Horizontal(classes="row"):
-                yield label("System ")
-                yield input_field("system", "as in config.toml", last.system if last else "")
-            with Horizontal(classes="row"):
-                yield label("Tokens ")
-                yield input_field("tokens", "", str(last.max_tokens if last else MAX_TOKENS))
-                yield label(" Temperature ")
-                yield input_field("temperature", "", f"{last.temperature if last else 0:g}")
-            yield Static(id="foot")
+        yield Static(id="state")
+        yield prompt
+        system = input_field("system", "as in config.toml", last.system if last else "")
+        yield Horizontal(label("System "), system, classes="row")
+        tokens = input_field("tokens", "", str(last.max_tokens if last else MAX_TOKENS))
+        heat = input_field("temperature", "", f"{last.temperature if last else 0:g}")
+        fields = (label("Tokens "), tokens, label(" Temperature "), heat)
+        yield Horizontal(*fields, classes="row")
 
-    def on_mount(self) -> None:
-        self._fit()
+    def begin(self) -> None:
         self._show()
         self.set_interval(1.0, self._tick)
-
-    def on_resize(self) -> None:
-        self._fit()
-
-    def _fit(self) -> None:
-        self.set_class(self.app.size.height < TIGHT, "-tight")
-
-    def _ascii(self) -> bool:
-        return self.app.screen_stack[0].has_class("-ascii")
 
     # -- what is shown
 
@@ -204,10 +187,12 @@ class PromptBox(ModalScreen[None]):
             told = f"asked, {self._waited} s ago. {told}. {WAITS}"
         if self._note:
             told = self._note
-        for id, text in (("state", told), ("foot", KEYS)):
-            drawn = line_text(plain(((text, ""),))) if self._ascii() else text
-            tone = "bold" if id == "state" else "dim"
-            self.query_one(f"#{id}", Static).update(content(drawn, tone))
+        self.write("state", told, "bold")
+        self.foot()
+
+    def foot(self) -> None:
+        """The keys: what is noted stands above the prompt."""
+        self.write("foot", KEYS, "dim")
 
     def _tick(self) -> None:
         if self._open is not None:

@@ -8,19 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from textual.app import ComposeResult
 from textual.binding import Binding
-from textual.containers import Vertical
-from textual.screen import ModalScreen
-from textual.widgets import Static
 
 from tui.dialogs.base import Fact
 from tui.dialogs.details import FAILED, mask_checks
-from tui.dialogs.item import TIGHT, Body, facts_under
+from tui.dialogs.item import facts_under
+from tui.dialogs.whole import WholeView
 from tui.figures import bar, count, counted, duration, known, percent, real, short, size, why
 from tui.frame import Record
 from tui.histogram import bars
-from tui.safe import Line, content, wrap
+from tui.safe import Line, wrap
 
 LOOK_SECONDS = 0.5
 LINES_SHOWN = 20
@@ -56,48 +53,27 @@ class Validation:
         return f"{self.name}: {told}" + (f", {counted(found, 'finding')}" if found else "")
 
 
-class ValidationView(ModalScreen[None]):
+class ValidationView(WholeView):
     """Follows a validation; closing it leaves it running."""
 
     BINDINGS = [
-        Binding("escape,q,enter,v", "leave", show=False),
+        Binding("v", "leave", show=False),
         Binding("c", "cancel", show=False),
-        Binding("down,j", "scroll(1)", show=False),
-        Binding("up,k", "scroll(-1)", show=False),
-        Binding("pagedown,space", "page(1)", show=False),
-        Binding("pageup", "page(-1)", show=False),
-        Binding("home,g", "scroll(-1000000)", show=False),
-        Binding("end,G", "scroll(1000000)", show=False),
     ]
-    AUTO_FOCUS = "#item-body"
 
     def __init__(self, validation: Validation) -> None:
-        super().__init__()
+        super().__init__(f"Validate {validation.name}, deep")
         self.validation = validation
-        self._body = Body()
         self._shown = ""
 
-    def compose(self) -> ComposeResult:
-        self.set_class(self._ascii(), "-ascii")
-        with Vertical(id="dialog"):
-            yield Static(content(f"Validate {self.validation.name}, deep"), id="title")
-            yield self._body
-            yield Static(id="foot")
+    @property
+    def keys(self) -> str:  # type: ignore[override]
+        running = self.validation.running
+        return "c break off  Esc close, it goes on" if running else "up/down scroll  Esc close"
 
-    def on_mount(self) -> None:
-        self._fit()
+    def begin(self) -> None:
         self.look()
         self.set_interval(LOOK_SECONDS, self.look)
-
-    def on_resize(self) -> None:
-        self._fit()
-        self.call_after_refresh(self._foot)
-
-    def _fit(self) -> None:
-        self.set_class(self.app.size.height < TIGHT, "-tight")
-
-    def _ascii(self) -> bool:
-        return self.app.screen_stack[0].has_class("-ascii")
 
     def look(self) -> None:
         """Show how far it is, or once what came of it."""
@@ -107,33 +83,17 @@ class ValidationView(ModalScreen[None]):
             self._body.say(lambda width: [((line, ""),) for line in wrap(text, width)])
         elif self._shown != "end":
             self._shown = "end"
-            report, ascii = found.report, self._ascii()
+            report, ascii = found.report, self.ascii
             if report is None:
                 self._body.say(lambda width: [((t, "bad"),) for t in wrap(found.problem, width)])
             else:
                 self._body.say(lambda width: report_lines(report, width, ascii=ascii))
-        self.call_after_refresh(self._foot)
-
-    def _foot(self) -> None:
-        running = self.validation.running
-        keys = "c break off  Esc close, it goes on" if running else "up/down scroll  Esc close"
-        text = "   ".join(part for part in (keys, self._body.place) if part)
-        self.query_one("#foot", Static).update(content(text, "dim"))
-
-    def action_leave(self) -> None:
-        self.dismiss(None)
+        self.call_after_refresh(self.foot)
 
     def action_cancel(self) -> None:
         if self.validation.running:
             self.validation.stop.set()
             self.dismiss(None)
-
-    def action_scroll(self, by: int) -> None:
-        self._body.scroll(by)
-        self._foot()
-
-    def action_page(self, by: int) -> None:
-        self.action_scroll(by * max(1, self._body.content_size.height - 1))
 
 
 def _under_way(found: Validation) -> str:

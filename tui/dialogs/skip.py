@@ -34,7 +34,7 @@ class SkipDialog(Dialog):
     def fields(self) -> Iterable[Widget]:
         yield RadioSet(
             Choice("keep what it taught", value=True),
-            Choice("undo it: back to before; what else trained since trains again"),
+            Choice("undo it: what else trained since then trains again"),
             id="what",
         )
         yield label("Reason")

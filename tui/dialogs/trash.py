@@ -18,6 +18,8 @@ Done = Callable[[Sequence[Record], str], None]
 Act = Callable[[str, str | None, Done, Callable[[str], None]], None]
 """(command, name or None for all, done, failed): carries out, then tells what is there now."""
 
+ROOMY = 74
+"""Columns from which kind and reason have room."""
 EMPTY = "The trash is empty. What is deleted or pruned lies here for snapshots.trash_days."
 
 
@@ -45,16 +47,19 @@ class TrashView(ReadingView):
     def _lines(self, width: int) -> list[Line]:
         if not self._things:
             return [((part, "dim"),) for part in wrap(EMPTY, width)]
-        lines: list[Line] = [
-            ((f" {'what':24} {'kind':7} {'size':>7} {'frees':>7} {'since':>5} left   why", "dim"),)
-        ]
+        roomy = width >= ROOMY
+        name = max(12, min(32, width - (49 if roomy else 24)))
+        kind = f" {'kind':10}" if roomy else ""
+        head = f" {'what':{name}}{kind} {'frees':>7} {'since':>5} left  "
+        lines: list[Line] = [((head + (" why" if roomy else ""), "dim"),)]
         for number, thing in enumerate(self._things):
             left = (real(thing.get("expires")) or self._now) - self._now
+            kind = f" {thing.get('kind')!s:10}" if roomy else ""
             text = (
-                f"{pad(thing.get('name', ''), 24)} {thing.get('kind')!s:7}"
-                f" {size(thing.get('size_bytes')):>7} {size(thing.get('freed_bytes')):>7}"
-                f" {age(self._now, thing.get('deleted')):>5} {duration(left):6} {thing.get('why')}"
+                f"{pad(thing.get('name', ''), name)}{kind} {size(thing.get('freed_bytes')):>7}"
+                f" {age(self._now, thing.get('deleted')):>5} {duration(left):6}"
             )
+            text += f" {thing.get('why')}" if roomy else ""
             if number == self._at:
                 lines.append(((pad(">" + line_text(((text, ""),)), width), "chosen"),))
             else:

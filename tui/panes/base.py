@@ -44,6 +44,10 @@ class Pane(Drawn, can_focus=True):
         """Why an action that looks at what is shown has nothing to look at, "" where it has."""
         return ""
 
+    def why_not(self, action: str) -> str:
+        """Why an action that only looks cannot act here now, "" where it can."""
+        return self.nothing_yet()
+
     def set_title(self) -> None:
         """Write the border's title. A title redraws the border, so only where it changed."""
         rest = self.title()

@@ -73,6 +73,7 @@ class CurvesPane(Pane):
         parts.append("log" if self.log_scale else "lin")
         if self.marked:
             parts.append(f"marks: {SETS[self.marked][0]}")
+        parts += [] if self.branches else ["branches off"]
         return " · ".join(parts)
 
     def base(self, name: str) -> Series | None:
@@ -200,14 +201,7 @@ class CurvesPane(Pane):
         if not self.branches or self.overlay is not None:
             return ()
         x0, x1 = self.view()
-        return [
-            track
-            for track in self.frame.left
-            if track.series.metric == self.metric
-            and len(track.series)
-            and track.fork <= x1
-            and track.tip >= x0
-        ]
+        return [track for track in self.frame.left if track.seen(self.metric, x0, x1)]
 
     def _second(self) -> Series | None:
         return self.line_of(self.overlay[1]) if self.overlay is not None else None

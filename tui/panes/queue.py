@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tui.figures import count, counted, real, short, why
-from tui.frame import ACTIVE, ENDED, Frame, QueueRows, Record
+from tui.frame import ACTIVE, ENDED, WAITING, Frame, QueueRows, Record
 from tui.panes.base import READING, ListPane, words
 from tui.safe import Line, Span, pad
 
@@ -93,8 +93,7 @@ class QueuePane(ListPane):
     def title(self) -> str:
         states = self._rows.states
         running = sum(states[state] for state in ACTIVE)
-        counts = self.frame.status.get("queue")
-        waiting = sum(int(real(n) or 0) for n in counts.values()) if counts else 0
+        waiting = sum(states[state] for state in WAITING)
         failed = states["failed"] + states["rejected"]
         parts = [f"{len(self.marks)} marked" if self.marks else ""]
         parts += [f"only {self.only}" if self.only != "all" else ""]
@@ -102,6 +101,9 @@ class QueuePane(ListPane):
         parts += [f"{running} run" if running else "", f"{waiting} wait"]
         parts += [f"{failed} failed" if failed else ""]
         return " ".join(part for part in parts if part)
+
+    def nothing_yet(self) -> str:
+        return "" if self._rows else "the queue is empty"
 
     def show(self, frame: Frame) -> None:
         self.take(frame)

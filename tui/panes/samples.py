@@ -174,6 +174,17 @@ class SamplesPane(ListPane):
     def nothing_yet(self) -> str:
         return "no samples yet" if self.samples is None else ""
 
+    def why_not(self, action: str) -> str:
+        if action in ("next_example", "previous_example") and len(self.shown()) < 2:
+            return self.nothing_yet() or "no other example is shown (Esc shows all)"
+        if action == "newest" and self._asked_step is None:
+            return self.nothing_yet() or "these are the newest answers"
+        if action == "list" and len(self._answers) > 1:
+            width, height = self.content_size
+            if width < BESIDE and height < ABOVE:
+                return "no room for it here; n and N go through the examples"
+        return super().why_not(action)
+
     def lines(self, width: int, height: int) -> list[Line]:
         if self.samples is None:
             self._list = (0, 0, "")

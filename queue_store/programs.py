@@ -8,6 +8,7 @@ Must never build a shell string, and never repeat a child's output unfiltered to
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -92,7 +93,8 @@ def run(
         for pipe in (child.stdout, child.stderr):
             if pipe is not None:
                 pipe.close()
-    if child.returncode == 127:
+    # rsync passes on a 127 of the other side: only what is missing here is missing here.
+    if child.returncode == 127 and shutil.which(command[0]) is None:
         raise TrainctlError(f"{command[0]} is not installed here", mend=f"install {command[0]}")
     err = b"".join(errors).decode("utf-8", "replace").strip()
     return Ended(child.returncode, b"".join(kept), err)
@@ -105,7 +107,7 @@ def python(module: str, *arguments: str) -> list[str]:
 
 def lowered(command: Sequence[str], end: signal.Signals = signal.SIGTERM) -> list[str]:
     """The command that runs `command` at the lowest priority; it gets `end` when we die."""
-    place = str(_ROOT / "snapshots" / "lowered.py")
+    place = str(_ROOT / "queue_store" / "lowered.py")
     return [sys.executable, "-I", "-S", place, str(os.getpid()), str(int(end)), *command]
 
 
