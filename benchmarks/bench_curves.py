@@ -15,7 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench_console import KIB_PER_SECOND, rate, trained_home
+from benchmarks.bench_console import (
+    KIB_PER_SECOND,
+    STILL_KIB,
+    STILL_SECONDS,
+    rate,
+    trained_home,
+)
 from benchmarks.bench_session import fill
 from benchmarks.figures import at_most, figure
 from benchmarks.screen import Screen
@@ -171,7 +177,8 @@ def written(seconds: float) -> list[dict[str, Any]]:
             rows.append(at_most(f"written while training, {label}", kib, "KiB/s", KIB_PER_SECOND))
         trainer.pause()
         pause.wait(3)
-        rows.append(at_most("written while paused", [rate(screen, seconds)], "KiB/s", 0.1))
+        still = [rate(screen, max(seconds, STILL_SECONDS))]
+        rows.append(at_most("written while paused", still, "KiB/s", STILL_KIB))
         screen.close()
     return rows
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.bench_console import KIB_PER_SECOND, STILL_KIB, trained_home
+from benchmarks.bench_console import KIB_PER_SECOND, STILL_KIB, STILL_SECONDS, trained_home
 from benchmarks.bench_queue import fill
 from benchmarks.figures import at_most, figure
 from benchmarks.screen import Screen
@@ -90,9 +90,9 @@ def run(quick: bool) -> dict[str, Any]:
             rows.append(at_most("  written meanwhile", [kib], "KiB/s", KIB_PER_SECOND))
         trainer.pause()
         threading.Event().wait(3)
-        wrote = screen.bytes
-        used = cpu(process, seconds, lambda: None)
-        kib = (screen.bytes - wrote) / seconds / 1024
+        wrote, still = screen.bytes, max(seconds, STILL_SECONDS)
+        used = cpu(process, still, lambda: None)
+        kib = (screen.bytes - wrote) / still / 1024
         rows.append(
             at_most(f"the console while paused, {what}", [used], "% of a core", IDLE_PERCENT)
         )

@@ -113,7 +113,7 @@ def run_on_a_world(keys: list[Any], *, local: bool, readonly: bool) -> None:
 
 
 quick = settings(
-    max_examples=6,
+    max_examples=4,
     deadline=None,
     derandomize=True,
     database=None,
