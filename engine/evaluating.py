@@ -20,6 +20,7 @@ from engine.prepare import profiles
 from engine.prepare.render import Renderer
 from engine.prepare.template import ModelText, RowRefused
 from evaluation.host import memory, shipment
+from evaluation.host.errors import HostFailure
 from evaluation.host.evaluate import evaluate_on
 from evaluation.host.machine import Machine
 from evaluation.host.session import Answer, Loaded
@@ -210,25 +211,30 @@ class Evaluating:
             evaluation, item, _ = self._work.pop(answer.id)
             result = _result(item.id, answer, machine.name)
             self._buffer.append((evaluation, judged(item, result, plain)))
-            if time.monotonic() - self._kept_at >= KEEP_SECONDS:
-                self._keep()
             told(self.waiting)
 
         def loaded(found: Loaded) -> None:
             memory.keep_probe(self.state, found)
+
+        def ending() -> bool:
+            # Asked several times a second, also while a batch takes minutes.
+            if time.monotonic() - self._kept_at >= KEEP_SECONDS:
+                self._keep()
+            return cancelled()
 
         try:
             packed = memory.packed(self.state, self._weights(), cancelled=cancelled)
             probe = memory.probe(self.state, packed.digest)
             evaluate_on(
                 *(machine, packed, items, config, heard),
-                cancelled=cancelled,
+                cancelled=ending,
                 on_loaded=loaded,
                 progress=sent,
                 recorded=probe,
                 who="trainctl evaluate",
             )
-        except BrokenOff:
+        except (BrokenOff, HostFailure):
+            # ctrl+c reaches ssh and a worker of this terminal, too: their end is no failure then.
             if not cancelled():
                 raise
         finally:

@@ -220,7 +220,10 @@ def test_what_can_be_compared_is_and_the_rest_says_why_not(results: Results) -> 
     found = compare(results, A, B)
     assert [one["set"] for one in found["sets"]] == ["sums"]
     assert found["refused"] == [
-        {"set": "words", "why": "v002 has no results on set words", "mend": ""}
+        {
+            **{"set": "words", "why": "v002 has no results on set words"},
+            "mend": "trainctl evaluate v002 --set words",
+        }
     ]
     assert found["a"] == {"name": "v001", "digest": "a" * 64, "val_loss": 0.9}
 
