@@ -43,6 +43,8 @@ Json = dict[str, Any]
 KEEP_SECONDS = 1.0
 """How long an answer may wait until it is kept: a commit is synced, and a batch brings dozens."""
 BATCH = 32
+REFUSED = "refused"
+"""The kind of error of a row that the template, the profile or the model's context refuses."""
 SHORT = 12
 """Characters of a digest in the settings: compare says which of them differ."""
 
@@ -160,6 +162,10 @@ class Evaluating:
         made = (self.model.digest, one.digest, one.name, items, self.settings)
         evaluation = self._results.begin(*made)
         missing = set(self._results.missing(evaluation))
+        for outcome in self._results.outcomes(evaluation):
+            # The same text for the same model: it would be refused again, and load a model for it.
+            if outcome.error_kind == REFUSED:
+                missing.discard(outcome.item)
         refused = []
         for item, example in list(zip(items, one.examples, strict=True))[:limit]:
             if item.id not in missing:
@@ -167,7 +173,7 @@ class Evaluating:
             try:
                 text = self._renderer.prompt(example.row, len(example.prompt))
             except RowRefused as refusal:
-                refused.append(Result(item.id, error_kind="refused", error=str(refusal)))
+                refused.append(Result(item.id, error_kind=REFUSED, error=str(refusal)))
             else:
                 self._work[f"{evaluation}/{item.id}"] = evaluation, item, text
         if refused:
@@ -289,7 +295,7 @@ class Evaluating:
 
 def _result(item: str, answer: Answer, host: str) -> Result:
     if answer.error:
-        return Result(item, host=host, error_kind="refused", error=answer.error)
+        return Result(item, host=host, error_kind=REFUSED, error=answer.error)
     return Result(
         *(item, answer.text, answer.finish, answer.tokens, answer.ms, answer.batch),
         *(answer.backend, host),

@@ -50,10 +50,11 @@ def write_set(home: Home, name: str, *prompts: str) -> None:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """A home with v001 to v003, and sets of six rows."""
+    """A home with v001 to v003, and sets of six rows; one more of sums fits no context."""
     home = make_home(tmp_path_factory.mktemp("evaluate") / "home", samples={"max_tokens": 8})
-    for name in ("sums", "more"):
+    for name in ("few", "more"):
         write_set(home, name, *(f"What is {n} + {name}?" for n in range(6)))
+    write_set(home, "sums", *(f"What is {n} + 1?" for n in range(6)), "9 " * 6_000)
     for seed in (1, 2, 3):
         add(home, f"{seed}.jsonl", rows=4, seed=seed)
         train_all(home)
@@ -87,11 +88,14 @@ def stored(home: Home, set_name: str) -> int:
         return sum(one.complete for one in results.evaluations(set_name=set_name))
 
 
-def test_two_versions_are_asked_here_only_once_and_then_compared(home: Home, trainctl) -> None:
-    asked = json.loads(trainctl("evaluate", "v001", "--set", "sums", "--json", home=home).out)
+def test_two_versions_are_asked_here_and_then_compared(home: Home, trainctl) -> None:
+    first = trainctl("evaluate", "v001", "--set", "sums", "--json", home=home)
+    asked = json.loads(first.out)
     (one,) = asked["sets"]
-    assert (asked["asked"], asked["host"], asked["interrupted"]) == (6, "local", False)
-    assert (one["items"], one["answered"], one["errors"], one["missing"]) == (6, 6, {}, 0)
+    assert (asked["asked"], asked["host"], asked["interrupted"]) == (7, "local", False)
+    assert (one["items"], one["answered"], one["missing"]) == (7, 6, 0)
+    # What does not fit the model's context is no wrong answer.
+    assert one["errors"] == {"refused": 1} and first.code == 1
     assert one["accuracy"]["total"] == 6 and one["accuracy"]["hits"] == one["right"]
     assert {tier: rate["total"] for tier, rate in one["tiers"].items()} == {"easy": 3, "hard": 3}
     assert one["speed"][0]["backend"] == "plain" and one["speed"][0]["hosts"] == ["local"]
@@ -105,7 +109,7 @@ def test_two_versions_are_asked_here_only_once_and_then_compared(home: Home, tra
     # The second time nobody is asked; and the command itself never has torch.
     code = (
         "import sys; from trainctl.__main__ import main; code = main(sys.argv[1:]);"
-        " assert not {'torch', 'transformers'} & set(sys.modules); sys.exit(code)"
+        " assert not {'torch', 'transformers'} & set(sys.modules); sys.exit(code + 40)"
     )
     words = ["evaluate", "v001", "--set", "sums", "--home", str(home.root)]
     again = subprocess.run(
@@ -115,38 +119,32 @@ def test_two_versions_are_asked_here_only_once_and_then_compared(home: Home, tra
         text=True,
         check=False,
     )
-    assert again.returncode == 0, again.stderr
+    assert again.returncode == 41, again.stderr
     assert "nothing was missing" in again.stdout and "v001 (step 1" in again.stdout
+    assert "1 item without an answer that counts: refused 1" in again.stdout
 
     with asking(home, "v002", "sums", max_tokens=9) as made:
         (another,) = made.standing()
-        assert made.waiting == 6 and another["config"] != one["config"]
+        assert made.waiting == 7 and another["config"] != one["config"]
     with Results(home) as results:
         (begun,) = results.evaluations(model=made.model.digest)
         results.put(begun.id, [Result("line 1", error_kind="timeout")])
     differs = trainctl("compare", "v001", "v002", home=home)
     assert differs.code == 1 and "different generation settings: max_tokens 8 and 9" in differs.err
-    with asking(home, "v002", "sums") as made:
-        made.ask(local(threads=1))
-    compared = json.loads(trainctl("compare", "v001", "v002", "--json", home=home).out)
-    assert compared["sets"][0]["accuracy"]["n"] == 6
 
-
-def test_what_is_left_after_an_interruption_is_all_that_is_asked(home: Home) -> None:
-    write_set(home, "cut", *(f"What is {n} + 0?" for n in range(6)), "9 " * 6_000)
-    with asking(home, "base", "cut", limit=6) as made:
+    # The other one is interrupted: what has no answer yet is all that is asked the next time.
+    with asking(home, "v002", "sums", limit=6) as made:
         assert made.waiting == 6
         made.ask(local(threads=1), cancelled=lambda: made.waiting <= 4, batch=1)
-        assert made.waiting == 4
-    assert stored(home, "cut") == 2
+        (cut,) = made.standing()
+    assert (cut["answered"], cut["missing"]) == (2, 5)
     told: list[int] = []
-    with asking(home, "base", "cut") as made:
+    with asking(home, "v002", "sums") as made:
         made.ask(local(threads=1), told=told.append)
-        (one,) = made.standing()
-    assert told == [4, 3, 2, 1, 0], "two were kept, and the one beyond the limit was asked"
-    # What does not fit the model's context is no wrong answer.
-    assert one["errors"] == {"refused": 1} and one["missing"] == 0
-    assert (one["answered"], one["accuracy"]["total"]) == (6, 6)
+    assert told == [4, 3, 2, 1, 0]
+    compared = json.loads(trainctl("compare", "v001", "v002", "--json", home=home).out)
+    assert compared["sets"][0]["accuracy"]["n"] == 6
+    assert compared["sets"][0]["errors"] == {"a": {"refused": 1}, "b": {"refused": 1}}
 
 
 @pytest.mark.parametrize(
@@ -194,7 +192,7 @@ def test_the_first_free_host_is_asked(home: Home, stubs: Callable[[str], Stub], 
     first, second = stubs("first"), stubs("second")
     hosts = table("first", first) + table("second", second)
     home.config.write_text(f"{home.config.read_text()}\n{hosts}")
-    words = ("evaluate", "v003", "--set", "sums")
+    words = ("evaluate", "v003", "--set", "few")
     with Session(first.machine, who="somebody else"):
         busy = trainctl(*words, "--host", "first", home=home)
         assert busy.code == 1 and "somebody else" in busy.err and "--local" in busy.err

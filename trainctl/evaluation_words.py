@@ -26,7 +26,8 @@ where none is configured, here, on the CPU, at the lowest priority. Rows are ask
 the template, and profile, system_prompt and thinking of [data].
 Answers are kept as they come. What has one is not asked again, so a second run prints at once and
 an interrupted one (ctrl+c) goes on. An error is no wrong answer: it is counted apart, and asked
-again the next time. Exit 1 where an item that was asked has no answer, 130 when interrupted.
+again the next time, unless the row was refused (the model's context does not hold it, say).
+Exit 1 where an item has an error, 130 when interrupted.
 JSON: {
   model{name, digest, step, branch}
   settings{temperature, max_tokens, stop[], profile, profile_digest, thinking, system_prompt,
