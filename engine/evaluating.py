@@ -204,7 +204,8 @@ class Evaluating:
         batch: int = BATCH,
     ) -> None:
         """Have what waits answered on `machine`; returns when nothing waits, or `cancelled`.
-        `told` hears how many still wait, `sent` (bytes, of) of the weights on their way.
+        `told` hears how many still wait, once the model is loaded and at each answer; `sent`
+        (bytes, of) of the weights on their way.
 
         Raises HostFailure, VerificationFailed, OSError; what was answered until then is kept.
         """
@@ -221,6 +222,7 @@ class Evaluating:
 
         def loaded(found: Loaded) -> None:
             memory.keep_probe(self.state, found)
+            told(self.waiting)
 
         def ending() -> bool:
             # Asked several times a second, also while a batch takes minutes.

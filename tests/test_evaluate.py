@@ -141,7 +141,7 @@ def test_two_versions_are_asked_here_and_then_compared(home: Home, trainctl) -> 
     told: list[int] = []
     with asking(home, "v002", "sums") as made:
         made.ask(local(threads=1), told=told.append)
-    assert told == [4, 3, 2, 1, 0]
+    assert told == [5, 4, 3, 2, 1, 0]
     compared = json.loads(trainctl("compare", "v001", "v002", "--json", home=home).out)
     assert compared["sets"][0]["accuracy"]["n"] == 6
     assert compared["sets"][0]["errors"] == {"a": {"refused": 1}, "b": {"refused": 1}}

@@ -29,24 +29,20 @@ INTERRUPTED = 130
 def evaluate(context: Context, arguments: argparse.Namespace) -> int:
     """Ask what is missing, and say how the model stands. JSON: see --help."""
     from engine.evaluating import Evaluating, model
+    from evaluation.host import machine
     from evaluation.host.choice import on_first_free
     from evaluation.host.machine import LOCAL
     from evaluation.sets import load_sets
 
     config, home = context.config, context.home
     of = model(context.state, config, arguments.version)
-    sets = load_sets(home, arguments.set or config.evaluation.sets)
+    sets = load_sets(home, list(dict.fromkeys(arguments.set)) or config.evaluation.sets)
     if not sets:
         raise NotFound(
             "no evaluation set", where=str(home.evaluation), mend="see trainctl sets --help"
         )
-    if (
-        arguments.host is not None
-        and arguments.host != LOCAL
-        and arguments.host not in config.hosts
-    ):
-        known_hosts = ", ".join(config.hosts) or "none is configured"
-        raise NotFound(f"no host {arguments.host}", mend=f"in config.toml: {known_hosts}")
+    if arguments.host is not None:
+        machine.machine(home, config.hosts, arguments.host)  # unknown is unknown, work or not
     chosen = LOCAL if arguments.local else arguments.host
     with Evaluating(
         context.state, config, of, sets, max_tokens=arguments.max_tokens, limit=arguments.limit
@@ -55,10 +51,14 @@ def evaluate(context: Context, arguments: argparse.Namespace) -> int:
         meter = _Meter(whole)
         with _Interrupt() as interrupt, meter:
 
-            def ask(machine: Machine) -> str:
-                meter.host = machine.name
-                asking.ask(machine, cancelled=interrupt.asked, told=meter.answered, sent=meter.sent)
-                return machine.name
+            def cancelled() -> bool:
+                meter.tick()
+                return interrupt.asked()
+
+            def ask(on: Machine) -> str:
+                meter.host = on.name
+                asking.ask(on, cancelled=cancelled, told=meter.answered, sent=meter.sent)
+                return on.name
 
             if whole:
                 try:
@@ -118,19 +118,23 @@ class _Meter(Progress):
     def __init__(self, whole: int) -> None:
         super().__init__()
         self.host = ""
-        self._whole = whole
-        self._first = 0.0
+        self._whole, self._done = whole, 0
+        self._began = 0.0
+        self._rate = ""
 
     def sent(self, done: int, of: int) -> None:
         self(f"weights to {self.host}", done, of)
 
     def answered(self, left: int) -> None:
-        now, done = time.monotonic(), self._whole - left
-        # Of the first answer's own time nothing is known here: it loaded the model as well.
-        self._first = self._first or now
-        passed = now - self._first
-        rate = f", {(done - 1) / passed:.1f} items/s" if passed > 1 else ""
-        self.say(f"{self.host}: {done} of {self._whole}{rate}")
+        """Heard when the model is loaded, and at each answer; answers of a batch come at once."""
+        self._done, now = self._whole - left, time.monotonic()
+        self._began = self._began or now
+        passed = now - self._began
+        self._rate = f", {self._done / passed:.1f} items/s" if passed > 1 else ""
+
+    def tick(self) -> None:
+        """Asked a few times a second while the worker generates."""
+        self.say(f"{self.host}: {self._done} of {self._whole}{self._rate}")
 
 
 def _words(found: Json) -> Iterator[str]:
