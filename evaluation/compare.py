@@ -74,7 +74,8 @@ def _evaluated(results: Results, model: Model, set_name: str | None) -> dict[str
         where = "" if set_name is None else f" on set {set_name}"
         others = sorted({e.set_name for e in results.evaluations(model=model.digest)})
         known = f"it has results on {', '.join(others)}" if others else "it was never evaluated"
-        raise NotFound(f"{model.name} has no results{where}", mend=known)
+        asked = f"trainctl evaluate {model.name}{'' if set_name is None else f' --set {set_name}'}"
+        raise NotFound(f"{model.name} has no results{where}", mend=f"{known}: {asked}")
     return found
 
 
@@ -85,7 +86,10 @@ def _same_question(name: str, a: Side, b: Side) -> tuple[Evaluation, Evaluation]
     """The newest evaluations of both that asked the same rows in the same way."""
     for model, evaluations in (a, b):
         if not evaluations:
-            raise NotFound(f"{model.name} has no results on set {name}")
+            raise NotFound(
+                f"{model.name} has no results on set {name}",
+                mend=f"trainctl evaluate {model.name} --set {name}",
+            )
     pairs = [
         (one, other)
         for one in a[1]

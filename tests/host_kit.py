@@ -58,6 +58,15 @@ def make_stub(host: Host, folder: Path) -> Stub:
     return Stub(host, machine, store, plan)
 
 
+def table(name: str, stub: Stub, **more: str) -> str:
+    """The stub as [hosts.NAME] of a config.toml."""
+    values = {
+        **{"ssh": "titan", "store": str(stub.store), "python": stub.machine.python},
+        **{"ssh_config": str(stub.host.config), **more},
+    }
+    return f"[hosts.{name}]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in values.items())
+
+
 def make_weights(folder: Path, *, size: int = 1000, fill: bytes = b"w") -> Shipment:
     """Files that are shipped like a model's and that nothing loads."""
     folder.mkdir(parents=True, exist_ok=True)

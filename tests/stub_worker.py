@@ -36,11 +36,12 @@ class Model:
         self.digest, self._probe = digest, probe
 
     def encode(self, item: dict[str, Any], template: dict[str, Any]) -> list[int]:
-        if item["messages"][-1]["content"] == "too long":
+        said = item.get("text") or item["messages"][-1]["content"]
+        if said == "too long":
             from evaluation.host.shipped.frames import Trouble
 
             raise Trouble("item", "the prompt has 9 tokens, the model's context 8")
-        return [ord(c) for c in item["messages"][-1]["content"]]
+        return [ord(c) for c in said]
 
     def probe(self) -> list[list[float]]:
         return self._probe

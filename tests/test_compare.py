@@ -220,16 +220,19 @@ def test_what_can_be_compared_is_and_the_rest_says_why_not(results: Results) -> 
     found = compare(results, A, B)
     assert [one["set"] for one in found["sets"]] == ["sums"]
     assert found["refused"] == [
-        {"set": "words", "why": "v002 has no results on set words", "mend": ""}
+        {
+            **{"set": "words", "why": "v002 has no results on set words"},
+            "mend": "trainctl evaluate v002 --set words",
+        }
     ]
     assert found["a"] == {"name": "v001", "digest": "a" * 64, "val_loss": 0.9}
 
 
 def test_a_model_without_results_says_so(results: Results) -> None:
     store(results, A.digest, lambda n: answer(n, True))
-    with pytest.raises(NotFound, match=r"v002 has no results \(it was never evaluated\)"):
+    with pytest.raises(NotFound, match=r"\(it was never evaluated: trainctl evaluate v002\)"):
         compare(results, A, B)
-    with pytest.raises(NotFound, match=r"v001 has no results on set x \(it has results on sums\)"):
+    with pytest.raises(NotFound, match=r"on sums: trainctl evaluate v001 --set x\)"):
         compare(results, A, B, set_name="x")
     with pytest.raises(Refused, match="the same weights"):
         compare(results, A, Model("v009", A.digest, 1.0))
@@ -285,7 +288,7 @@ def test_the_command_compares_versions_by_any_of_their_names(world: World, train
 
 def test_the_command_says_what_is_missing_in_one_line(world: World, trainctl) -> None:
     for words, says in (
-        (("v001", "v002"), "v001 has no results (it was never evaluated)"),
+        (("v001", "v002"), "v001 has no results (it was never evaluated: trainctl"),
         (("v001", "v009"), "no model v009"),
         (("v001", "v001"), "are the same weights"),
         (("v001", "0123456789"), "no model"),

@@ -17,7 +17,7 @@ from queue_store import config
 from queue_store.database import open_state
 from queue_store.errors import ConfigError
 from queue_store.home import Home
-from tests.host_kit import Stub, make_stub, make_weights, questions
+from tests.host_kit import Stub, make_stub, make_weights, questions, table
 from tests.sshd_kit import Host, key, make_host, needs_sshd
 
 
@@ -37,14 +37,6 @@ def stub(titan: Host, tmp_path: Path, home: Home) -> Iterator[Stub]:
     home.config.write_text(table("titan", made))
     yield made
     known.write_text(before)
-
-
-def table(name: str, stub: Stub, **more: str) -> str:
-    values = {
-        **{"ssh": "titan", "store": str(stub.store), "python": stub.machine.python},
-        **{"ssh_config": str(stub.host.config), **more},
-    }
-    return f"[hosts.{name}]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in values.items())
 
 
 def fingerprint(host: Host, name: str = "host") -> str:

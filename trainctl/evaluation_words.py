@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 from trainctl.words import Verbs
 
@@ -17,6 +18,56 @@ JSON: [{
 Percent, bytes, degrees Celsius, watts, seconds since the epoch; what a host did not say is
 {"unknown": why}. Reaching it takes no lock there and makes nothing.
 """
+
+EVALUATE = """\
+VERSION is a version, a tag, a checkpoint, a digest, or base (what the home started from). Its
+answers are greedy, made by a worker process: on the first host of config.toml that is free, or,
+where none is configured, here, on the CPU, at the lowest priority. Rows are asked as rows train:
+the template, and profile, system_prompt and thinking of [data].
+Answers are kept as they come. What has one is not asked again, so a second run prints at once and
+an interrupted one (ctrl+c) goes on. An error is no wrong answer: it is counted apart, and asked
+again the next time, unless the row was refused (the model's context does not hold it, say).
+Exit 1 where an item has an error, 130 when interrupted.
+JSON: {
+  model{name, digest, step, branch}
+  settings{temperature, max_tokens, stop[], profile, profile_digest, thinking, system_prompt,
+    template}                                 what compare wants to be the same
+  sets[{
+    set, digest, config, items, answered, right, accuracy RATE, tiers{tier: RATE}
+    errors{kind: n}, missing                  missing: never asked (--limit, or interrupted)
+    speed[{backend, hosts[], batch, answers, tokens, tokens_per_second}] }]
+  asked                                       items that were sent this time
+  host                                        who was asked, "" for nobody
+  interrupted, notes[] }
+RATE: {hits, total, share, low, high}, 95 % interval (Wilson), of the answers that were judged.
+"""
+
+
+def add_evaluate_verb(verbs: Verbs, positive: Callable[[str], int]) -> None:
+    """evaluate: the held-out sets, on demand."""
+    evaluate = verbs.add(
+        "evaluate", "commands.evaluate:evaluate", "ask a version the evaluation sets, and judge it"
+    )
+    evaluate.add_argument(
+        "version", nargs="?", metavar="VERSION", help="default: the newest verified version"
+    )
+    evaluate.add_argument(
+        *("--set",),
+        action="append",
+        default=[],
+        metavar="S",
+        help="this set; can be given again; default: [evaluation] sets",
+    )
+    where = evaluate.add_mutually_exclusive_group()
+    where.add_argument("--host", metavar="NAME", help="on this host of config.toml")
+    where.add_argument("--local", action="store_true", help="on this machine's CPU")
+    evaluate.add_argument(
+        "--limit", type=positive, metavar="N", help="only the first N items of each set"
+    )
+    evaluate.add_argument(
+        "--max-tokens", type=positive, metavar="N", help="default: [samples] max_tokens"
+    )
+    evaluate.epilog, evaluate.formatter_class = EVALUATE, argparse.RawDescriptionHelpFormatter
 
 
 def add_host_verbs(verbs: Verbs, doctor: argparse.ArgumentParser) -> None:

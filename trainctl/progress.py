@@ -32,11 +32,15 @@ class Progress:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
     def __call__(self, what: str, done: int, total: int) -> None:
+        if total:
+            self.say(f"{what}: {100 * done / total:.0f} % of {total / 1e6:.0f} MB")
+
+    def say(self, what: str) -> None:
+        """How far it is in words, where it is time for a line."""
         now = self._clock()
-        if now < self._next or not total:
+        if now < self._next:
             return
         self._next = now + (EVERY if self._terminal else EVERY_IN_A_LOG)
-        line = f"trainctl: {what}: {100 * done / total:.0f} % of {total / 1e6:.0f} MB"
         self._shown = True
         before, after = ("\r\x1b[K", "") if self._terminal else ("", "\n")
-        print(f"{before}{line}", end=after, file=sys.stderr, flush=True)
+        print(f"{before}trainctl: {what}", end=after, file=sys.stderr, flush=True)

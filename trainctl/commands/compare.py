@@ -80,12 +80,12 @@ def _words(found: Json) -> Iterator[str]:
 
 def _cells(group: Json) -> tuple[Any, ...]:
     return (
-        *(count(group["n"]), _rate(group["a"]), _rate(group["b"])),
+        *(count(group["n"]), rate_cell(group["a"]), rate_cell(group["b"])),
         *(group["gained"], group["lost"], f"{group['p']:.2g}", f"{group['p_adjusted']:.2g}"),
     )
 
 
-def _rate(rate: Json) -> str:
+def rate_cell(rate: Json) -> str:
     """ "71.0 % (61-79)": a share with its 95 % interval."""
     if not known(rate["share"]):
         return "-"
