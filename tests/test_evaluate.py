@@ -177,6 +177,16 @@ def test_a_model_is_the_newest_verified_one_and_never_another(home: Home, tmp_pa
         model(state, settings, None)
 
 
+def test_a_model_that_trained_otherwise_than_it_is_asked_says_so(home: Home) -> None:
+    with asking(home, "v003", "few") as made:
+        assert made.notes() == []
+    home.config.write_text(f'{home.config.read_text()}\n[data]\nprofile = "regime3"\n')
+    with asking(home, "v003", "few") as made:
+        (note,) = made.notes()
+    assert note.startswith("v003 trained with profile none, and is asked with regime3")
+    assert made.settings["profile"] == "regime3" and made.waiting == 6
+
+
 @pytest.fixture(scope="module")
 def stubs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Stub]]:
     """Makes hosts of that name, each with a store of its own, behind one sshd."""

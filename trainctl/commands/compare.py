@@ -72,7 +72,8 @@ def _words(found: Json) -> Iterator[str]:
     if found["refused"]:
         yield ""
     for one in found["refused"]:
-        yield f"not compared: {text(one['why'])}"
+        mend = f" ({text(one['mend'])})" if one["mend"] else ""
+        yield f"not compared: {text(one['why'])}{mend}"
     losses = [text(found[side]["val_loss"]) for side in ("a", "b")]
     yield ""
     yield f"validation loss: {a} {losses[0]}, {b} {losses[1]}"
