@@ -225,7 +225,7 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written_pauses(
 
 def test_one_thing_in_the_inbox_does_not_close_it_for_others(home: Home) -> None:
     (home.inbox / os.fsdecode(b"odd\xff.txt")).touch()
-    (home.inbox / "folder.jsonl").mkdir()
+    (home.inbox / "folder.jsonl" / "inner").mkdir(parents=True)
     os.mkfifo(home.inbox / "fifo.jsonl")
     with kit.Running(home) as running:
         wait_until(lambda: running.status["state"] == "idle", timeout=60)

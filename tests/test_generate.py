@@ -132,8 +132,9 @@ def test_it_ends_at_the_limit_of_time_with_what_there_is(
     paused: kit.Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(prompting.PROMPT_SECONDS, "standing", 0.2)
-    result = paused.ask("generate", **LONG)
-    assert result["stop"] == "time"
+    # Taken at random, an answer may end by itself before that; hardly twenty of them.
+    answers = (paused.ask("generate", **LONG) for _ in range(20))
+    result = next(one for one in answers if one["stop"] == "time")
     assert 0 < result["tokens"] < result["max_tokens"] < 100_000
     assert result["seconds"] < 5
 

@@ -119,8 +119,9 @@ def test_hostile_text_reaches_the_terminal_without_a_control_byte(start: Any) ->
     screen.press("\r4D")
     screen.see("Example e0 over")
     screen.press("q")
-    screen.press("t")
-    screen.see("Ask the model as it stands now")
+    # A key that comes while a view closes means nothing.
+    asks = b"Ask the model as it stands now"
+    wait_until(lambda: screen.press("t") or asks in screen.bytes, 30, every=0.5, what="the box")
     screen.press("\x1b[200~pasted \x9b31m \u202e\x1b[201~\r")
     screen.see("ended by itself")
     screen.press("\x03")

@@ -176,7 +176,7 @@ async def test_the_wheel_changes_the_scale_of_a_curve() -> None:
     app = console_on(trained())
     async with running(app) as pilot:
         before = app.curves_pane.view()
-        await pilot._post_mouse_events([MouseScrollUp], offset=where(pilot, "gap +"))
+        await pilot._post_mouse_events([MouseScrollUp], offset=where(pilot, "gap "))
         await until(pilot, lambda: app.curves_pane.view() != before)
 
 

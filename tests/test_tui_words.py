@@ -119,7 +119,7 @@ async def test_details_tell_the_step_of_the_header_not_an_older_one_of_the_store
 
 async def test_the_choices_of_skip_are_read_whole_at_80_columns() -> None:
     shown = await shown_after(World(steps=3), "k")
-    assert "what else trained since trains again" in shown
+    assert "undo it: what else trained since then trains again" in shown
 
 
 async def test_help_tells_all_of_the_chosen_action() -> None:
