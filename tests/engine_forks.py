@@ -31,6 +31,8 @@ from tests.faults.checker import check
 from tests.waiting import wait_until
 
 LIMIT_SECONDS = 120.0
+FORK = "TRAINCTL_TEST_FORK"
+"""By which what a fork started is known, whatever its session and parent."""
 
 
 def story(home: Home) -> None:
@@ -73,8 +75,8 @@ def forked(act: Callable[[Home], None], home: Home, point: str = "") -> int:
     pid = os.fork()
     if pid == 0:
         code = 1
-        os.setsid()
         try:
+            os.environ[FORK] = str(os.getpid())
             os.environ["TRAINCTL_CRASH_AT"] = point
             act(home)
             code = 0
@@ -98,18 +100,19 @@ def forked(act: Callable[[Home], None], home: Home, point: str = "") -> int:
         os.waitpid(pid, 0)
         raise TimeoutError(f"{act.__name__} did not end, killed at {point or 'no point'}")
     # Its children die with it, at the lowest priority: on a busy machine that takes a while.
-    wait_until(lambda: not _alive_in(pid), timeout=LIMIT_SECONDS, what="the end of its children")
+    wait_until(
+        lambda: not _alive_of(str(pid)), timeout=LIMIT_SECONDS, what="the end of its children"
+    )
     return ended[0]
 
 
-def _alive_in(session: int) -> list[int]:
-    """The processes of a session that have not ended."""
+def _alive_of(fork: str) -> list[int]:
+    """The processes that a fork started and that have not ended."""
     found = []
-    for process in psutil.process_iter(["pid", "status"]):
-        with suppress(ProcessLookupError):
-            ours = os.getsid(process.pid) == session
-            if ours and process.info["status"] != psutil.STATUS_ZOMBIE:
-                found.append(process.pid)
+    for process in psutil.process_iter(["status"]):
+        with suppress(psutil.Error):
+            if process.info["status"] != psutil.STATUS_ZOMBIE:
+                found += [process.pid] * (process.environ().get(FORK) == fork)
     return found
 
 

@@ -165,7 +165,7 @@ def test_an_operators_session(home: Home, terminals: list[Terminal], tmp_path: P
     assert kit.states(home)["long.jsonl"] == "paused", "and the other one waits where it stood"
     terminal.press("s")
     terminal.shows("Take a snapshot")
-    terminal.settle()
+    terminal.shows("Cancel")  # while it trains, the screen behind never settles
     terminal.press("Right", "Enter")
     terminal.shows("v001 is taken")
     at = orjson.loads(command(home, "versions", "--json"))[0]["step"]

@@ -15,6 +15,7 @@ import termios
 import threading
 import time
 from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -118,10 +119,9 @@ def test_hostile_text_reaches_the_terminal_without_a_control_byte(start: Any) ->
     screen.see("row 5 ")
     screen.press("\r4D")
     screen.see("Example e0 over")
-    screen.press("q")
-    # A key that comes while a view closes means nothing.
-    asks = b"Ask the model as it stands now"
-    wait_until(lambda: screen.press("t") or asks in screen.bytes, 30, every=0.5, what="the box")
+    # A key that comes while a view opens or closes means nothing.
+    asks, keys = b"Ask the model as it stands now", cycle(("\x1b", "t"))
+    wait_until(lambda: asks in screen.bytes or screen.press(next(keys)), 60, every=2.0, what="t")
     screen.press("\x1b[200~pasted \x9b31m \u202e\x1b[201~\r")
     screen.see("ended by itself")
     screen.press("\x03")
