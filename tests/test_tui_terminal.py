@@ -69,6 +69,14 @@ class Screen:
     def see(self, text: str) -> None:
         wait_until(lambda: text.encode() in self.bytes, 30, what=f"{text!r} on the screen")
 
+    def press_until(self, *keys: str, seen: str) -> None:
+        """One key after the other, round and round, until a text was on the screen."""
+        turn = cycle(keys)
+        wanted = seen.encode()
+        wait_until(
+            lambda: wanted in self.bytes or self.press(next(turn)), 60, every=1.5, what=repr(seen)
+        )
+
     def left(self) -> str:
         path = self.home / "left"
         wait_until(path.exists, 15, what="the console is left")
@@ -117,11 +125,10 @@ def test_hostile_text_reaches_the_terminal_without_a_control_byte(start: Any) ->
     screen.see("broken ")
     screen.press("nn")
     screen.see("row 5 ")
-    screen.press("\r4D")
-    screen.see("Example e0 over")
-    # A key that comes while a view opens or closes means nothing.
-    asks, keys = b"Ask the model as it stands now", cycle(("\x1b", "t"))
-    wait_until(lambda: asks in screen.bytes or screen.press(next(keys)), 60, every=2.0, what="t")
+    screen.press("\r")
+    # A key that comes while a view opens or closes means nothing: pressed until it is heard.
+    screen.press_until("\x1b", "4", "D", seen="Example e0 over")
+    screen.press_until("\x1b", "4", "t", seen="Ask the model as it stands now")
     screen.press("\x1b[200~pasted \x9b31m \u202e\x1b[201~\r")
     screen.see("ended by itself")
     screen.press("\x03")
