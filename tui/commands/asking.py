@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from queue_store.errors import TrainctlError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from tui.frame import Record
 
 log = logging.getLogger(__name__)
+LOOK_SECONDS = 0.5
 
 
 class Asking:
@@ -82,6 +84,38 @@ class Asking:
                 console.later(lambda: answer(result))
 
         threading.Thread(target=run, name="console-request", daemon=True).start()
+
+    def follow(
+        self,
+        job: Callable[[], Any],
+        then: Callable[[Any], str],
+        *,
+        progress: str,
+        far: Callable[[Any], str],
+        doing: str,
+    ) -> None:
+        """`work` that may take minutes: meanwhile the engine is asked `progress`, and what `far`
+        makes of the answer ("" for nothing) is on the screen."""
+        console, ended = self._console, threading.Event()
+        session = console.poller.session
+
+        def whole() -> Any:
+            try:
+                return job()
+            finally:
+                ended.set()
+
+        def look() -> None:
+            while not ended.wait(LOOK_SECONDS):
+                try:
+                    text = far(session.request(progress))
+                except TrainctlError:
+                    return  # the answer to the job itself says what is wrong
+                if text and not ended.is_set():
+                    console.later(partial(console.say, text, "dim"))
+
+        self.work(whole, then, doing=doing)
+        threading.Thread(target=look, name="console-progress", daemon=True).start()
 
     def fetch(
         self,

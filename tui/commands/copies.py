@@ -3,11 +3,9 @@ comparison with another version, and the checkpoints beneath."""
 
 from __future__ import annotations
 
-import threading
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from queue_store.errors import Refused, TrainctlError
+from queue_store.errors import Refused
 from tui.commands.asking import Asking
 from tui.dialogs.backup import BackupDialog
 from tui.dialogs.checkpoints import checkpoint_lines
@@ -19,8 +17,6 @@ from tui.frame import Record
 
 if TYPE_CHECKING:
     from tui.poller import Session
-
-LOOK_SECONDS = 0.5
 
 
 class CopyCommands(Asking):
@@ -91,26 +87,17 @@ class CopyCommands(Asking):
 
     def _back_up(self, name: str, target: str) -> None:
         session = self._console.poller.session
-        ended = threading.Event()
 
-        def copy() -> Any:
-            try:
-                return _copied(session, name, target)
-            finally:
-                ended.set()
+        def far(targets: Any) -> str:
+            return next((_far(one) for one in targets if one.get("name") == target), "")
 
-        def follow() -> None:
-            while not ended.wait(LOOK_SECONDS):
-                try:
-                    targets = session.request("backup_targets")
-                except TrainctlError:
-                    return  # the answer to the copy itself says what is wrong
-                text = next((_far(one) for one in targets if one.get("name") == target), "")
-                if text and not ended.is_set():
-                    self._console.later(partial(self._console.say, text, "dim"))
-
-        self.work(copy, lambda text: str(text), doing=f"copying {name} to {target}")
-        threading.Thread(target=follow, name="console-backup", daemon=True).start()
+        self.follow(
+            lambda: _copied(session, name, target),
+            str,
+            progress="backup_targets",
+            far=far,
+            doing=f"copying {name} to {target}",
+        )
 
     # -- the trash, and checkpoints
 

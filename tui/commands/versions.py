@@ -6,8 +6,6 @@ waits for it.
 
 from __future__ import annotations
 
-import threading
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from queue_store.errors import Refused, TrainctlError, VerificationFailed
@@ -22,8 +20,6 @@ from tui.figures import count, percent, real, size
 if TYPE_CHECKING:
     from tui.frame import Record
     from tui.poller import Session
-
-LOOK_SECONDS = 0.5
 
 
 class VersionCommands(Asking):
@@ -127,27 +123,18 @@ class VersionCommands(Asking):
             return
         name = str(version.get("name"))
         session = self._console.poller.session
-        ended = threading.Event()
 
-        def read() -> Any:
-            try:
-                return _read(session, name, deep=deep)
-            finally:
-                ended.set()
-
-        def follow() -> None:
-            while not ended.wait(LOOK_SECONDS):
-                try:
-                    under_way = session.request("verifying")
-                except TrainctlError:
-                    return  # the answer to the verification itself says what is wrong
-                text = next((_far(one) for one in under_way if one.get("version") == name), "")
-                if text and not ended.is_set():
-                    self._console.later(partial(self._console.say, text, "dim"))
+        def far(under_way: Any) -> str:
+            return next((_far(one) for one in under_way if one.get("version") == name), "")
 
         good = "loads and computes" if deep else "every file is as it was recorded"
-        self.work(read, lambda _: f"{name}: {good}", doing=f"reading {name} back")
-        threading.Thread(target=follow, name="console-verify", daemon=True).start()
+        self.follow(
+            lambda: _read(session, name, deep=deep),
+            lambda _: f"{name}: {good}",
+            progress="verifying",
+            far=far,
+            doing=f"reading {name} back",
+        )
 
     def do_delete(self) -> None:
         version = self._version()
