@@ -21,11 +21,11 @@ import psutil
 from benchmarks.bench_session import fill, row
 from benchmarks.figures import at_most, figure
 from benchmarks.screen import Screen
-from engine.dispatch import Dispatcher
+from engine.machine.telemetry import Telemetry
 from engine.messages import EngineState
-from engine.server import Server
-from engine.status import disk_status, engine_status, item_status, model_status, status
-from engine.telemetry import Telemetry
+from engine.reading.status import disk_status, engine_status, item_status, model_status, status
+from engine.sessions.dispatch import Dispatcher
+from engine.sessions.server import Server
 from queue_store.home import Home
 from queue_store.lock import EngineLock
 from queue_store.metrics import Metrics, StepMetric

@@ -25,7 +25,7 @@ from benchmarks.bench_console import (
 from benchmarks.bench_session import fill
 from benchmarks.figures import at_most, figure
 from benchmarks.screen import Screen
-from engine.views import Views
+from engine.reading.views import Views
 from queue_store import records
 from queue_store.database import open_metrics, open_state
 from queue_store.home import Home

@@ -23,16 +23,16 @@ import torch
 import transformers
 
 from benchmarks.figures import at_least, figure, missing, skipped
-from engine.controls import GO, Directive, Place, RunItem
-from engine.model import LoadedModel, load_model
-from engine.optim import make_optimizer
 from engine.prepare import Prepared, PrepareSettings, prepare
 from engine.prepare.collate import collate
-from engine.quiet import quiet
-from engine.run import Monitoring, TrainingRun
-from engine.schedule import GlobalSchedule
-from engine.ticks import Monitor
-from engine.tiny import make_tiny
+from engine.training.controls import GO, Directive, Place, RunItem
+from engine.training.model import LoadedModel, load_model
+from engine.training.optim import make_optimizer
+from engine.training.quiet import quiet
+from engine.training.run import Monitoring, TrainingRun
+from engine.training.schedule import GlobalSchedule
+from engine.training.ticks import Monitor
+from engine.training.tiny import make_tiny
 from queue_store import config
 from queue_store.home import Home
 

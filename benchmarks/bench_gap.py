@@ -10,9 +10,9 @@ from typing import Any
 
 from benchmarks.figures import at_most, figure
 from benchmarks.kit import Daemon, add, made_home, query, wait_for
-from engine.base import resolve_base
-from engine.items import Settings
 from engine.prepare import prepare
+from engine.training.base import resolve_base
+from engine.training.items import Settings
 from queue_store import config as configuration
 from queue_store import journal
 from queue_store.database import open_state

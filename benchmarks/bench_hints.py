@@ -21,7 +21,7 @@ import psutil
 from benchmarks.figures import at_most, figure, median_and_p95
 from engine.hints.watch import SECONDS, Watch
 from engine.messages import EngineState
-from engine.views import Views
+from engine.reading.views import Views
 from queue_store import journal, records
 from queue_store.database import State, open_metrics, open_state
 from queue_store.home import Home

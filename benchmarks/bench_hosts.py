@@ -86,7 +86,7 @@ def rate(act: Callable[[], object], count: int) -> float:
 
 def generating(host: Host, folder: Path, quick: bool) -> list[Row]:
     """The worker's rate beside the plain one, the rounds in turn with nothing else between."""
-    from engine.tiny import make_tiny
+    from engine.training.tiny import make_tiny
 
     model = folder / "tiny"
     model.mkdir()

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.figures import at_most, median_and_p95
 from benchmarks.kit import add, made_home, write_rows
-from engine.views import Views
+from engine.reading.views import Views
 from queue_store import intake, queue, transitions
 from queue_store.database import State, open_state
 

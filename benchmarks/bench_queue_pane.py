@@ -18,7 +18,7 @@ from benchmarks.bench_console import KIB_PER_SECOND, STILL_KIB, STILL_SECONDS, t
 from benchmarks.bench_queue import fill
 from benchmarks.figures import at_most, figure
 from benchmarks.screen import Screen
-from engine.queuelist import QueueList
+from engine.reading.queuelist import QueueList
 from queue_store import queue
 from queue_store.database import State, open_state
 from tui.frame import Frame, QueueRows

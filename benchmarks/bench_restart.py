@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.figures import Row, at_most, figure
 from benchmarks.kit import Daemon, add_one, made_home, query, wait_for, write_rows
-from engine.client import connect
+from engine.sessions.client import connect
 from queue_store import config as configuration
 from queue_store import queue
 from queue_store.database import open_state
@@ -28,8 +28,8 @@ import sys, pathlib
 from queue_store import config, records
 from queue_store.database import open_state
 from queue_store.home import Home
-import engine.worker
-from engine.live import load_live
+import engine.loop.worker
+from engine.training.live import load_live
 home = Home(pathlib.Path(sys.argv[1]))
 with open_state(home) as state:
     load_live(home, config.load(home.config), records.head(state).checkpoint)

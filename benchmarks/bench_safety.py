@@ -24,7 +24,7 @@ from benchmarks.bench_storage import REAL, TENSOR
 from benchmarks.bench_storage import _read as read_cold
 from benchmarks.figures import Row, at_least, at_most, figure
 from benchmarks.kit import Daemon, add_one, made_home, query
-from engine.live import load_live
+from engine.training.live import load_live
 from queue_store import config as configuration
 from queue_store import durable, programs, records
 from queue_store.database import State, open_state

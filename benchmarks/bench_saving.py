@@ -20,9 +20,9 @@ import transformers
 
 from benchmarks.figures import at_most, figure
 from benchmarks.kit import made_home
-from engine.live import Live, load_live
-from engine.saving import Moment, Saver
-from engine.tiny import make_tiny
+from engine.loop.saving import Moment, Saver
+from engine.training.live import Live, load_live
+from engine.training.tiny import make_tiny
 from queue_store import config as configuration
 from queue_store import durable, records
 from queue_store.config import Config

@@ -17,14 +17,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from engine.client import connect
-from engine.controlport import Control
-from engine.dispatch import Dispatcher
 from engine.messages import EngineState
-from engine.server import Server
-from engine.session import LocalSession, Session
-from engine.status import disk_status, engine_status, model_status, status
-from engine.views import Views
+from engine.reading.status import disk_status, engine_status, model_status, status
+from engine.reading.views import Views
+from engine.sessions.client import connect
+from engine.sessions.controlport import Control
+from engine.sessions.dispatch import Dispatcher
+from engine.sessions.server import Server
+from engine.sessions.session import LocalSession, Session
 from queue_store import records
 from queue_store.database import open_metrics
 from queue_store.home import Home

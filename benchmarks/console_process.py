@@ -23,7 +23,7 @@ def bare() -> None:
 
 
 def console(root: str) -> None:
-    from engine.client import connect
+    from engine.sessions.client import connect
     from queue_store import config
     from queue_store.home import Home
     from trainctl.console import store_reader

@@ -16,7 +16,7 @@ from typing import Any
 
 import tomli_w
 
-from engine.client import SocketSession, connect
+from engine.sessions.client import SocketSession, connect
 from queue_store import intake
 from queue_store.database import State, open_metrics, open_state
 from queue_store.errors import TrainctlError

@@ -13,8 +13,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.client import connect
-from engine.views import Views
+from engine.reading.views import Views
+from engine.sessions.client import connect
 from queue_store import config
 from queue_store.home import Home
 from tui.console import Console

@@ -15,15 +15,15 @@ from typing import Any
 
 def main() -> None:
     home_path, started = Path(sys.argv[1]), float(sys.argv[2])
-    from engine.quiet import quiet
+    from engine.training.quiet import quiet
     from queue_store import config
     from queue_store.home import Home
     from queue_store.lock import EngineLock
 
     quiet()  # before the libraries are imported, as the engine's thread does
     before = time.perf_counter()
-    from engine import worker
-    from engine.thread import Engine
+    from engine.loop import worker
+    from engine.loop.thread import Engine
 
     imports = time.perf_counter() - before
     home = Home(home_path)

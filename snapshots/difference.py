@@ -2,7 +2,7 @@
 steps, rows, settings, losses, files.
 
 Reads manifests and small files, never weights: how far tensors moved is a matter of arrays, which
-this floor does not have (engine.tensor_diff).
+this floor does not have (engine.verify.tensor_diff).
 """
 
 from __future__ import annotations

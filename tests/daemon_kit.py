@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from engine.client import connect
+from engine.sessions.client import connect
 from queue_store.errors import TrainctlError
 from queue_store.home import Home
 from queue_store.lock import holder, wait_free

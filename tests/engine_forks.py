@@ -54,7 +54,7 @@ def story(home: Home) -> None:
 
 
 def recovers(home: Home) -> None:
-    from engine.recovery import recover
+    from engine.loop.recovery import recover
 
     with kit.opened(home) as state:
         metrics = Metrics(home)
@@ -142,7 +142,7 @@ def killed_at(home: Home, point: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    import engine.worker  # noqa: F401 - once, for all forks
+    import engine.loop.worker  # noqa: F401 - once, for all forks
 
     folder, background = Path(sys.argv[1]), sys.argv[2]
     for point in sys.argv[3:]:

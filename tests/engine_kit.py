@@ -12,7 +12,7 @@ from typing import Any
 
 import tomli_w
 
-from engine.thread import Engine
+from engine.loop.thread import Engine
 from queue_store import config as configuration
 from queue_store import intake, queue, records
 from queue_store.database import State, open_metrics, open_state

@@ -1,7 +1,8 @@
 """An engine without a model: a thread that counts steps and does commands between two of them.
 
-It implements engine.controlport.Control for real (a thread, a queue of requests, an immutable
-status), so that sessions are tested against the timing of an engine and not against a fake's.
+It implements engine.sessions.controlport.Control for real (a thread, a queue of requests, an
+immutable status), so that sessions are tested against the timing of an engine and not against a
+fake's.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+from engine.machine.meters import History
+from engine.machine.telemetry import INTERVAL
 from engine.messages import EngineState
-from engine.meters import History
-from engine.status import disk_status, engine_status, model_status, status
-from engine.telemetry import INTERVAL
+from engine.reading.status import disk_status, engine_status, model_status, status
 from queue_store.errors import Refused
 from queue_store.home import Home
 

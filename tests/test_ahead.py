@@ -9,11 +9,11 @@ from typing import Any
 import psutil
 import pytest
 
-from engine import ahead as module
-from engine.ahead import Ahead, note
-from engine.items import Order, Settings
+from engine.loop import ahead as module
+from engine.loop.ahead import Ahead, note
 from engine.prepare import Cancelled
 from engine.prepare.run import Run
+from engine.training.items import Order, Settings
 from queue_store import config as configuration
 from queue_store import intake, journal, queue
 from queue_store.home import Home
@@ -23,7 +23,7 @@ from tests.test_imports import loaded_after
 from tests.waiting import wait_until
 from trainctl.commands.status import plain
 
-CHILD = "engine.prepare_ahead"
+CHILD = "engine.loop.prepare_ahead"
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine.messages import is_unknown
-from engine.views import Views
+from engine.reading.views import Views
 from queue_store import database
 from queue_store.home import Home
 from queue_store.metrics import Example, Metrics, Sample

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.board import STILL, Board
+from engine.loop.board import STILL, Board
+from engine.machine.telemetry import Telemetry
 from engine.messages import EngineState
-from engine.telemetry import Telemetry
 from queue_store.metrics import StepMetric
 from trainctl.commands.status import plain
 

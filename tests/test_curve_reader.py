@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from engine.dispatch import Dispatcher
-from engine.session import LocalSession
-from engine.views import Views
+from engine.reading.views import Views
+from engine.sessions.dispatch import Dispatcher
+from engine.sessions.session import LocalSession
 from queue_store.config import default
 from queue_store.home import Home
 from queue_store.lock import EngineLock

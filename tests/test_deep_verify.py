@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from engine import verifying
-from engine.deep_verify import _words, examine
+from engine.verify import verifying
+from engine.verify.deep_verify import _words, examine
 from queue_store import journal, records
 from queue_store.database import State, open_state
 from queue_store.errors import NotFound, VerificationFailed

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.dispatch import Dispatcher
-from engine.session import LocalSession
-from engine.thread import Engine
+from engine.loop.thread import Engine
+from engine.sessions.dispatch import Dispatcher
+from engine.sessions.session import LocalSession
 from queue_store import config as configuration
 from queue_store import durable, records
 from queue_store.database import open_state

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from engine import background, saving
-from engine.views import Views
+from engine.loop import background, saving
+from engine.reading.views import Views
 from queue_store import journal, queue
 from queue_store.errors import ProcessEnd
 from queue_store.home import Home
@@ -178,7 +178,7 @@ def test_undo_and_rollback_complete_it_first_and_leave_its_line(home: Home, gate
 def test_an_item_that_fails_goes_back_to_what_was_being_written(
     home: Home, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from engine.trainer import StepTrainer
+    from engine.training.trainer import StepTrainer
 
     original, worker_step = StepTrainer.training_step, []
 
@@ -263,13 +263,13 @@ def test_without_memory_or_by_the_settings_it_is_written_in_line(
     snapshots = {"background": "off"} if why == "off" else {}
     home = kit.make_home(tmp_path / "home", snapshots=snapshots)
     if why == "no memory":
-        monkeypatch.setattr("engine.hostcopy.free_memory", lambda: 1000)
+        monkeypatch.setattr("engine.training.hostcopy.free_memory", lambda: 1000)
     if why == "no memory after all":
 
         def fails(*_: object) -> None:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-        monkeypatch.setattr("engine.hostcopy._fitting", fails)
+        monkeypatch.setattr("engine.training.hostcopy._fitting", fails)
     here = []
     original = saving.write
     monkeypatch.setattr(saving, "write", lambda *a: here.append(1) or original(*a))

@@ -159,7 +159,7 @@ def test_a_loss_that_is_not_a_number_stops_the_item_at_the_last_good_state(
 def test_a_failing_step_goes_back_and_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from engine.trainer import StepTrainer
+    from engine.training.trainer import StepTrainer
 
     home = kit.make_home(tmp_path / "faulty")
     calls = []

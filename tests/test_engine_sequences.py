@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from engine import state as engine_state
+from engine.training import state as engine_state
 from queue_store import intake, queue, transitions
 from queue_store.errors import NoEngine, Refused
 from queue_store.home import Home
@@ -70,7 +70,7 @@ def test_parked_at_an_items_last_step_nothing_is_lost(home: Home) -> None:
 def test_parked_while_preparing_the_memory_is_freed(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from engine import worker as module
+    from engine.loop import worker as module
 
     kit.add(home, "a.jsonl", 24)
     original, running = module.make_ready, kit.Running(home)

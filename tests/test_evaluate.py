@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from engine.evaluating import Evaluating, model
+from engine.judging.evaluating import Evaluating, model
 from evaluation.host.choice import on_first_free
 from evaluation.host.errors import HostFailure
 from evaluation.host.machine import Machine, local

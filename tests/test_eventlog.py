@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from engine.views import Views
+from engine.reading.views import Views
 from queue_store import journal
 from queue_store.database import open_state
 from tests.engine_kit import make_home

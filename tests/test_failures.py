@@ -9,8 +9,8 @@ import sqlite3
 import pytest
 import torch
 
-from engine.controls import NonFinite
-from engine.failures import classify, ends_process
+from engine.training.controls import NonFinite
+from engine.training.failures import classify, ends_process
 from queue_store.errors import DataError
 from queue_store.failures import ADVICE, Cause, advice
 from trainctl import ends

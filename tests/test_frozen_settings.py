@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.items import Settings
+from engine.training.items import Settings
 from queue_store.config import default
 
 

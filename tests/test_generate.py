@@ -13,13 +13,13 @@ import pytest
 import torch
 from textual.widgets import TextArea
 
-from engine import prompting
-from engine.controls import Prompt
-from engine.dispatch import Dispatcher
-from engine.sampler import answer
-from engine.server import Server
-from engine.session import LocalSession
-from engine.views import Views
+from engine.loop import prompting
+from engine.reading.views import Views
+from engine.sessions.dispatch import Dispatcher
+from engine.sessions.server import Server
+from engine.sessions.session import LocalSession
+from engine.training.controls import Prompt
+from engine.training.sampler import answer
 from queue_store import config as configuration
 from queue_store.errors import Refused
 from queue_store.home import Home

@@ -13,7 +13,7 @@ import pytest
 from engine.hints import tail
 from engine.hints.watch import Watch
 from engine.lines import segments
-from engine.views import Views
+from engine.reading.views import Views
 from queue_store import queue, records, transitions
 from queue_store.database import open_metrics
 from queue_store.failures import Cause

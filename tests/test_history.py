@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.messages import is_unknown
-from engine.views import Views
+from engine.reading.views import Views
 from queue_store import head, records, transitions
 from queue_store.home import Home
 from queue_store.lock import EngineLock

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from engine.controls import Prompt
-from engine.sampler import answer
-from engine.tiny import make_tiny
+from engine.training.controls import Prompt
+from engine.training.sampler import answer
+from engine.training.tiny import make_tiny
 from evaluation.host import memory, shipment
 from evaluation.host.errors import HostFailure
 from evaluation.host.evaluate import evaluate_on

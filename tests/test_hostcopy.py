@@ -8,7 +8,7 @@ import psutil
 import pytest
 import torch
 
-from engine.hostcopy import SPARE, HostBuffers, free_memory, size_of
+from engine.training.hostcopy import SPARE, HostBuffers, free_memory, size_of
 
 
 def test_a_copy_is_complete_and_apart_and_shared_memory_is_copied_once() -> None:
@@ -40,16 +40,18 @@ def test_the_memory_is_used_again_and_given_back(monkeypatch: pytest.MonkeyPatch
     second = buffers.copy(tensors)
     assert second["a"].data_ptr() == first["a"].data_ptr()
     assert torch.equal(second["b"], tensors["b"])
-    monkeypatch.setattr("engine.hostcopy.free_memory", lambda: int(SPARE * buffers.held))
+    monkeypatch.setattr("engine.training.hostcopy.free_memory", lambda: int(SPARE * buffers.held))
     buffers.trim()
     assert buffers.held == size_of(tensors)
-    monkeypatch.setattr("engine.hostcopy.free_memory", lambda: int(SPARE * buffers.held) - 1)
+    monkeypatch.setattr(
+        "engine.training.hostcopy.free_memory", lambda: int(SPARE * buffers.held) - 1
+    )
     buffers.trim()
     assert buffers.held == 0
 
 
 def test_a_copy_asks_for_half_as_much_memory_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.hostcopy.free_memory", lambda: 1500)
+    monkeypatch.setattr("engine.training.hostcopy.free_memory", lambda: 1500)
     buffers = HostBuffers()
     assert buffers.fit(1000) and not buffers.fit(1001)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from engine.tiny import make_tiny
+from engine.training.tiny import make_tiny
 from queue_store import records
 from queue_store.database import open_state
 from queue_store.home import Home

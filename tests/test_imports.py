@@ -25,11 +25,17 @@ FILE_ACTS = {
 }
 PATH_ACTS = {"rename", "unlink", "rmdir", "hardlink_to", "symlink_to"}
 
+ENGINE_ROOMS = (
+    *("faults", "messages", "lines", "machine", "checks", "prepare", "training", "verify"),
+    *("judging", "hints", "inspecting", "reading", "sessions", "loop"),
+)
+"""The engine's own floors, the lowest first."""
 LIGHT_ENGINE = [
     f"engine.{name}"
     for name in (
-        *("messages", "faults", "session", "client", "server", "views", "dispatch", "status"),
-        *("wire", "controlport"),
+        *("messages", "faults", "reading.views", "reading.status", "sessions.session"),
+        *("sessions.client", "sessions.server", "sessions.dispatch", "sessions.wire"),
+        *("sessions.controlport",),
     )
 ]
 
@@ -79,8 +85,7 @@ def test_no_module_of_a_light_package_loads_torch_or_numpy(package: str) -> None
 
 
 def test_the_engines_face_side_loads_no_torch() -> None:
-    names = [name for name in LIGHT_ENGINE if (ROOT / f"{name.replace('.', '/')}.py").exists()]
-    for name, loaded in loaded_after(*names).items():
+    for name, loaded in loaded_after(*LIGHT_ENGINE).items():
         assert not loaded, f"importing {name} loads {loaded}"
 
 
@@ -104,6 +109,33 @@ def test_imports_only_go_down(path: Path) -> None:
             allowed = FLOORS[top] < FLOORS[package] or (package, top) == ("trainctl", "tui")
             assert allowed, where
         assert top not in ("tests", "benchmarks"), where
+
+
+ENGINE_SOURCES = [path for path in sources() if path.is_relative_to(ROOT / "engine")]
+
+
+@pytest.mark.parametrize("path", ENGINE_SOURCES, ids=lambda path: path.stem)
+def test_the_rooms_of_the_engine_import_only_what_stands_below(path: Path) -> None:
+    order = [*ENGINE_ROOMS]
+    parts = path.relative_to(ROOT / "engine").parts
+    room = parts[0].removesuffix(".py")
+    assert room in order or room == "__init__", f"where does {room} stand?"
+    tree = ast.parse(path.read_text())
+    types = {id(n) for node in ast.walk(tree) if only_types(node) for n in ast.walk(node)}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom) or id(node) in types:
+            continue
+        names = (node.module or "").split(".")
+        if names[0] != "engine":
+            continue
+        for other in names[1:2] or [alias.name for alias in node.names]:
+            where = f"{path.relative_to(ROOT)}:{node.lineno} imports {other}"
+            assert order.index(other) <= order.index(room), where
+
+
+def only_types(node: ast.AST) -> bool:
+    """Is it the body of `if TYPE_CHECKING`?"""
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
 def imported(tree: ast.AST) -> list[tuple[int, str]]:

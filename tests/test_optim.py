@@ -10,8 +10,8 @@ import pytest
 import torch
 import transformers
 
-from engine.muon import MuonWithAdamW
-from engine.optim import apply_settings, hidden_matrices, make_optimizer, shares
+from engine.training.muon import MuonWithAdamW
+from engine.training.optim import apply_settings, hidden_matrices, make_optimizer, shares
 from tests.training_kit import make_model_folder, training
 
 

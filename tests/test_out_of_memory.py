@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 
-from engine.failures import StepMemory, classify
+from engine.training.failures import StepMemory, classify
 from queue_store import queue
 from queue_store.failures import Cause
 from queue_store.items import ItemState

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from engine import sampler, trainer
-from engine.model import load_model
-from engine.optim import make_optimizer
 from engine.prepare import Prepared, Sequence
 from engine.prepare.collate import IGNORED, collate
-from engine.rng import seed_rng
-from engine.sampler import validation_loss
-from engine.schedule import GlobalSchedule
+from engine.training import sampler, trainer
+from engine.training.model import load_model
+from engine.training.optim import make_optimizer
+from engine.training.rng import seed_rng
+from engine.training.sampler import validation_loss
+from engine.training.schedule import GlobalSchedule
 from queue_store import config
 from tests.training_kit import (
     Bench,

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from engine import shapes
 from engine.checks import versions
-from engine.items import Settings, make_ready, validation_sets
 from engine.prepare import Prepared, prepare
+from engine.reading import shapes
+from engine.training.items import Settings, make_ready, validation_sets
 from queue_store import config, intake, journal, queue, transitions
 from queue_store.database import open_state
 from queue_store.errors import DataError

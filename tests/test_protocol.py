@@ -13,11 +13,11 @@ from typing import Any
 import orjson
 import pytest
 
-from engine.client import connect
-from engine.dispatch import Dispatcher
 from engine.messages import MAX_REQUEST
-from engine.server import Limits, Server
-from engine.wire import at_socket, new_socket
+from engine.sessions.client import connect
+from engine.sessions.dispatch import Dispatcher
+from engine.sessions.server import Limits, Server
+from engine.sessions.wire import at_socket, new_socket
 from queue_store.errors import NoEngine
 from queue_store.home import Home
 from tests.stepping_engine import SteppingEngine, make_home

@@ -8,10 +8,10 @@ import orjson
 import pytest
 
 from engine import faults
-from engine.dispatch import _HANDLERS
 from engine.messages import COMMANDS, METRICS, EngineState, Kind, Metric, QueuePage, check, plain
-from engine.status import free_limit, model_status, snapshots_left, status
-from engine.wire import BadRequest, error_line, parse, result_line
+from engine.reading.status import free_limit, model_status, snapshots_left, status
+from engine.sessions.dispatch import _HANDLERS
+from engine.sessions.wire import BadRequest, error_line, parse, result_line
 from queue_store import errors
 from queue_store.errors import ConfigError, TrainctlError, UsageError
 from queue_store.items import ItemState

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine import shapes
-from engine.queuelist import QueueList
+from engine.reading import shapes
+from engine.reading.queuelist import QueueList
 from queue_store import intake, queue, records
 from queue_store import transitions as moves
 from queue_store.database import State, open_state

@@ -291,7 +291,7 @@ def test_commits_that_went_with_the_write_ahead_log_are_finished_again(tmp_path:
     world.close()
     lose(world.home)
     durable.copy_file(old.path, world.home.state_db)
-    from engine import recovery
+    from engine.loop import recovery
 
     metrics = Metrics(world.home)
     with open_state(world.home) as state:

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from engine import examples
-from engine.controls import Answer, Place, SampleResult
 from engine.prepare.profiles import find
 from engine.prepare.render import Renderer
 from engine.prepare.template import ModelText
-from engine.run import TrainingRun
+from engine.training import examples
+from engine.training.controls import Answer, Place, SampleResult
+from engine.training.run import TrainingRun
 from queue_store.config import load
 from queue_store.errors import ConfigError, DataError
 from queue_store.home import Home

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.client import connect
-from engine.dispatch import Dispatcher
-from engine.server import Server
+from engine.sessions.client import connect
+from engine.sessions.dispatch import Dispatcher
+from engine.sessions.server import Server
 from queue_store import database, intake, journal, queue, reserve
 from queue_store.database import open_state
 from queue_store.errors import Refused

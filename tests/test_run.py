@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from engine.controls import NonFinite, Prompt
 from engine.prepare.collate import collate
-from engine.rng import capture_rng
-from engine.run import Monitoring
-from engine.ticks import Monitor
+from engine.training.controls import NonFinite, Prompt
+from engine.training.rng import capture_rng
+from engine.training.run import Monitoring
+from engine.training.ticks import Monitor
 from tests.training_kit import (
     Bench,
     Recorder,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.model import configure_process
+from engine.training.model import configure_process
 from tests.training_kit import (
     Bench,
     Recorder,

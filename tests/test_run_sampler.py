@@ -10,12 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from engine import sampler
-from engine.controls import Prompt
 from engine.prepare.collate import collate
 from engine.prepare.prepared import Sequence
-from engine.rng import capture_rng
-from engine.sampler import answer, encode_prompt, end_tokens, expected_loss, validation_loss
+from engine.training import sampler
+from engine.training.controls import Prompt
+from engine.training.rng import capture_rng
+from engine.training.sampler import (
+    answer,
+    encode_prompt,
+    end_tokens,
+    expected_loss,
+    validation_loss,
+)
 from queue_store.errors import DataError
 from tests.training_kit import (
     Bench,

@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from engine.schedule import FLOOR, GlobalSchedule, rate_factor
+from engine.training.schedule import FLOOR, GlobalSchedule, rate_factor
 from tests.training_kit import training
 
 

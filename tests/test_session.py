@@ -12,13 +12,13 @@ from pathlib import Path
 import orjson
 import pytest
 
-from engine.client import connect
-from engine.dispatch import Dispatcher
 from engine.faults import Internal, NoAnswer, ProtocolMismatch, TooLarge
-from engine.server import Server
-from engine.session import LocalSession, Session
-from engine.statusfile import StatusFile
-from engine.wire import at_socket, new_socket
+from engine.sessions.client import connect
+from engine.sessions.dispatch import Dispatcher
+from engine.sessions.server import Server
+from engine.sessions.session import LocalSession, Session
+from engine.sessions.statusfile import StatusFile
+from engine.sessions.wire import at_socket, new_socket
 from queue_store.errors import NoEngine, NotFound, Refused, UsageError
 from queue_store.home import Home
 from tests.stepping_engine import SteppingEngine, make_home
@@ -296,7 +296,7 @@ def test_status_json_is_whole_at_every_moment_and_follows_the_engine(world: Worl
 
 def test_the_client_imports_neither_torch_nor_numpy_nor_asyncio() -> None:
     code = (
-        "import sys; import engine.client, engine.views, engine.session\n"
+        "import sys; import engine.sessions.client, engine.reading.views, engine.sessions.session\n"
         "bad = {'torch', 'transformers', 'numpy', 'textual', 'asyncio', 'psutil', 'snapshots'}\n"
         "print(sorted(bad & set(sys.modules)))"
     )

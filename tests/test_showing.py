@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import showing
-from engine.dispatch import Dispatcher
-from engine.items import Settings
-from engine.position import Plan
+from engine.inspecting import showing
 from engine.prepare.prepared import Prepared
-from engine.views import Views
+from engine.reading.views import Views
+from engine.sessions.dispatch import Dispatcher
+from engine.training.items import Settings
+from engine.training.position import Plan
 from queue_store import intake, queue
 from queue_store.database import open_state
 from queue_store.errors import NotFound, UsageError

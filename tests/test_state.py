@@ -13,9 +13,16 @@ import safetensors.torch
 import torch
 import transformers
 
-from engine.model import load_model
-from engine.rng import capture_rng, preserve_rng, rng_from_json, rng_to_json, seed_rng, set_rng
-from engine.state import read_info, save_state
+from engine.training.model import load_model
+from engine.training.rng import (
+    capture_rng,
+    preserve_rng,
+    rng_from_json,
+    rng_to_json,
+    seed_rng,
+    set_rng,
+)
+from engine.training.state import read_info, save_state
 from queue_store import config
 from queue_store.errors import ConfigError, NotFound, TrainctlError, VerificationFailed
 from tests.training_kit import (
@@ -166,7 +173,7 @@ def test_wrong_models_and_impossible_settings_are_one_clear_line(
 ) -> None:
     import msgspec
 
-    from engine.base import resolve_base
+    from engine.training.base import resolve_base
     from queue_store.home import Home
 
     model = config.default().model

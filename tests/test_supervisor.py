@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engine.client import connect
+from engine.sessions.client import connect
 from queue_store import journal, queue
 from queue_store.errors import Refused
 from queue_store.home import Home
@@ -76,7 +76,7 @@ def test_a_hang_is_found_its_stacks_are_written_and_the_item_goes_on(tmp_path) -
 
 HANGS = """
 import sys, threading
-from engine.trainer import StepTrainer
+from engine.training.trainer import StepTrainer
 original, calls = StepTrainer.training_step, []
 def a_step_that_never_ends(self, *arguments, **named):
     calls.append(1)
@@ -208,7 +208,7 @@ def test_systemd_is_told_that_it_is_ready_lives_and_stops(small, tmp_path) -> No
 
 
 def test_a_held_engine_answers_reads_and_refuses_changes(small) -> None:
-    from engine.client import connect
+    from engine.sessions.client import connect
     from queue_store import config
     from queue_store.errors import Refused
     from queue_store.lock import EngineLock
@@ -365,7 +365,7 @@ def test_a_broken_cuda_context_ends_the_process_and_the_item_goes_on_in_another(
     kit.add(small, "a.jsonl", 4)
     mark = tmp_path / "once"
     act = f"open({str(mark)!r}, 'w').close(); raise RuntimeError('CUDA error: device-side assert')"
-    path = planted(tmp_path / "planted", "engine.trainer.collate", act)
+    path = planted(tmp_path / "planted", "engine.training.trainer.collate", act)
     with daemon(small, PYTHONPATH=path) as running:
         wait_until(mark.exists, SECONDS, what="the planted error")
         (tmp_path / "planted" / "sitecustomize.py").unlink()

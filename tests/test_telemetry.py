@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from engine.gpus import Gpus
+from engine.machine.gpus import Gpus
+from engine.machine.meters import SAMPLES, History
+from engine.machine.telemetry import Machine, Telemetry
 from engine.messages import is_unknown
-from engine.meters import SAMPLES, History
-from engine.telemetry import Machine, Telemetry
 from tests.waiting import wait_until
 
 

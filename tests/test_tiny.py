@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from engine.tiny import POSITIONS, make_tiny
-from engine.tiny_tokenizer import SPECIAL, VOCABULARY
+from engine.training.tiny import POSITIONS, make_tiny
+from engine.training.tiny_tokenizer import SPECIAL, VOCABULARY
 from evaluation.skills import generate
 
 
@@ -35,7 +35,7 @@ def test_the_folder_is_byte_identical_for_a_seed_in_another_process(
     folder: Path, tmp_path: Path
 ) -> None:
     code = (
-        "import sys;from pathlib import Path;from engine.tiny import make_tiny;"
+        "import sys;from pathlib import Path;from engine.training.tiny import make_tiny;"
         "make_tiny(Path(sys.argv[1]),int(sys.argv[2]));"
         "assert not {'torch','numpy','transformers'} & set(sys.modules)"
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.meters import SAMPLES
+from engine.machine.meters import SAMPLES
 from tests.test_tui_screen import trained
 from tests.tui_pilot import NARROW, WIDE, configured, console_on, lines, running, screen, until
 from tests.tui_world import World, unknown

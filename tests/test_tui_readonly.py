@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from engine.client import connect
-from engine.dispatch import Dispatcher
 from engine.messages import COMMANDS, Kind
-from engine.readonly import LOOKING, ReadOnlySession, StoreSession
-from engine.server import Server
-from engine.views import Views
+from engine.reading.views import Views
+from engine.sessions.client import connect
+from engine.sessions.dispatch import Dispatcher
+from engine.sessions.readonly import LOOKING, ReadOnlySession, StoreSession
+from engine.sessions.server import Server
 from queue_store.config import default
 from queue_store.errors import Refused
 from queue_store.home import Home

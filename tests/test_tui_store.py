@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.client import connect
-from engine.dispatch import Dispatcher
-from engine.server import Server
-from engine.session import LocalSession
-from engine.thread import Engine
-from engine.views import Views
+from engine.loop.thread import Engine
+from engine.reading.views import Views
+from engine.sessions.client import connect
+from engine.sessions.dispatch import Dispatcher
+from engine.sessions.server import Server
+from engine.sessions.session import LocalSession
 from queue_store import records
 from queue_store.config import default
 from queue_store.home import Home

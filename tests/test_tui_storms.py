@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from engine.dispatch import Dispatcher
-from engine.session import LocalSession
-from engine.views import Views
+from engine.reading.views import Views
+from engine.sessions.dispatch import Dispatcher
+from engine.sessions.session import LocalSession
 from queue_store.config import default
 from tests import engine_kit as kit
 from tests.engine_forks import audit

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import deepcheck
+from engine.inspecting import deepcheck
 from queue_store.errors import TrainctlError
 from queue_store.home import Home
 from tests.test_tui_screen import trained

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from engine.dispatch import Dispatcher
-from engine.session import LocalSession
+from engine.sessions.dispatch import Dispatcher
+from engine.sessions.session import LocalSession
 from queue_store.errors import NotFound, UsageError, VerificationFailed
 from snapshots import versions
 from tests.stepping_engine import SteppingEngine

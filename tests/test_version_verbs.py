@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.dispatch import Dispatcher
-from engine.server import Server
+from engine.sessions.dispatch import Dispatcher
+from engine.sessions.server import Server
 from queue_store import journal
 from queue_store.database import open_state
 from queue_store.home import Home

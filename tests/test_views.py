@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.messages import is_unknown
-from engine.views import Views
+from engine.reading.views import Views
 from queue_store import queue, transitions
 from queue_store.database import open_metrics
 from queue_store.errors import NotFound

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from engine import comparing
 from engine.messages import is_unknown
-from engine.views import Views
+from engine.reading import comparing
+from engine.reading.views import Views
 from queue_store import queue
 from queue_store.errors import NotFound, Refused
 from queue_store.home import Home

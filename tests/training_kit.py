@@ -15,16 +15,16 @@ import msgspec
 import torch
 import transformers
 
-from engine.controls import GO, Directive, Place, RunItem, SampleResult, ValidationResult
-from engine.model import LoadedModel, load_model
-from engine.optim import make_optimizer
 from engine.prepare import Prepared, PrepareSettings, prepare
-from engine.rng import seed_rng
-from engine.run import Monitoring, Outcome, TrainingRun
-from engine.schedule import GlobalSchedule
-from engine.state import restore_state, save_state
-from engine.ticks import Monitor
-from engine.tiny import make_tiny
+from engine.training.controls import GO, Directive, Place, RunItem, SampleResult, ValidationResult
+from engine.training.model import LoadedModel, load_model
+from engine.training.optim import make_optimizer
+from engine.training.rng import seed_rng
+from engine.training.run import Monitoring, Outcome, TrainingRun
+from engine.training.schedule import GlobalSchedule
+from engine.training.state import restore_state, save_state
+from engine.training.ticks import Monitor
+from engine.training.tiny import make_tiny
 from queue_store import config
 from queue_store.home import Home
 from queue_store.metrics import StepMetric

@@ -1,7 +1,7 @@
 """A home in memory for tests of the console: a session and views that hold state and behave.
 What it answers about the queue, curves, samples and versions is in tests/tui_world_*.py.
 
-It answers in the shapes of engine.status and engine.views. Time stands still until a test
+It answers in the shapes of engine.reading (status, views). Time stands still until a test
 moves it. `log` keeps every command that changed something.
 """
 

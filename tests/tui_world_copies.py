@@ -9,7 +9,7 @@ from tests.tui_world_base import WorldState, unknown
 
 
 class CopyAnswers(WorldState):
-    """In the shapes of engine.meters, engine.comparing, engine.backups and snapshots.trash."""
+    """In the shapes of engine.machine.meters, engine.reading.comparing and snapshots.trash."""
 
     def do_meters(self) -> dict[str, Any]:
         past = self.past

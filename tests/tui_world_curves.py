@@ -8,7 +8,7 @@ from tests.tui_world_base import T0, WorldState, unknown
 
 
 class CurveAnswers(WorldState):
-    """In the shapes of engine.lines and engine.views."""
+    """In the shapes of engine.lines and engine.reading.views."""
 
     def series(
         self,

@@ -12,7 +12,7 @@ from tui.frame import in_order
 
 
 class QueueAnswers(WorldState):
-    """In the shapes of engine.views and of the engine's commands on items."""
+    """In the shapes of engine.reading.views and of the engine's commands on items."""
 
     def add_item(self, name: str, priority: str, state: str, **more: Any) -> dict[str, Any]:
         number = len(self.items) + 1
@@ -97,7 +97,7 @@ class QueueAnswers(WorldState):
         raise NotFound(f"no item {id}")
 
     def queue_list(self) -> list[dict[str, Any]]:
-        """In order, and the same object where nothing changed, as engine.queuelist."""
+        """In order, and the same object where nothing changed, as engine.reading.queuelist."""
         fresh = in_order([dict(item) for item in self.items])
         if fresh != self._listed:
             self._listed = fresh

@@ -9,7 +9,7 @@ from tests.tui_world_base import WorldState, unknown
 
 
 class SampleAnswers(WorldState):
-    """In the shapes of engine.views and of the engine's answer to a prompt."""
+    """In the shapes of engine.reading.views and of the engine's answer to a prompt."""
 
     def sample(self) -> None:
         share = min(1.0, self.step / 200)

@@ -10,7 +10,7 @@ from tests.tui_world_base import T0, WorldState, unknown
 
 
 class VersionAnswers(WorldState):
-    """In the shapes of engine.views and of the engine's commands on versions."""
+    """In the shapes of engine.reading.views and of the engine's commands on versions."""
 
     def version(self, description: str, *, pinned: bool = False) -> dict[str, Any]:
         name = f"v{len(self.versions_) + 1:03d}"

@@ -21,8 +21,8 @@ from queue_store.errors import NoEngine, Refused, TrainctlError
 from trainctl.context import Context
 
 if TYPE_CHECKING:
-    from engine.session import Session
-    from engine.views import Views
+    from engine.reading.views import Views
+    from engine.sessions.session import Session
     from queue_store.config import Config
     from queue_store.home import Home
     from trainctl.host import Host
@@ -103,8 +103,8 @@ def _wait_for_engine(context: Context) -> None:
 def _looking(context: Context, config: Config) -> int:
     """A console that changes nothing: on the engine where one runs, else on the store; none is
     started."""
-    from engine.client import connect
-    from engine.readonly import ReadOnlySession, StoreSession
+    from engine.sessions.client import connect
+    from engine.sessions.readonly import ReadOnlySession, StoreSession
     from tui.app import run_console
 
     home = context.home
@@ -133,7 +133,7 @@ def _looking(context: Context, config: Config) -> int:
 
 def _attached(context: Context, config: Config) -> int:
     """The console on an engine of another process; leaving touches nothing."""
-    from engine.client import connect
+    from engine.sessions.client import connect
     from tui.app import run_console
 
     with closing(context.engine()) as session:
@@ -149,7 +149,7 @@ def _attached(context: Context, config: Config) -> int:
 
 def store_reader(home: Home) -> Views:
     """The store's reader; called once the console's first frame is shown."""
-    from engine.views import Views
+    from engine.reading.views import Views
 
     return Views(home)
 
@@ -244,7 +244,7 @@ class HostSession:
         self._host = host
 
     def request(self, command: str, timeout: float | None = None, **arguments: Any) -> Any:
-        """See engine.session.Session. After a hand-over that failed, it is the new engine's."""
+        """As engine.sessions.session. After a hand-over that failed, it is the new engine's."""
         session: Session = self._host.started()
         return session.request(command, timeout, **arguments)
 

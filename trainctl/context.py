@@ -14,8 +14,8 @@ from queue_store.errors import NoEngine, TrainctlError
 from queue_store.home import Home, find_home
 
 if TYPE_CHECKING:
-    from engine.session import Session
-    from engine.views import Views
+    from engine.reading.views import Views
+    from engine.sessions.session import Session
     from queue_store.config import Config
     from queue_store.database import State
 
@@ -69,7 +69,7 @@ class Context:
     def views(self) -> Views:
         """Reads of the store, in the shapes that scripts rely on."""
         if self._views is None:
-            from engine.views import Views
+            from engine.reading.views import Views
 
             self._views = Views(self.home)
         return self._views
@@ -77,7 +77,7 @@ class Context:
     def engine(self) -> Session:
         """A session with the home's engine. Raises NoEngine (exit 3)."""
         if self._session is None:
-            from engine.client import connect
+            from engine.sessions.client import connect
 
             self._session = connect(self.home, timeout=ANSWER_SECONDS)
         return self._session

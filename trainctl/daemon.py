@@ -100,7 +100,7 @@ def spawn(home: Home, *, lock_fd: int | None = None) -> tuple[int, int]:
 
 def _answers(home: Home, supervisor_pid: int) -> int:
     """The process id of the engine that this supervisor owns, once it says hello; else 0."""
-    from engine.client import connect
+    from engine.sessions.client import connect
 
     try:
         session = connect(home, timeout=1.0)

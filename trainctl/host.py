@@ -15,8 +15,8 @@ from queue_store.errors import Refused, TrainctlError
 from queue_store.home import Home
 
 if TYPE_CHECKING:
-    from engine.server import Server
-    from engine.session import Session
+    from engine.sessions.server import Server
+    from engine.sessions.session import Session
     from queue_store.config import Config
     from queue_store.lock import EngineLock
 
@@ -69,10 +69,10 @@ class Host:
 
         Raises TrainctlError where the socket cannot be made.
         """
-        from engine.dispatch import Dispatcher
-        from engine.server import Server
-        from engine.session import LocalSession
-        from engine.thread import Engine
+        from engine.loop.thread import Engine
+        from engine.sessions.dispatch import Dispatcher
+        from engine.sessions.server import Server
+        from engine.sessions.session import LocalSession
 
         self.ended.clear()
         self.engine = Engine(

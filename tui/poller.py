@@ -33,7 +33,7 @@ SAMPLES_READ = 1000
 
 
 class Session(Protocol):
-    """What the console needs of engine.session.Session."""
+    """What the console needs of engine.sessions.session.Session."""
 
     @property
     def local(self) -> bool: ...
@@ -44,7 +44,7 @@ class Session(Protocol):
 
 
 class Reader(Protocol):
-    """What the console needs of engine.views.Views."""
+    """What the console needs of engine.reading.views.Views."""
 
     def queue_list(self) -> Any: ...
 

@@ -14,7 +14,7 @@ ASCII = "_.-:=+*#"
 
 
 SPAN = 150
-"""Values that a whole history has (see engine.meters)."""
+"""Values that a whole history has (see engine.machine.meters)."""
 
 
 def bins(values: Sequence[object], number: int, width: int, span: int = SPAN) -> list[float | None]:

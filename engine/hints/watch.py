@@ -36,7 +36,7 @@ class Watch:
         self._seen: tuple[int, int] = (0, 0)
 
     def look(self, state: State, status: Mapping[str, Any]) -> tuple[Hint, ...]:
-        """All hints that stand now. `status` is that of the engine (engine.status)."""
+        """All hints that stand now. `status` is that of the engine (engine.reading.status)."""
         of = status["state"]
         item = status.get("item")
         time = now()

@@ -14,7 +14,7 @@ from tests.faults.bench import listened, scratch
 
 
 def main() -> None:
-    import engine.worker  # noqa: F401 - once, for the fork
+    import engine.loop.worker  # noqa: F401 - once, for the fork
     from tests.engine_forks import story
 
     with scratch() as folder:

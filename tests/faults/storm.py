@@ -25,7 +25,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from engine import client
+from engine.sessions import client
 from queue_store import config as configuration
 from queue_store import intake, queue, transitions
 from queue_store.database import open_state
@@ -294,7 +294,7 @@ def main() -> None:
     given = parser.parse_args()
     import torch
 
-    import engine.worker  # noqa: F401 - once, for all forks
+    import engine.loop.worker  # noqa: F401 - once, for all forks
 
     torch.set_num_threads(1)
     with scratch() as folder:

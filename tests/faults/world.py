@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from engine import recovery
+from engine.loop import recovery
 from queue_store import durable, intake, queue, records, transitions
 from queue_store.errors import VerificationFailed
 from queue_store.home import Home

@@ -95,7 +95,7 @@ def _refuse_damaged(outcome: Json) -> None:
 
 
 def _go_back_here(context: Context, name: str | None, yes: str | None) -> Json:
-    from engine.recovery import check_locked
+    from engine.loop.recovery import check_locked
     from snapshots import rollback as store
     from snapshots import versions
 
@@ -136,7 +136,7 @@ def _stand_somewhere(context: Context, name: str | None) -> None:
     from snapshots import versions
 
     if versions.get(context.state, name).kind == versions.IMPORTED:
-        from engine.live import first_head
+        from engine.training.live import first_head
 
         first_head(context.state, context.home, context.config)
 

@@ -18,9 +18,10 @@ TENSORS_SHOWN = 12
 
 
 def diff(context: Context, arguments: argparse.Namespace) -> int:
-    """What differs between versions A and B. JSON: as engine.comparing, and `tensors`, as
-    engine.tensor_diff ({"unknown": why} with --no-tensors and where there are none)."""
-    from engine import comparing, verifying
+    """What differs between versions A and B. JSON: as engine.reading.comparing, and `tensors`, as
+    engine.verify.tensor_diff ({"unknown": why} with --no-tensors and where there are none)."""
+    from engine.reading import comparing
+    from engine.verify import verifying
     from queue_store.errors import Refused
 
     first, second = arguments.first, arguments.second

@@ -19,7 +19,7 @@ from trainctl.output import count, counted, known, table, text
 from trainctl.progress import Progress
 
 if TYPE_CHECKING:
-    from engine.evaluating import Evaluating
+    from engine.judging.evaluating import Evaluating
     from evaluation.host.machine import Machine
 
 Json = dict[str, Any]
@@ -28,7 +28,7 @@ INTERRUPTED = 130
 
 def evaluate(context: Context, arguments: argparse.Namespace) -> int:
     """Ask what is missing, and say how the model stands. JSON: see --help."""
-    from engine.evaluating import Evaluating, model
+    from engine.judging.evaluating import Evaluating, model
     from evaluation.host import machine
     from evaluation.host.choice import on_first_free
     from evaluation.host.machine import LOCAL

@@ -24,7 +24,7 @@ def _ask(context: Context, command: str, **arguments: Any) -> Any:
     if session is not None:
         return session.request(command, **arguments)
     from engine.messages import COMMANDS, Kind
-    from engine.upkeep_handlers import HANDLERS
+    from engine.sessions.upkeep_handlers import HANDLERS
 
     if COMMANDS[command].kind is Kind.READ:
         return HANDLERS[command](context.views, **arguments)

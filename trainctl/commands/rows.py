@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 def show_row(context: Context, item: int, line: int) -> int:
     """One row of an item as it trains; exit 1 where the row is wrong."""
-    from engine.showing import row
+    from engine.inspecting.showing import row
 
     found = row(context.views, item, line)
     if context.json:

@@ -22,7 +22,7 @@ from trainctl.progress import Progress
 from trainctl.rowtext import print_row
 
 if TYPE_CHECKING:
-    from engine.validating import Place
+    from engine.inspecting.validating import Place
 
 SHOWN = 100
 Json = dict[str, Any]
@@ -40,13 +40,13 @@ def validate(context: Context, arguments: argparse.Namespace) -> int:
         at, level, why = _place(context, arguments, stack)
         check = quick_check(path, limit=SHOWN)
         if at is None or not (check.accepted or arguments.tokens):
-            from engine.rowcheck import quick
+            from engine.checks.rowcheck import quick
 
             if at is not None:
                 why = "quick level only: no row can be made tokens of"
             data = {**quick(check), "level_reason": why}
         else:
-            from engine import validating
+            from engine.inspecting import validating
 
             if arguments.tokens:
                 return _tokens(context, validating.tokens(path, check, at, progress))
@@ -63,8 +63,8 @@ def _place(
     asked = arguments.level or ("standard" if arguments.tokens or arguments.model else "")
     if arguments.level == "quick" and not arguments.tokens:
         return None, "quick", ""
-    from engine.base import fetchable
-    from engine.validating import place
+    from engine.inspecting.validating import place
+    from engine.training.base import fetchable
 
     home = _home(context)
     try:

@@ -21,7 +21,7 @@ from trainctl.context import Context
 from trainctl.output import percent, size, text
 
 if TYPE_CHECKING:
-    from engine.session import Session
+    from engine.sessions.session import Session
     from snapshots.child import Progress
 
 Json = dict[str, Any]
@@ -68,7 +68,7 @@ def verify(context: Context, arguments: argparse.Namespace) -> int:
 
 
 def _here(context: Context, names: list[str], deep: bool) -> list[Json]:
-    from engine import verifying
+    from engine.verify import verifying
 
     found = []
     with EngineLock.acquire(context.home, "verify"):

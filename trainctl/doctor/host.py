@@ -112,7 +112,7 @@ def _link(session: Any) -> Iterator[Check]:
 
 def _generation(target: Any) -> Check:
     """Ship a tiny model, have it loaded, and count tokens a second."""
-    from engine.tiny import make_tiny
+    from engine.training.tiny import make_tiny
     from evaluation.host import shipment
     from evaluation.host.evaluate import evaluate_on
 

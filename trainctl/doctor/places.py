@@ -51,7 +51,7 @@ def permissions(home: Home) -> Check:
 
 def disk(home: Home) -> Check:
     """Free space against what a checkpoint takes, and against warn_free and stop_free."""
-    from engine.status import free_limit
+    from engine.reading.status import free_limit
 
     free = shutil.disk_usage(home.root).free
     one = _checkpoint_size(home)

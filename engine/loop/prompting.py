@@ -1,0 +1,183 @@
+"""A person's prompt, answered by the model as it stands, on the engine thread.
+
+Between two steps, or at once while nothing steps. Training goes on bit-identically afterwards
+(see sampler.apart) and waits at most PROMPT_SECONDS, beside the reading of the prompt itself, which
+is then no longer than a row.
+A prompt does not wait for the monitoring budget, as a person waits for it; it may overdraw the
+budget by DEBT_SECONDS, and ticks are put off until training has made up for that.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from engine.loop.requests import Request, Requests
+from engine.messages import PROMPT_SECONDS
+from engine.prepare.render import Renderer
+from engine.prepare.template import ModelText, RowRefused
+from engine.training.controls import Prompt
+from engine.training.model import LoadedModel
+from engine.training.sampler import answer, context_of, encode_prompt
+from queue_store.errors import Refused
+from queue_store.rows import Row
+from queue_store.specs import Message
+
+if TYPE_CHECKING:
+    from engine.loop.worker import Worker
+
+DEBT_SECONDS = 30.0
+"""How far prompts may overdraw the monitoring budget before one is refused."""
+
+NO_MODEL = "no model is loaded: training is parked, or was paused when the engine started"
+
+
+class Prompting:
+    """Answers `generate`. Engine thread only."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self._renderer: tuple[object, Renderer] | None = None
+
+    def answer(self, request: Request) -> dict[str, Any]:
+        """{answer, stop, tokens, prompt_tokens, max_tokens, seconds, branch, step}. `stop` is
+        "end" (an end token), "limit" (max_tokens), "time", "cancelled", or "interrupted" by a
+        command that waits.
+
+        Raises Refused: no model, a prompt that the context does not hold, too little memory, or
+        training in debt with too many prompts.
+        """
+        worker, asked = self.worker, request.arguments
+        if worker.live is None:
+            raise Refused(NO_MODEL, mend="resume, then it is loaded again")
+        trains = worker.item is not None and not worker.board.paused
+        if trains:
+            self._within_debt()
+        end = _End(
+            worker.requests,
+            asked.get("key"),
+            PROMPT_SECONDS["training" if trains else "standing"],
+        )
+        board = worker.board
+        before = board.phase, board.progress
+        board.set(board.state, "answering a prompt")
+        worker.publish(force=True)
+        started = time.perf_counter()
+        try:
+            longest = worker.config.training.max_length if trains else None
+            result = self._generate(worker.live.loaded, asked, end, longest)
+        finally:
+            seconds = time.perf_counter() - started
+            board.set(board.state, *before)
+            worker.publish(force=True)
+            if trains:
+                worker.watch.monitor.asked(seconds)
+        return {
+            **result,
+            "seconds": seconds,
+            "branch": board.branch,
+            "step": board.global_step,
+        }
+
+    def _within_debt(self) -> None:
+        monitor = self.worker.watch.monitor
+        over = monitor.debt - DEBT_SECONDS
+        if over <= 0:
+            return
+        what = f"prompts took {monitor.debt:.0f} s more than training.monitoring_budget allows"
+        if not monitor.budget:
+            raise Refused(f"{what} (it is 0)", mend="pause, then ask")
+        wait = over / monitor.budget
+        raise Refused(what, mend=f"ask again after {wait:.0f} s of training, or pause first")
+
+    def _generate(
+        self, loaded: LoadedModel, asked: dict[str, Any], end: _End, longest: int | None
+    ) -> dict[str, Any]:
+        prompt = self._prompt(loaded, str(asked["prompt"]), asked.get("system"))
+        length = len(encode_prompt(loaded.tokenizer, prompt))
+        context = context_of(loaded.model)
+        if length >= context:
+            raise Refused(
+                f"the prompt has {length} tokens, and the model takes {context} with the answer",
+                mend="shorten it",
+            )
+        if longest is not None and length > longest:
+            # Read in one go, between no two tokens of which it could end: no longer than a row.
+            raise Refused(
+                f"the prompt has {length} tokens, more than a row has in training"
+                f" (training.max_length = {longest})",
+                mend="pause first, then longer ones are answered",
+            )
+        most = min(int(asked.get("max_tokens", 256)), context - length)
+        told = {"prompt_tokens": length, "max_tokens": most}
+        if end():
+            return {"answer": "", "stop": end.why, "tokens": 0, **told}
+        try:
+            found = answer(
+                loaded.model,
+                loaded.tokenizer,
+                [prompt],
+                max_tokens=most,
+                temperature=float(asked.get("temperature", 0.0)),
+                until=end,
+            )
+        except torch.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            raise Refused(
+                f"the memory does not suffice for {length} tokens and {most} of an answer"
+                " beside training",
+                mend="ask for fewer tokens, or shorten the prompt",
+            ) from error
+        assert found is not None  # nothing but `until` ends it
+        said = found[0]
+        stop = "end" if said.ended else "limit" if said.tokens >= most else end.why
+        return {"answer": said.text, "stop": stop, "tokens": said.tokens, **told}
+
+    def _prompt(self, loaded: LoadedModel, text: str, system: str | None) -> Prompt:
+        """The prompt in the form in which rows of the home train, without their profile."""
+        data = self.worker.config.data
+        system = data.system_prompt if system is None else system
+        renderer = self._renderer_of(ModelText(loaded.folder), system, data.thinking)
+        if renderer.model.chat_template is None:
+            if system:
+                raise Refused(
+                    "the model has no chat template, and so no place for a system prompt",
+                    mend="ask without one",
+                )
+            return Prompt("prompt", (), text)
+        try:
+            rendered = renderer.prompt(Row(1, (Message("user", text),), None), 1)
+        except RowRefused as refusal:
+            raise Refused(str(refusal)) from None
+        return Prompt("prompt", (), rendered)
+
+    def _renderer_of(self, model: ModelText, system: str, how: str) -> Renderer:
+        """Kept while nothing of it changes: a large vocabulary takes up to a second to load."""
+        made_of = (model.fingerprint, system, how)
+        if self._renderer is None or self._renderer[0] != made_of:
+            self._renderer = made_of, Renderer(model, system, how)
+        return self._renderer[1]
+
+
+class _End:
+    """Says, between two tokens, whether an answer has to end there; `why` in one word."""
+
+    def __init__(self, requests: Requests, key: str | None, seconds: float) -> None:
+        self.why = ""
+        self._requests = requests
+        self._key = key
+        self._deadline = time.perf_counter() + seconds
+
+    def __call__(self) -> bool:
+        self.why = self.why or self._look()
+        return bool(self.why)
+
+    def _look(self) -> str:
+        if self._requests.waiting():
+            if self._key is not None and self._requests.holds("cancel_generate", key=self._key):
+                return "cancelled"
+            if set(self._requests.commands()) - {"generate", "cancel_generate"}:
+                return "interrupted"
+        return "time" if time.perf_counter() >= self._deadline else ""

@@ -1,0 +1,77 @@
+"""The versions as faces list them: what the store says of each, and how many of the fixed
+examples its model answered right.
+
+A version's samples are those of the newest sample tick on its own line, at its step or before
+it; they were made while it trained, so nothing is generated here. Reads only.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from engine import lines
+from engine.lines import Segment
+from engine.messages import unknown
+from engine.reading import plans
+from queue_store import config, records
+from queue_store.database import State
+from queue_store.home import Home
+from snapshots import listing
+from snapshots.retention import Rules
+
+NO_TICK = "no sample tick before it"
+
+
+def rows(home: Home, state: State, metrics: sqlite3.Connection) -> list[dict[str, Any]]:
+    """`listing.versions_json`, and of each version `samples` (see `tally`)."""
+    settings = config.load(home.config)
+    found = listing.versions_json(state, Rules.of(settings.snapshots), settings.backups)
+    for row in found:
+        row["samples"] = tally(metrics, line_of(state, row["checkpoint"]))
+    return found
+
+
+def line_of(state: State, checkpoint: int) -> list[Segment]:
+    """The steps that made a checkpoint, oldest first."""
+    point = records.checkpoint(state, checkpoint)
+    return lines.segments(plans.checkpoint_line(state, point))
+
+
+def tally(metrics: sqlite3.Connection, line: list[Segment]) -> dict[str, Any]:
+    """{step, exact, total} of the newest sample tick on a line, or unknown."""
+    at = newest_tick(metrics, line)
+    if at is None:
+        return unknown(NO_TICK)
+    run, step = at
+    row = metrics.execute(
+        "SELECT SUM(exact), COUNT(*) FROM samples WHERE run = ? AND step = ?", (run, step)
+    ).fetchone()
+    return {"step": step, "exact": int(row[0]), "total": int(row[1])}
+
+
+def answers(metrics: sqlite3.Connection, line: list[Segment]) -> dict[str, sqlite3.Row]:
+    """What was answered at the newest sample tick on a line, by example: rows {example, set_name,
+    position, prompt, exact}; {} where there is none."""
+    at = newest_tick(metrics, line)
+    if at is None:
+        return {}
+    found = metrics.execute(
+        "SELECT s.example, s.step, s.exact, e.set_name, e.position, e.prompt FROM samples s"
+        " JOIN examples e ON e.id = s.example WHERE s.run = ? AND s.step = ?"
+        " ORDER BY e.set_name, e.position",
+        at,
+    )
+    return {row["example"]: row for row in found}
+
+
+def newest_tick(metrics: sqlite3.Connection, line: list[Segment]) -> tuple[int, int] | None:
+    """(run, step) of the newest sample tick on a line."""
+    for part in reversed(line):
+        row = metrics.execute(
+            "SELECT MAX(step) FROM samples WHERE run = ? AND step > ? AND step <= ?",
+            (part.run, part.low, part.high),
+        ).fetchone()
+        if row[0] is not None:
+            return part.run, int(row[0])
+    return None

@@ -1,0 +1,119 @@
+"""The fixed examples of the samples: which ones, how they are asked, how answers are judged.
+
+They come from the home's held-out sets, in turn from each set, the same ones at every tick and
+in every session, so that each has a history. They are asked as the item's rows train, with the
+same template, profile, system prompt and choice about thinking.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+import numpy as np
+
+from engine.prepare import thinking
+from engine.prepare.alignment import Aligner
+from engine.prepare.prepared import Sequence
+from engine.prepare.profiles import Profile, scored
+from engine.prepare.render import Rendered, Renderer
+from engine.prepare.template import RowRefused
+from engine.training.controls import Prompt, SampleResult
+from evaluation import sets
+from evaluation.scorers import score
+from queue_store import metrics
+from queue_store.config import Config
+from queue_store.errors import DataError
+from queue_store.home import Home
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """One fixed example: how it is asked, and how it is kept. `expected` is its row as tokens, of
+    which those of the expected answer are marked `trained`."""
+
+    prompt: Prompt
+    row: metrics.Example
+    expected: Sequence
+
+
+def choose(home: Home, config: Config, renderer: Renderer) -> dict[str, Fixed]:
+    """`samples.count` examples of the sets that `evaluation.sets` names, by id. Raises DataError
+    for one that the template refuses."""
+    found = sets.load_sets(home, config.evaluation.sets)
+    aligner = Aligner(renderer.model.tokenizer)
+    chosen: dict[str, Fixed] = {}
+    for depth in range(max((len(one.examples) for one in found), default=0)):
+        for one in found:
+            if depth < len(one.examples) and len(chosen) < config.samples.count:
+                fixed = _fixed(one, depth, len(chosen), renderer, aligner)
+                chosen[fixed.prompt.id] = fixed
+    return chosen
+
+
+def _fixed(
+    one: sets.EvalSet, index: int, position: int, renderer: Renderer, aligner: Aligner
+) -> Fixed:
+    example = one.examples[index]
+    try:
+        text = renderer.prompt(example.row, len(example.prompt))
+        expected = _expected(renderer.row(example.row), text, aligner)
+    except RowRefused as refusal:
+        raise DataError(str(refusal), where=f"{one.name}.jsonl:{example.row.line}") from None
+    # A set's bytes are part of the id: an edited set begins new histories.
+    name = f"{one.name}/{one.digest[:8]}/{example.id}"
+    return Fixed(
+        Prompt(name, example.prompt, text),
+        metrics.Example(
+            id=name,
+            set_name=one.name,
+            position=position,
+            prompt="\n".join(t["content"] for t in example.prompt if t["role"] != "system"),
+            expected=example.expected,
+            skill=example.skill,
+            level=example.level,
+        ),
+        expected,
+    )
+
+
+def _expected(whole: Rendered, prompt: str, aligner: Aligner) -> Sequence:
+    """The tokens of a row, those marked that train after its prompt: the expected answer and its
+    end, as training has them."""
+    # A template that writes earlier turns otherwise in a prompt: then it is what trains last.
+    last = whole.spans[-1][0] if whole.spans else len(whole.text)
+    begin = len(prompt) if whole.text.startswith(prompt) else last
+    tokens = aligner.encode([whole.text])[0]
+    trained = np.zeros(len(tokens.ids), dtype=np.bool_)
+    for start, end in whole.spans:
+        first, after = tokens.holding(max(start, begin), end)
+        trained[first:after] = True
+    return Sequence(tokens.ids, trained, np.arange(len(tokens.ids), dtype=np.int32), (1,))
+
+
+def similarity(expected: str, answer: str) -> float:
+    """Share of matching characters of two texts, 0 to 1 (difflib's ratio). Not a loss."""
+    return SequenceMatcher(None, expected[:4000], answer[:4000], autojunk=False).ratio()
+
+
+def judge(result: SampleResult, fixed: dict[str, Fixed], profile: Profile) -> list[metrics.Sample]:
+    """The answers of a tick with their scores, to be stored in full. Scored without their thinking
+    and without what the profile adds: the sets expect neither."""
+    judged = []
+    for answer in result.answers:
+        row = fixed[answer.id].row
+        said = scored(profile, thinking.without(answer.text))
+        judged.append(
+            metrics.Sample(
+                branch=result.place.branch,
+                step=result.place.global_step,
+                example=answer.id,
+                answer=answer.text,
+                exact=score(row.skill, row.expected, said).exact,
+                similarity=similarity(row.expected, said),
+                expected_loss=result.expected_loss.get(answer.id),
+                tokens=answer.tokens,
+                seconds=answer.seconds,
+            )
+        )
+    return judged

@@ -1,0 +1,99 @@
+"""What kind of failure an exception is: its cause, in the words of queue_store.failures.
+
+Transient causes are tried again; all others fail the item. Two ends concern the whole process:
+a CUDA error leaves its context broken, and a disk with I/O errors must not be trusted further.
+"""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+
+import torch
+
+from engine.training.controls import NonFinite
+from queue_store.errors import ConfigError, DataError, ProcessEnd, TrainctlError
+from queue_store.failures import Cause
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class StepMemory(TrainctlError):
+    """A step did not fit the memory. `where` names the longest row of its batch, `cause` which
+    memory it was."""
+
+    def __init__(self, cause: str, what: str, *, where: str, mend: str) -> None:
+        self.cause = cause
+        super().__init__(what, where=where, mend=mend)
+
+
+def classify(error: BaseException) -> tuple[str, str]:
+    """(cause, one-line message) of an exception that ended an item."""
+    message = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, NonFinite):
+        return Cause.NOT_A_NUMBER, message
+    if isinstance(error, StepMemory):
+        return error.cause, message
+    if isinstance(error, DataError):
+        return Cause.DATA, message
+    if isinstance(error, ConfigError):
+        return Cause.CONFIGURATION, message
+    if isinstance(error, TrainctlError):
+        return Cause.REFUSED, message
+    if isinstance(error, torch.OutOfMemoryError):
+        return Cause.CUDA_MEMORY, message
+    if isinstance(error, RuntimeError) and "out of memory" in message.lower():
+        return (Cause.CUDA_MEMORY if "cuda" in message.lower() else Cause.MEMORY), message
+    if "_STATUS_ALLOC_FAILED" in message:  # cuBLAS and cuDNN have words of their own for it
+        return Cause.CUDA_MEMORY, message
+    if isinstance(error, MemoryError):
+        return Cause.MEMORY, message
+    if _poisons(error):
+        return Cause.CUDA, message
+    if isinstance(error, OSError):
+        return (Cause.DISK_FULL if error.errno in _FULL else Cause.IO), message
+    if isinstance(error, sqlite3.OperationalError):
+        if "is full" in message:
+            return Cause.DISK_FULL, message
+        if "I/O error" in message:
+            return Cause.IO, message
+    if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in message:
+        return Cause.MEMORY, message
+    return Cause.UNKNOWN, f"{type(error).__name__}: {message}"
+
+
+def lacks_memory(error: BaseException) -> str:
+    """Which memory was too small (a cause), "" where it was not memory."""
+    cause = classify(error)[0]
+    return cause if cause in (Cause.CUDA_MEMORY, Cause.MEMORY) else ""
+
+
+def of_the_machine(error: BaseException) -> bool:
+    """Whether memory, device or disk failed: not the fault of what was being loaded."""
+    if isinstance(error, OSError):
+        return error.errno in (*_FULL, errno.EIO, errno.ENOMEM)
+    return classify(error)[0] in (Cause.CUDA_MEMORY, Cause.MEMORY, Cause.CUDA)
+
+
+def _poisons(error: BaseException) -> bool:
+    words = ("CUDA error", "cuDNN error")
+    return isinstance(error, torch.AcceleratorError) or any(word in str(error) for word in words)
+
+
+def ends_process(error: BaseException, log: str) -> ProcessEnd | None:
+    """The end that this exception means for the process, None where it can go on."""
+    cause, message = classify(error)
+    if cause == Cause.CUDA:
+        return ProcessEnd(
+            f"the CUDA context is broken: {message}",
+            cause=cause,
+            mend=f"a new process is needed: start trainctl again (the reason is in {log})",
+        )
+    hard = isinstance(error, OSError) and error.errno == errno.EIO
+    if hard or (cause == Cause.IO and isinstance(error, sqlite3.Error)):
+        return ProcessEnd(
+            f"the disk reports an I/O error: {message}",
+            cause=cause,
+            mend="see dmesg; nothing more is written by this process",
+        )
+    return None

@@ -1,0 +1,211 @@
+"""The live model: which folder it comes from, its dtype, device, kernels and adapter.
+
+The base folder is only read, never written. One dtype serves weights and compute (no autocast).
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from engine.training.failures import of_the_machine
+from engine.training.quiet import quiet
+from engine.training.rng import preserve_rng
+from queue_store.config import Model, Training
+from queue_store.errors import ConfigError, TrainctlError
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """The model that trains. `parameters` counts all of it, `trained` what the optimizer moves;
+    `folder` is the base model's; `dtype` is "bf16" or "fp32", `device` "cpu" or "cuda:0"."""
+
+    model: Any
+    tokenizer: Any
+    folder: Path
+    name: str
+    method: str
+    dtype: str
+    device: str
+    parameters: int
+    trained: int
+    liger: bool
+
+
+def configure_process(training: Training, threads: int = 0) -> int:
+    """Set the process's threads and determinism; returns the number of threads used.
+
+    `threads` is the recorded number of a state that is continued (0 = none): on a CPU the
+    result is bit-identical only with the same number. Call after engine.training.run is imported
+    and before CUDA is used: what the libraries keep for ever is taken out of garbage collection,
+    whose full passes would else hold the interpreter for 0.3 s.
+    """
+    gc.collect()
+    gc.freeze()
+    count = threads or training.threads or os.cpu_count() or 1
+    torch.set_num_threads(count)
+    if training.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    return count
+
+
+def choose_device() -> str:
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
+def choose_dtype(precision: str, device: str) -> torch.dtype:
+    """The one dtype of weights and compute for `model.precision`. Raises ConfigError."""
+    can_bf16 = device == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
+    if precision == "fp32":
+        return torch.float32
+    if precision == "bf16":
+        if not can_bf16:
+            raise ConfigError(
+                "this GPU has no bf16", where="model.precision", mend='use "auto" or "fp32"'
+            )
+        return torch.bfloat16
+    return torch.bfloat16 if device != "cpu" and can_bf16 else torch.float32
+
+
+def _attention(wanted: str, device: str) -> str:
+    if wanted == "flash_attention_2":
+        if device == "cpu" or importlib.util.find_spec("flash_attn") is None:
+            raise ConfigError(
+                "flash_attention_2 needs a GPU and the package flash-attn",
+                where="model.attention",
+                mend='use "auto"',
+            )
+        return wanted
+    return "sdpa" if wanted == "auto" else wanted
+
+
+def _wants_liger(wanted: str, device: str) -> bool:
+    """Whether Liger's kernels go in; nothing of them runs without CUDA and triton."""
+    if wanted == "off":
+        return False
+    missing = [p for p in ("triton", "liger_kernel") if importlib.util.find_spec(p) is None]
+    if device != "cpu" and not missing:
+        return True
+    if wanted == "on":
+        reason = "there is no CUDA GPU" if device == "cpu" else f"{', '.join(missing)} is missing"
+        raise ConfigError(
+            f"Liger kernels cannot run: {reason}",
+            where='training.liger = "on"',
+            mend='use "auto", or install trainctl[gpu] on a machine with a GPU',
+        )
+    return False
+
+
+def _own_memory(model: torch.nn.Module) -> None:
+    """Give every CPU tensor memory of its own: loaded ones are views of the mapped file, and
+    their alignment can change the last bit of a matrix product."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone()
+
+
+def _add_lora(model: Any, config: Model, seed: int) -> Any:
+    """The model with fresh adapters, their initial values drawn from `seed` alone.
+
+    Adapters stay in fp32 (peft's default): they are small, and bf16 would lose their updates.
+    """
+    import peft
+
+    lora = config.lora
+    settings = peft.LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.targets),
+    )
+    with preserve_rng():
+        torch.manual_seed(seed)
+        try:
+            return peft.get_peft_model(model, settings)
+        except ValueError as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(reason, where="model.lora.targets") from None
+
+
+def load_model(
+    folder: Path,
+    config: Model,
+    training: Training,
+    *,
+    weights: Path | None = None,
+    device: str | None = None,
+) -> LoadedModel:
+    """Load the base model of `folder` for training, with its tokenizer.
+
+    `weights`: a saved state's folder; a full model is then read from there at once instead of
+    the base (adapters come by state.restore_state). Raises ConfigError where config.toml asks for
+    what this machine cannot do, and TrainctlError where the folder is no causal language model.
+    """
+    quiet()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    device = device or choose_device()
+    dtype = choose_dtype(config.precision, device)
+    liger = _wants_liger(training.liger, device)
+    source = weights if weights is not None and config.method == "full" else folder
+    try:
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=dtype,
+            attn_implementation=_attention(config.attention, device),
+            local_files_only=True,
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        if of_the_machine(error):
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise TrainctlError(
+            f"is no causal language model that loads here: {reason}",
+            where=str(source),
+            mend="model.base must be a Hugging Face folder with config, weights and tokenizer",
+        ) from None
+    model.to(device)
+    _own_memory(model)
+    if liger:
+        kernels = importlib.import_module("liger_kernel.transformers")
+        kernels._apply_liger_kernel_to_instance(model=model)
+    if config.method == "lora":
+        model = _add_lora(model, config, training.seed)
+    if training.gradient_checkpointing:
+        _checkpoint_activations(model)
+    # Packed rows are isolated only without a cache (engine.prepare.collate).
+    model.config.use_cache = False
+    parameters = list(model.parameters())
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        folder=folder,
+        name=config.name,
+        method=config.method,
+        dtype="bf16" if dtype is torch.bfloat16 else "fp32",
+        device=device,
+        parameters=sum(p.numel() for p in parameters),
+        trained=sum(p.numel() for p in parameters if p.requires_grad),
+        liger=liger,
+    )
+
+
+def _checkpoint_activations(model: Any) -> None:
+    """Recompute activations in the backward pass; the non-reentrant way keeps the RNG right."""
+    plain = getattr(model, "get_base_model", lambda: model)()
+    kwargs = {"use_reentrant": False}
+    if hasattr(plain, "activation_checkpointing_enable"):
+        plain.activation_checkpointing_enable(activation_checkpointing_kwargs=kwargs)
+    else:
+        plain.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)

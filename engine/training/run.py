@@ -1,0 +1,326 @@
+"""One item's training: from its cursor to its end, or until the controls say to leave.
+
+The steps are Trainer's. What happens between two of them is here: the metric, the ticks, a save
+that is due, and the one question to the controls. No thread, store or face is known here.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import traceback
+from collections.abc import Mapping
+from collections.abc import Sequence as Several
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+import torch
+from transformers import TrainerCallback
+
+from engine.prepare.prepared import Sequence
+from engine.training.controls import (
+    Controls,
+    NonFinite,
+    Place,
+    Prompt,
+    Reporter,
+    RunItem,
+    SampleResult,
+    ValidationResult,
+)
+from engine.training.failures import StepMemory, lacks_memory
+from engine.training.model import LoadedModel
+from engine.training.optim import apply_settings
+from engine.training.position import Packs, Plan
+from engine.training.rng import capture_rng, set_rng
+from engine.training.sampler import answer, expected_loss, validation_loss
+from engine.training.schedule import GlobalSchedule
+from engine.training.ticks import SAMPLES, VALIDATION, Monitor
+from engine.training.trainer import PackDataset, StepTrainer, arguments, make_loader
+from queue_store.config import Training
+from queue_store.metrics import StepMetric
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. `kind` is "done" (every row of every epoch trained) or "left"; `reason` is
+    what the controls gave, "" if they never said to leave. `step` counts the item's steps."""
+
+    kind: str
+    reason: str
+    cursor: int
+    step: int
+    global_step: int
+
+
+@dataclass(frozen=True)
+class Monitoring:
+    """What the ticks look at: held-out packs by the name of their set, the prompts, and by their
+    ids what is expected of them, as tokens."""
+
+    monitor: Monitor
+    validation: Mapping[str, Packs]
+    prompts: Several[Prompt] = ()
+    max_tokens: int = 256
+    expected: Mapping[str, Sequence] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A step whose loss and gradient norm may still be on their way from the GPU."""
+
+    step: int
+    cursor_from: int
+    cursor_to: int
+    loss: torch.Tensor
+    grad_norm: Any
+    learning_rate: float
+    tokens: int
+    seconds: float
+
+
+class TrainingRun(TrainerCallback):
+    """Trains `item` on the live model, optimizer and schedule. Made for one `train()`.
+
+    `settings` are the ones frozen with the item; `place` is the head. `schedule.global_step` must
+    be `place.global_step`.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        optimizer: torch.optim.Optimizer,
+        schedule: GlobalSchedule,
+        prepared: Packs,
+        item: RunItem,
+        settings: Training,
+        place: Place,
+        controls: Controls,
+        reporter: Reporter,
+        monitoring: Monitoring,
+    ) -> None:
+        self.loaded = loaded
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.prepared = prepared
+        self.item = item
+        self.settings = settings
+        self.branch = place.branch
+        self.controls = controls
+        self.reporter = reporter
+        self.monitoring = monitoring
+        self.plan = Plan(
+            prepared,
+            seed=settings.seed,
+            epochs=item.epochs,
+            effective_batch=settings.effective_batch,
+        )
+        self.cursor = item.cursor
+        self._leave = ""
+        self._pending: list[_Pending] = []
+        self._process = psutil.Process()
+        pad = loaded.tokenizer.pad_token_id
+        self._pad_id = 0 if pad is None else int(pad)
+        apply_settings(optimizer, settings)
+        schedule.training = settings
+        schedule.set(place.global_step)
+
+    @property
+    def place(self) -> Place:
+        return Place(self.branch, self.schedule.global_step)
+
+    def train(self) -> Outcome:
+        """Train on. Raises NonFinite, StepMemory, and whatever else a failing step raises: then the
+        live state is not to be saved."""
+        while self.cursor < self.plan.rows and not self._leave:
+            self._train_epoch()
+        return Outcome(
+            kind="done" if self.cursor == self.plan.rows else "left",
+            reason=self._leave,
+            cursor=self.cursor,
+            step=self.plan.position(self.cursor).step,
+            global_step=self.schedule.global_step,
+        )
+
+    def _train_epoch(self) -> None:
+        """One Trainer over what is left of the cursor's epoch."""
+        position = self.plan.position(self.cursor)
+        self._epoch, self._pack = position.epoch, position.pack
+        packs = self.plan.order(position.epoch).packs
+        self._epoch_packs = len(packs)
+        loader = make_loader(
+            PackDataset(self.prepared, packs[position.pack :]),
+            self.settings.batch_size,
+            self._pad_id,
+            pin=self.loaded.device != "cpu",
+        )
+        # Trainer seeds everything when it is made: on_train_begin brings the generators back.
+        self._rng = capture_rng()
+        self._trainer = StepTrainer(
+            self.loaded.model,
+            arguments(self.settings, self.loaded.device),
+            loader,
+            (self.optimizer, self.schedule),
+            self,
+        )
+        try:
+            self._trainer.train()
+        except Exception as error:
+            cause = lacks_memory(error)
+            if not cause or self._trainer.longest is None:
+                raise
+            # The frames hold the step's activations, and whoever hears of this needs their room.
+            traceback.clear_frames(error.__traceback__)
+            raise self._out_of_memory(cause, error) from error
+
+    def _out_of_memory(self, cause: str, error: Exception) -> StepMemory:
+        """What to say where a step does not fit: which row made its batch as long as it is."""
+        tokens, line = self._trainer.longest or (0, 0)
+        settings = self.settings
+        mend = f"lower training.batch_size (now {settings.batch_size})"
+        if settings.batch_size == 1:
+            mend = f"lower training.max_length (now {settings.max_length})"
+        if not settings.gradient_checkpointing:
+            mend += ", or set training.gradient_checkpointing"
+        return StepMemory(
+            cause,
+            " ".join(str(error).split()) or cause,
+            where=f"{self.item.name}:{line}, {tokens} tokens",
+            mend=mend,
+        )
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        set_rng(self._rng)
+        self._rate = self.schedule.rate
+        self._clock = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._record()
+        if not self.controls.waiting():
+            self._tick()
+        self.reporter.after_step(self.place, self.cursor)
+        directive = self.controls.at_step(self.place)
+        if directive.leave:
+            self._leave = directive.leave
+            control.should_training_stop = True
+        if directive.leave or self.cursor == self.plan.rows:
+            self.flush()
+        self._rate = self.schedule.rate
+        self._clock = time.perf_counter()
+
+    def _record(self) -> None:
+        """Move the cursor over the step just done and keep its metric."""
+        loss, grad_norm, tokens = self._trainer.take_step()
+        before = self.cursor
+        self._pack = min(self._pack + self.settings.effective_batch, self._epoch_packs)
+        self.cursor = self.plan.cursor(self._epoch, self._pack)
+        step = self.schedule.global_step
+        due = step % self.settings.log_steps == 0
+        if due:
+            # Waits for the GPU, so that the seconds below are those of the work.
+            loss = loss.cpu()
+        seconds = time.perf_counter() - self._clock
+        self._pending.append(
+            _Pending(step, before, self.cursor, loss, grad_norm, self._rate, tokens, seconds)
+        )
+        settings = self.settings
+        self.monitoring.monitor.stepped(seconds, step, settings.eval_steps, settings.sample_steps)
+        if due:
+            self.flush()
+
+    def flush(self) -> None:
+        """Read the losses and norms that are still on the device, check them, report the steps.
+
+        Whoever saves calls this first. Raises NonFinite at the first bad step, which is reported
+        too, and none after it.
+        """
+        pending, self._pending = self._pending, []
+        memory = self._memory() if pending else 0
+        for p in pending:
+            loss, norm = float(p.loss), float(p.grad_norm)
+            self.reporter.step(
+                StepMetric(
+                    branch=self.branch,
+                    step=p.step,
+                    item=self.item.id,
+                    cursor_from=p.cursor_from,
+                    cursor_to=p.cursor_to,
+                    loss=loss,
+                    learning_rate=p.learning_rate,
+                    grad_norm=norm,
+                    tokens=p.tokens,
+                    seconds=p.seconds,
+                    memory=memory,
+                )
+            )
+            for what, value in (("loss", loss), ("gradient norm", norm)):
+                if not math.isfinite(value):
+                    raise NonFinite(p.step, what, value)
+
+    def _memory(self) -> int:
+        """Bytes: the GPU's peak since the last look, else the process's resident set."""
+        if self.loaded.device != "cpu":
+            peak = torch.cuda.max_memory_allocated()
+            torch.cuda.reset_peak_memory_stats()
+            return int(peak)
+        return int(self._process.memory_info().rss)
+
+    def _tick(self) -> None:
+        """Validation and samples, where due and within the budget."""
+        watch = self.monitoring
+        for kind, work in ((VALIDATION, self._validate), (SAMPLES, self._sample)):
+            if not watch.monitor.may_run(kind):
+                continue
+            started = time.perf_counter()
+            finished = work()
+            watch.monitor.ran(kind, time.perf_counter() - started, finished)
+
+    def _validate(self) -> bool:
+        for name, packs in self.monitoring.validation.items():
+            started = time.perf_counter()
+            result = validation_loss(
+                self.loaded.model,
+                packs,
+                batch_size=self.settings.batch_size,
+                pad_id=self._pad_id,
+                waiting=self.controls.waiting,
+            )
+            if result is None:
+                return False
+            loss, tokens = result
+            seconds = time.perf_counter() - started
+            if tokens:
+                self.reporter.validation(
+                    ValidationResult(self.place, self.item.id, name, loss, tokens, seconds)
+                )
+        return True
+
+    def _sample(self) -> bool:
+        if not self.monitoring.prompts:
+            return True
+        started = time.perf_counter()
+        expected = self.monitoring.expected
+        losses = expected_loss(
+            self.loaded.model,
+            list(expected.values()),
+            pad_id=self._pad_id,
+            waiting=self.controls.waiting,
+        )
+        if losses is None:
+            return False
+        answers = answer(
+            self.loaded.model,
+            self.loaded.tokenizer,
+            self.monitoring.prompts,
+            max_tokens=self.monitoring.max_tokens,
+            waiting=self.controls.waiting,
+        )
+        if answers is None:
+            return False
+        found = {
+            name: loss for name, loss in zip(expected, losses, strict=True) if loss is not None
+        }
+        seconds = time.perf_counter() - started
+        self.reporter.samples(SampleResult(self.place, self.item.id, answers, seconds, found))
+        return True
