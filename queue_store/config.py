@@ -80,6 +80,7 @@ class Training(Section, frozen=True):
     packing: bool
     liger: Literal["auto", "on", "off"]
     gradient_checkpointing: bool
+    check_memory: bool
     deterministic: bool
     threads: Steps
     seed: Steps

@@ -13,6 +13,7 @@ from queue_store.errors import UsageError
 from queue_store.kinds import GROUPS
 from trainctl import helptext
 from trainctl.evaluation_words import add_evaluate_verb, add_host_verbs
+from trainctl.memory_words import add_vram_verb
 from trainctl.words import Parser, Verbs, shared
 
 PRIORITIES = ("high", "normal", "low")
@@ -288,6 +289,7 @@ def _model_verbs(verbs: Verbs) -> None:
     )
     _describe(compare, helptext.COMPARE)
     add_evaluate_verb(verbs, _positive)
+    add_vram_verb(verbs, _positive)
 
 
 def _removal_verbs(verbs: Verbs) -> None:

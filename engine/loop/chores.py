@@ -13,6 +13,9 @@ from engine.hints import surroundings
 from engine.hints.rest import MEND_TARGET
 from engine.hints.watch import SECONDS
 from engine.loop.keeper import Chore
+from engine.memory import cards, fitting
+from engine.memory import records as peaks
+from engine.memory.asking import Estimator
 from engine.reading.status import free_limit
 from queue_store import config, daily_copy, durable, journal, records, reserve
 from queue_store.database import State, now
@@ -149,6 +152,23 @@ def prepare_ahead(engine: Engine, state: State) -> None:
         engine.worker.ahead.look(engine, state)
 
 
+def compare_memory(engine: Engine, state: State) -> None:
+    """What the item takes of the device's memory, beside what was estimated."""
+    worker, item = engine.worker, engine.board.item
+    measured = engine.board.memory
+    live = worker.live if worker is not None else None
+    if worker is None or live is None or item is None or not isinstance(measured, int):
+        return
+    device = cards.here()
+    estimated = Estimator(engine.home, live.loaded.folder, device)
+    peaks.record(
+        *(state, device.name, int(item["id"])),
+        predicted=estimated(worker.config).total,
+        measured=measured,
+        settings=fitting.words(worker.config),
+    )
+
+
 CHORES = (
     Chore("verify", 60.0, verify_pending, delay=5.0),
     Chore("disk", 15.0, watch_disk),
@@ -159,5 +179,6 @@ CHORES = (
     Chore("trash", 3600.0, empty_expired, delay=120.0),
     Chore("reserve", 30.0, keep_reserve, delay=0.0),
     Chore("backup", 60.0, back_up_versions, delay=10.0),
+    Chore("memory", 60.0, compare_memory, delay=60.0),
     Chore("databases", 600.0, back_up_databases, delay=30.0),
 )
