@@ -218,7 +218,7 @@ def test_what_cannot_fit_is_refused_before_it_is_loaded_and_tried_where_that_is_
     )
     done = trainctl("--daemon", home=home)
     assert done.code == 2  # as any configuration that cannot be
-    assert "training needs about" in done.err and "batch_size" in done.err, done.err
+    assert "training needs about" in done.err and "max_length = " in done.err, done.err
     assert "Traceback" not in done.err
 
 
