@@ -221,7 +221,8 @@ class Move(Command, frozen=True):
 class Shift(Command, frozen=True):
     items: Annotated[list[Id], Meta(min_length=1, max_length=10_000)]
     by: Annotated[int, Meta(ge=-1_000_000, le=1_000_000)]
-    """Places among those of the same priority, below 0: earlier."""
+    """Places among those of the same priority (only those `among`), below 0: earlier."""
+    among: Annotated[list[Id], Meta(max_length=10_000)] | None = None
 
     def __post_init__(self) -> None:
         if self.by == 0:

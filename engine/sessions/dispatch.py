@@ -164,8 +164,10 @@ def _move(state: State, item: int, first: bool, before: int | None) -> None:
         queue.move_before(state, item, before)
 
 
-def _shift(views: Views, items: list[int], by: int) -> dict[str, Any]:
-    return {"moved": queue.shift(views.state, items, by)}
+def _shift(
+    views: Views, items: list[int], by: int, among: list[int] | None = None
+) -> dict[str, Any]:
+    return {"moved": queue.shift(views.state, items, by, among)}
 
 
 def _remove(views: Views, item: int) -> dict[str, Any]:

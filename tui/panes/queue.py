@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tui.figures import count, counted, real, short, why
-from tui.frame import ACTIVE, ENDED, WAITING, Frame, QueueRows, Record
+from tui.frame import ACTIVE, ENDED, WAITING, Frame, QueueRows, Record, key_of
 from tui.panes.base import READING, ListPane, words
 from tui.safe import Line, Span, pad
 
@@ -39,6 +39,9 @@ ONLY: Mapping[str, tuple[str, ...]] = {
     "failed": ("failed", "rejected"),
 }
 """What can be shown alone: the states of it, () for every one."""
+MOVABLE = ("queued", "paused")
+PASSED = 5000
+"""Items on either side of one that it can pass at once."""
 MARK = "*"
 
 FULL = 60
@@ -168,6 +171,15 @@ class QueuePane(ListPane):
     def items(self) -> Sequence[Record]:
         """All items, in order."""
         return self._rows
+
+    def among(self, item: Record) -> list[object] | None:
+        """The keys of what waits and is shown, the nearest around `item`: what it can pass where a
+        filter hides some. None where all are shown."""
+        if not self.filter and self.only == "all":
+            return None
+        keys = [k for k in self.shown() if self._rows[self._rows.at[k]].get("state") in MOVABLE]
+        at = keys.index(key_of(item)) if key_of(item) in keys else 0
+        return keys[max(0, at - PASSED) : at + PASSED]
 
     # -- marks and what is shown
 

@@ -62,6 +62,9 @@ def kept(version: Record) -> str:
 
 
 class VersionsPane(ListPane):
+    """The cursor goes with the newest version while it was left there. While this is the chosen
+    pane it stays on its row, for the next key acts on that."""
+
     name_of = "versions"
     number = 5
 
@@ -73,6 +76,7 @@ class VersionsPane(ListPane):
         """The name of the version that the others are compared with."""
         self._versions: dict[object, Record] = {}
         self._before: dict[object, str] = {}
+        self._newest: object = None
 
     def title(self) -> str:
         kind = " · tree" if self.as_tree else ""
@@ -85,6 +89,9 @@ class VersionsPane(ListPane):
         super().show(frame)
 
     def _arrange(self, frame: Frame) -> None:
+        before = self.shown()
+        at = self.position(before)
+        follows = not self.has_class("-shown") and before[at : at + 1] == [self._newest]
         if self.as_tree:
             from snapshots.tree import drawn
 
@@ -93,8 +100,15 @@ class VersionsPane(ListPane):
             pairs = [("", version) for version in reversed(list(frame.versions))]
         self._versions = {version.get("name"): version for _, version in pairs}
         self._before = {version.get("name"): before for before, version in pairs}
+        self._newest = next((v.get("name") for v in reversed(list(frame.versions))), None)
         if self.marked not in self._versions:
             self.marked = None
+        left = [key for key in (*before[at:], *reversed(before[:at])) if key in self._versions]
+        self.chosen = None if follows or not left else left[0]
+
+    def position(self, keys: Sequence[object]) -> int:
+        chosen = self._newest if self.chosen is None else self.chosen
+        return list(keys).index(chosen) if chosen in keys else 0
 
     def toggle_mark(self) -> bool:
         """Mark the chosen version, or take its mark off; whether one is marked now."""
