@@ -175,6 +175,25 @@ class CancelGenerate(Command, frozen=True):
     key: Name
 
 
+class Jobs(Command, frozen=True):
+    ended: Annotated[int, Meta(ge=0, le=5000)] = 50
+    """How many of the jobs that have ended, the newest first, after all that have not."""
+
+
+class Evaluate(Command, frozen=True):
+    model: Name | None = None
+    """A version, tag, checkpoint, digest or "base"; None = the newest verified version."""
+    sets: Annotated[list[Name], Meta(max_length=1000)] | None = None
+    """Names of evaluation sets; None = those of [evaluation]."""
+    priority: Word = "high"
+    host: Name | None = None
+    """A host of config.toml, or "local"; None = the first that is idle."""
+
+
+class CancelJob(Command, frozen=True):
+    job: Id
+
+
 class RollbackPlan(Command, frozen=True):
     version: Name | None = None
 
@@ -312,6 +331,9 @@ COMMANDS: dict[str, Spec] = {
     "checkpoints": Spec(Nothing, Kind.READ),
     "versions": Spec(Nothing, Kind.READ),
     "samples": Spec(Samples, Kind.READ),
+    "jobs": Spec(Jobs, Kind.READ),
+    "evaluate": Spec(Evaluate, Kind.STORE),
+    "cancel_job": Spec(CancelJob, Kind.STORE),
     "rollback_plan": Spec(RollbackPlan, Kind.READ),
     "add": Spec(Add, Kind.STORE),
     "priority": Spec(SetPriority, Kind.STORE),
