@@ -83,15 +83,21 @@ def tell(**words: Any) -> None:
 
 
 class Teller:
-    """Tells a figure a few times a second, and the last one always."""
+    """Tells how far it is, at most a few times a second; `flush` comes back for the rest."""
 
     def __init__(self) -> None:
         self._told_at = 0.0
+        self._words: Json = {}
 
-    def __call__(self, last: bool, **words: Any) -> None:
-        if last or time.monotonic() - self._told_at >= TELL_SECONDS:
+    def __call__(self, **words: Any) -> None:
+        self._words = words
+        self.flush()
+
+    def flush(self) -> None:
+        if self._words and time.monotonic() - self._told_at >= TELL_SECONDS:
             self._told_at = time.monotonic()
-            tell(**words)
+            tell(**self._words)
+            self._words = {}
 
 
 def evaluate(state: State, config: Config, order: Json, controls: Controls) -> Outcome:
@@ -107,7 +113,11 @@ def evaluate(state: State, config: Config, order: Json, controls: Controls) -> O
 
         def told(left: int) -> None:
             answered = whole.answered + before - left
-            say(left in (0, before), stage="running", items=whole.items, answered=answered)
+            say(stage="running", items=whole.items, answered=answered)
+
+        def ending() -> bool:  # asked several times a second, also while a batch takes minutes
+            say.flush()
+            return controls.cancelled()
 
         def heard(message: Json) -> None:
             if message.get("kind") == "meters":
@@ -118,9 +128,9 @@ def evaluate(state: State, config: Config, order: Json, controls: Controls) -> O
             try:
                 asking.ask(
                     _machine(state.home, config, order),
-                    cancelled=controls.cancelled,
+                    cancelled=ending,
                     told=told,
-                    sent=lambda sent, of: say(sent == of, stage="shipping", sent=sent, of=of),
+                    sent=lambda sent, of: say(stage="shipping", sent=sent, of=of),
                     on_event=heard,
                 )
             except HostFailure as error:

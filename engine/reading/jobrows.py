@@ -7,6 +7,7 @@ engine.loop.hostboard. What is not known is {"unknown": why}. Reads only.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from engine.messages import is_unknown, known
@@ -15,7 +16,6 @@ from queue_store.database import State
 from queue_store.jobs import TAKEN, Job, JobState
 
 Json = dict[str, Any]
-ENDED_SHOWN = 50
 
 
 def job_json(job: Job, *, live: bool = True) -> Json:
@@ -50,15 +50,15 @@ def job_json(job: Job, *, live: bool = True) -> Json:
     }
 
 
-def listed(state: State, *, ended: int = ENDED_SHOWN, live: bool = True) -> list[Json]:
+def listed(state: State, ended: int) -> list[Job]:
     """The jobs that have not ended, in the order of their turns, then the newest ended ones."""
-    found = [*jobs.unfinished(state), *jobs.ended(state, ended)]
-    return [job_json(job, live=live) for job in found]
+    return [*jobs.unfinished(state), *jobs.ended(state, ended)]
 
 
-def joined(rows: list[Json], status: Json) -> Json:
-    """{jobs, hosts}: the jobs with how far those that run are by the engine's status, and its
+def joined(found: Iterable[Job], status: Json) -> Json:
+    """{jobs, hosts}: the jobs with how far those that run are by an engine's status, and its
     hosts."""
+    rows = [job_json(job, live=status["engine"] is not None) for job in found]
     evaluation = status.get("evaluation")
     running = [] if not isinstance(evaluation, dict) else evaluation.get("running", [])
     by = {one["id"]: one for one in running}

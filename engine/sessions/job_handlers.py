@@ -9,13 +9,14 @@ from engine.reading import jobrows
 from engine.reading.views import Views
 from queue_store import config, jobs
 from queue_store.items import Priority
+from queue_store.jobs import Job
 
 Json = dict[str, Any]
 
 
-def listed(views: Views, ended: int) -> list[Json]:
+def listed(views: Views, ended: int) -> list[Job]:
     """The jobs as the store has them; the dispatcher adds what the engine knows."""
-    return jobrows.listed(views.state, ended=ended, live=views.live())
+    return jobrows.listed(views.state, ended)
 
 
 def evaluate(
@@ -26,7 +27,7 @@ def evaluate(
 
     settings = config.load(views.home.config)
     made = wanted.order(views.state, settings, model, sets or (), Priority.of(priority), host or "")
-    return jobrows.job_json(made, live=views.live())
+    return jobrows.job_json(made)
 
 
 def cancel(views: Views, job: int) -> Json:

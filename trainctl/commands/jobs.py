@@ -1,4 +1,4 @@
-"""jobs: the evaluations that wait, run and have ended, and the hosts; and the end of one of them."""
+"""jobs: the evaluations that wait, run and have ended; the hosts; and the end of one of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ def jobs(context: Context, arguments: argparse.Namespace) -> int:
 
 def read(context: Context, ended: int) -> Json:
     """{jobs, hosts} by the engine's word, or by the store's where none runs."""
-    from engine.messages import unknown
     from engine.reading import jobrows
 
     session = context.engine_if_any()
@@ -34,8 +33,7 @@ def read(context: Context, ended: int) -> Json:
         except NoEngine:
             context.forget_engine()
     views = context.views
-    rows = jobrows.listed(views.state, ended=ended, live=views.live())
-    return {"jobs": rows, "hosts": unknown("no engine is running")}
+    return jobrows.joined(jobrows.listed(views.state, ended), views.status())
 
 
 def cancel(context: Context, arguments: argparse.Namespace) -> int:
