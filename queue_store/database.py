@@ -22,6 +22,7 @@ import orjson
 from queue_store import dbbackup, reserve
 from queue_store.errors import Refused, TrainctlError
 from queue_store.home import Home
+from queue_store.jobs_schema import JOBS_SCHEMA
 from queue_store.lost import MEND, Lost, refuse_lost
 from queue_store.metrics_schema import METRICS_SCHEMA
 
@@ -103,24 +104,7 @@ STATE_SCHEMA = (
     """
     ALTER TABLE versions ADD COLUMN seen TEXT NOT NULL DEFAULT '';
     """,
-    # Evaluation jobs (jobs.py); what is there by now is history, and asks for none.
-    """
-    CREATE TABLE jobs(
-        id INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT NOT NULL, digest TEXT NOT NULL,
-        step INTEGER, branch INTEGER, sets TEXT NOT NULL, reason TEXT NOT NULL,
-        priority INTEGER NOT NULL, state TEXT NOT NULL, wanted TEXT NOT NULL DEFAULT '',
-        host TEXT NOT NULL DEFAULT '', items INTEGER, answered INTEGER NOT NULL DEFAULT 0,
-        errors INTEGER NOT NULL DEFAULT 0, created REAL NOT NULL, started REAL, ended REAL,
-        tries INTEGER NOT NULL DEFAULT 0, failures INTEGER NOT NULL DEFAULT 0,
-        next_try REAL NOT NULL DEFAULT 0, deadline REAL, error TEXT NOT NULL DEFAULT '');
-    CREATE INDEX jobs_state ON jobs(state, priority);
-    INSERT INTO meta(key, value) SELECT 'jobs.marks', json_object(
-        'event', COALESCE((SELECT MAX(seq) FROM events), 0),
-        'version', COALESCE((SELECT MAX(id) FROM versions), 0),
-        'branch', COALESCE((SELECT branch FROM head), 0),
-        'step', COALESCE((SELECT step FROM checkpoints
-            WHERE id = (SELECT checkpoint FROM head)), 0));
-    """,
+    JOBS_SCHEMA,
 )
 
 

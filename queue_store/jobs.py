@@ -34,10 +34,10 @@ class JobState(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a job was made."""
+    """Why a job was made; what keeps a job from being superseded stands last."""
 
-    ITEM = "item"
     CHECKPOINT = "checkpoint"
+    ITEM = "item"
     VERSION = "version"
     BASELINE = "baseline"
     DEMAND = "demand"
@@ -206,15 +206,21 @@ def add(
     deadline: float | None = None,
 ) -> Job:
     """A job that waits, and those superseded whose place it takes. Where the same is asked of the
-    same model already, that job, with the higher priority of the two."""
+    same model already, that job, with the higher priority of the two and the stronger reason."""
     with state.transaction() as db:
         same = _same(state, digest, sets, host)
         if same is not None:
-            if priority < same.priority or reason is Reason.DEMAND:
+            order = list(Reason)
+            if order.index(reason) > order.index(same.reason):
+                # Under the new name, too: that of a version says whether it is pinned.
                 db.execute(
-                    "UPDATE jobs SET priority = ?, reason = ? WHERE id = ?",
-                    (min(priority, same.priority), reason.value, same.id),
+                    "UPDATE jobs SET reason = ?, model = ? WHERE id = ?",
+                    (reason.value, model, same.id),
                 )
+            db.execute(
+                "UPDATE jobs SET priority = ? WHERE id = ?",
+                (min(priority, same.priority), same.id),
+            )
             return get(state, same.id)
         cursor = db.execute(
             "INSERT INTO jobs(model, digest, step, branch, sets, reason, priority, state, wanted,"
