@@ -26,7 +26,17 @@ FILE_ACTS = {
 PATH_ACTS = {"rename", "unlink", "rmdir", "hardlink_to", "symlink_to"}
 
 ENGINE_ROOMS = (
-    *("faults", "messages", "lines", "machine", "checks", "prepare", "training", "verify"),
+    *(
+        "arguments",
+        "faults",
+        "messages",
+        "lines",
+        "machine",
+        "checks",
+        "prepare",
+        "training",
+        "verify",
+    ),
     *("judging", "hints", "inspecting", "reading", "sessions", "loop"),
 )
 """The engine's own floors, the lowest first."""

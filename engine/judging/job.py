@@ -180,10 +180,10 @@ def _failed(failure: HostFailure, counts: Json) -> Outcome:
     words = failure.what if not failure.mend else f"{failure.what} ({failure.mend})"
     if failure.transient:  # its mend is for a person, and here it is tried again by itself
         words = failure.what
-    kind = "host" if failure.code in OF_THE_HOST else "broken"
+    ends = "host" if failure.code in OF_THE_HOST else "broken"
     if failure.code in OF_THE_MODEL:
-        kind = "failed"
-    return Outcome(kind, words, failure.code, not failure.transient, **counts)
+        ends = "failed"
+    return Outcome(ends, words, failure.code, not failure.transient, **counts)
 
 
 def carry_out(order: Json, controls: Controls) -> Outcome:
