@@ -83,13 +83,17 @@ def tell(**words: Any) -> None:
 
 
 class Teller:
-    """Tells how far it is, at most a few times a second; `flush` comes back for the rest."""
+    """Tells how far it is: a new stage at once, the rest at most a few times a second, and `flush`
+    comes back for what was left out."""
 
     def __init__(self) -> None:
         self._told_at = 0.0
+        self._stage = ""
         self._words: Json = {}
 
     def __call__(self, **words: Any) -> None:
+        if words["stage"] != self._stage:
+            self._stage, self._told_at = words["stage"], 0.0
         self._words = words
         self.flush()
 
