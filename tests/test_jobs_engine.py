@@ -210,6 +210,7 @@ def test_an_engine_that_is_killed_leaves_no_process_and_the_job_goes_on(
     )
     try:
         wait_until(lambda: answered(home) == 2, timeout=90, what="two answers")
+        wait_for(home, number, JobState.RUNNING)
         below = psutil.Process(engine.pid).children(recursive=True)
         assert any(CHILD in process.cmdline() for process in below)
     finally:
