@@ -18,6 +18,22 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from engine.arguments import (
+    Backup,
+    CancelJob,
+    Command,
+    Count,
+    Delete,
+    Evaluate,
+    Id,
+    Jobs,
+    Name,
+    Nothing,
+    Text,
+    TrashEmpty,
+    TrashRestore,
+    Word,
+)
 from engine.faults import UnknownCommand
 from queue_store.errors import UsageError
 
@@ -26,7 +42,6 @@ MAX_REQUEST = 1 << 20
 """Bytes of a request line, newline included."""
 MAX_RESPONSE = 1 << 26
 """Bytes of a response line that a session accepts."""
-SMALLEST_INTEGER, LARGEST_INTEGER = -(1 << 63), (1 << 63) - 1
 
 
 class EngineState(StrEnum):
@@ -62,11 +77,6 @@ class Kind(Enum):
 
 # -- arguments: one class a command ------------------------------------------------------------
 
-Count = Annotated[int, Meta(ge=0, le=LARGEST_INTEGER)]
-Id = Annotated[int, Meta(ge=1, le=LARGEST_INTEGER)]
-Name = Annotated[str, Meta(min_length=1, max_length=200)]
-Text = Annotated[str, Meta(max_length=4000)]
-Word = Literal["high", "normal", "low"]
 Metric = Literal[
     "loss", "val_loss", "learning_rate", "grad_norm", "tokens_per_second", "seconds", "memory"
 ]
@@ -79,14 +89,6 @@ METRICS: tuple[str, ...] = (
     "seconds",
     "memory",
 )
-
-
-class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Arguments of a command, checked: no other keys, no other types, numbers in range."""
-
-
-class Nothing(Command, frozen=True):
-    """No arguments."""
 
 
 class Hello(Command, frozen=True):
@@ -272,28 +274,6 @@ class WeightsDistance(Command, frozen=True):
     second: Name
 
 
-class Delete(Command, frozen=True):
-    version: Name
-    confirm: Name
-    """The version's name, as a person typed it again."""
-
-
-class TrashRestore(Command, frozen=True):
-    name: Name
-
-
-class TrashEmpty(Command, frozen=True):
-    name: Name | None = None
-    """One thing of the trash; None = all of it."""
-
-
-class Backup(Command, frozen=True):
-    target: Name | None = None
-    """One target instead of all."""
-    action: Literal["copy", "verify", "fetch", "list"] = "copy"
-    version: Name | None = None
-
-
 class Spec(msgspec.Struct, frozen=True):
     """A command's arguments and where it is answered."""
 
@@ -313,6 +293,9 @@ COMMANDS: dict[str, Spec] = {
     "checkpoints": Spec(Nothing, Kind.READ),
     "versions": Spec(Nothing, Kind.READ),
     "samples": Spec(Samples, Kind.READ),
+    "jobs": Spec(Jobs, Kind.READ),
+    "evaluate": Spec(Evaluate, Kind.STORE),
+    "cancel_job": Spec(CancelJob, Kind.STORE),
     "rollback_plan": Spec(RollbackPlan, Kind.READ),
     "add": Spec(Add, Kind.STORE),
     "priority": Spec(SetPriority, Kind.STORE),

@@ -26,18 +26,8 @@ FILE_ACTS = {
 PATH_ACTS = {"rename", "unlink", "rmdir", "hardlink_to", "symlink_to"}
 
 ENGINE_ROOMS = (
-    *(
-        "faults",
-        "messages",
-        "lines",
-        "machine",
-        "checks",
-        "memory",
-        "prepare",
-        "training",
-        "verify",
-    ),
-    *("judging", "hints", "inspecting", "reading", "sessions", "loop"),
+    *("arguments", "faults", "messages", "lines", "machine", "checks", "memory", "prepare"),
+    *("training", "verify", "judging", "hints", "inspecting", "reading", "sessions", "loop"),
 )
 """The engine's own floors, the lowest first."""
 LIGHT_ENGINE = [
