@@ -12,12 +12,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from enum import Enum, StrEnum
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
+from engine import evaluation_messages
+from engine.arguments import Command as Command
+from engine.arguments import Count, Id, Name, Nothing, Spec, Text
+from engine.arguments import Kind as Kind
 from engine.faults import UnknownCommand
 from queue_store.errors import UsageError
 
@@ -26,7 +30,6 @@ MAX_REQUEST = 1 << 20
 """Bytes of a request line, newline included."""
 MAX_RESPONSE = 1 << 26
 """Bytes of a response line that a session accepts."""
-SMALLEST_INTEGER, LARGEST_INTEGER = -(1 << 63), (1 << 63) - 1
 
 
 class EngineState(StrEnum):
@@ -50,22 +53,8 @@ class Mode(StrEnum):
     """A console whose terminal went away, training on without a supervisor."""
 
 
-class Kind(Enum):
-    """Where a command is answered."""
-
-    SERVER = "at once, from memory"
-    READ = "from the store, on a thread of the server"
-    STORE = "a change of the store; the engine is woken after it"
-    UPKEEP = "a change of versions, trash or copies, which may take long; the head stays"
-    ENGINE = "on the engine thread, at a step boundary"
-
-
 # -- arguments: one class a command ------------------------------------------------------------
 
-Count = Annotated[int, Meta(ge=0, le=LARGEST_INTEGER)]
-Id = Annotated[int, Meta(ge=1, le=LARGEST_INTEGER)]
-Name = Annotated[str, Meta(min_length=1, max_length=200)]
-Text = Annotated[str, Meta(max_length=4000)]
 Word = Literal["high", "normal", "low"]
 Metric = Literal[
     "loss", "val_loss", "learning_rate", "grad_norm", "tokens_per_second", "seconds", "memory"
@@ -79,14 +68,6 @@ METRICS: tuple[str, ...] = (
     "seconds",
     "memory",
 )
-
-
-class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Arguments of a command, checked: no other keys, no other types, numbers in range."""
-
-
-class Nothing(Command, frozen=True):
-    """No arguments."""
 
 
 class Hello(Command, frozen=True):
@@ -293,13 +274,6 @@ class Backup(Command, frozen=True):
     version: Name | None = None
 
 
-class Spec(msgspec.Struct, frozen=True):
-    """A command's arguments and where it is answered."""
-
-    arguments: type[Command]
-    kind: Kind
-
-
 COMMANDS: dict[str, Spec] = {
     "hello": Spec(Hello, Kind.SERVER),
     "snapshot": Spec(Nothing, Kind.SERVER),
@@ -348,6 +322,7 @@ COMMANDS: dict[str, Spec] = {
     "handover": Spec(Nothing, Kind.ENGINE),
     "generate": Spec(Generate, Kind.ENGINE),
     "cancel_generate": Spec(CancelGenerate, Kind.ENGINE),
+    **evaluation_messages.COMMANDS,
 }
 """`item` is the argument that names an item, as `id` is the request's own."""
 

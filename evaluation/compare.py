@@ -128,6 +128,7 @@ def _set(
         "digest": first.set_digest,
         "settings": first.settings,
         "config": first.config,
+        "evaluations": {"a": first.id, "b": second.id},
         "items": first.items,
         "scorers": sorted({f"{pair.a.scorer} {pair.a.version}" for pair in pairs}),
         "accuracy": paired.accuracy(pairs),

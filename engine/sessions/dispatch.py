@@ -21,7 +21,7 @@ from engine.inspecting import showing
 from engine.messages import COMMANDS, PROTOCOL, Command, Kind, check, plain
 from engine.reading import comparing
 from engine.reading.views import Views
-from engine.sessions import backup_handlers, upkeep_handlers
+from engine.sessions import backup_handlers, evaluation_handlers, upkeep_handlers
 from engine.sessions.controlport import Control
 from engine.verify import verifying
 from queue_store import config, intake, queue, transitions
@@ -233,4 +233,5 @@ _HANDLERS: dict[str, Callable[..., Any]] = {
     "backup_targets": backup_handlers.listed,
     "backup": backup_handlers.answer,
     **upkeep_handlers.HANDLERS,
+    **evaluation_handlers.HANDLERS,
 }

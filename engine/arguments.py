@@ -1,0 +1,41 @@
+"""What the arguments of every command are made of (the commands themselves: engine.messages)."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+LARGEST_INTEGER = (1 << 63) - 1
+
+Count = Annotated[int, Meta(ge=0, le=LARGEST_INTEGER)]
+Id = Annotated[int, Meta(ge=1, le=LARGEST_INTEGER)]
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
+Text = Annotated[str, Meta(max_length=4000)]
+
+
+class Kind(Enum):
+    """Where a command is answered."""
+
+    SERVER = "at once, from memory"
+    READ = "from the store, on a thread of the server"
+    STORE = "a change of the store; the engine is woken after it"
+    UPKEEP = "a change of versions, trash or copies, which may take long; the head stays"
+    ENGINE = "on the engine thread, at a step boundary"
+
+
+class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Arguments of a command, checked: no other keys, no other types, numbers in range."""
+
+
+class Nothing(Command, frozen=True):
+    """No arguments."""
+
+
+class Spec(msgspec.Struct, frozen=True):
+    """A command's arguments and where it is answered."""
+
+    arguments: type[Command]
+    kind: Kind
