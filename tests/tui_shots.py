@@ -19,6 +19,7 @@ from tests.tui_world import T0, World
 from tui.console import Console
 from tui.dialogs.add import AddDialog
 from tui.dialogs.backup import BackupDialog
+from tui.dialogs.changed import ChangedView
 from tui.dialogs.compare import CompareView
 from tui.dialogs.confirm import ConfirmDialog, TextDialog
 from tui.dialogs.delete import DeleteDialog
@@ -82,6 +83,7 @@ def home() -> RowsWorld:
     world.add_item("big.jsonl", "normal", "failed", reason="cuda_memory", **failed)
     world.add_item("broken.jsonl", "low", "rejected", error="line 3: not JSON")
     world.add_item("syllo_level0.jsonl", "normal", "done")
+    world.evaluate(v001=lambda n: n < 10, v004=lambda n: 2 <= n < 24)
     world.target("nas")
     world.target("usb", error="not mounted")
     world.throw("v000")
@@ -153,6 +155,12 @@ def held() -> World:
 def asking() -> World:
     world = home()
     world.asking.clear()
+    return world
+
+
+def alike() -> World:
+    world = home()
+    world.evaluate(v004=lambda n: n < 11)
     return world
 
 
@@ -271,6 +279,10 @@ DIALOGS = (
     Shot("describe", ("5", "G", "D"), "Describe v001", DescribeDialog),
     Shot("compare", ("5", "G", "c"), "Compare v001 with now", CompareView),
     Shot("compare weights", ("5", "space", "G", "c", "w"), "differ", CompareView),
+    Shot("compare answers", ("5", "space", "G", "c"), "is better", CompareView),
+    Shot("compare no difference", ("5", "space", "G", "c"), "no diff", CompareView, alike),
+    Shot("items that changed", ("5", "space", "G", "c", "i"), "2 lost", ChangedView),
+    Shot("item that changed", ("5", "space", "G", "c", "i", "enter"), "asked", ChangedView),
     Shot("back up", ("5", "b"), "Back up v004", BackupDialog),
     Shot("trash", ("5", "X"), "checkpoint-50", TrashView),
     Shot("trash emptied", ("5", "X", "E"), "Empty the trash", ConfirmDialog),
