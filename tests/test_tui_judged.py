@@ -11,7 +11,7 @@ from textual.widgets import Static
 from tests.test_tui_compare import SIZES, at
 from tests.test_tui_dialogs import commands
 from tests.test_tui_versions import branched
-from tests.tui_pilot import NARROW, configured, console_on, running, screen, until
+from tests.tui_pilot import NARROW, configured, console_on, lines, running, screen, until
 from tests.tui_world import World
 from tui.dialogs.changed import ChangedView
 from tui.dialogs.compare import CompareView
@@ -85,7 +85,7 @@ def test_what_chance_explains_is_said_with_how_many_items_would_show_it() -> Non
 @pytest.mark.parametrize("width", [56, 72, 90, 108])
 def test_no_line_is_wider_than_the_view(width: int) -> None:
     world = judged()
-    world.asked = 12_000
+    world.items_asked = 12_000
     found = world.do_compare_answers("v001", "v004")
     found["sets"][0]["set"] = "a very long name of a set " * 4
     for line in judged_lines(found, ("v001", "v004"), width):
@@ -118,13 +118,18 @@ async def test_what_is_read_stays_where_it_is_when_the_answers_come() -> None:
     world = judged()
     world.reads = threading.Event()
     app = console_on(world)
-    async with running(app, NARROW) as pilot:
+    async with running(app, (60, 16)) as pilot:
         view = await compared(pilot)
-        await pilot.press("down", "down")
-        top = view._body.top
+        await pilot.press("end")
+        await until(pilot, lambda: "rows trained" in screen(pilot))
+        before, top = lines(pilot)[2:12], view._body.top
+        assert not any("reading the answers" in line for line in before)
         world.reads.set()
         await until(pilot, lambda: view._judged is not None)
-        assert view._body.top == top == 2
+        await until(pilot, lambda: view._body.top > top, "there is more above")
+        assert lines(pilot)[2:12] == before
+        await pilot.press("home")
+        await until(pilot, lambda: "55% 40-69 better" in screen(pilot), "first things first")
 
 
 async def test_without_an_evaluation_the_reason_stands_there_and_i_says_it() -> None:

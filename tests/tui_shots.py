@@ -56,6 +56,9 @@ OOM = surroundings.failing(
 )
 ASCII = configured(ascii=True)
 SIXTEEN = configured(theme="ansi-dark")
+THEN = "then "
+"""In keys: the text behind it has to be on the screen before the next key."""
+JUDGED = ("5", "space", "G", "c", "then better")
 TRY = {"n": 1, "started": T0 + 10, "ended": T0 + 51}
 
 
@@ -197,8 +200,9 @@ def mark(*items: int) -> Callable[[Console, World], None]:
 
 @dataclass(frozen=True)
 class Shot:
-    """`keys` lead to it from the queue, `text` stands there; `kind` is the class on top, None for
-    the console itself. `first` is done to the console before the keys."""
+    """`keys` lead to it from the queue (THEN and a text: wait for it), `text` stands there; `kind`
+    is the class on top, None for the console itself. `first` is done to the console before the
+    keys."""
 
     name: str
     keys: tuple[str, ...]
@@ -279,10 +283,11 @@ DIALOGS = (
     Shot("describe", ("5", "G", "D"), "Describe v001", DescribeDialog),
     Shot("compare", ("5", "G", "c"), "Compare v001 with now", CompareView),
     Shot("compare weights", ("5", "space", "G", "c", "w"), "differ", CompareView),
-    Shot("compare answers", ("5", "space", "G", "c"), "is better", CompareView),
-    Shot("compare no difference", ("5", "space", "G", "c"), "no diff", CompareView, alike),
-    Shot("items that changed", ("5", "space", "G", "c", "i"), "2 lost", ChangedView),
-    Shot("item that changed", ("5", "space", "G", "c", "i", "enter"), "asked", ChangedView),
+    Shot("compare answers", JUDGED, "better", CompareView),
+    Shot("compare no difference", ("5", "space", "G", "c"), "25% 14-40", CompareView, alike),
+    Shot("compare levels", (*JUDGED, *["down"] * 14), "adj", CompareView),
+    Shot("items that changed", (*JUDGED, "i"), "2 lost", ChangedView),
+    Shot("item that changed", (*JUDGED, "i", "enter"), "asked", ChangedView),
     Shot("back up", ("5", "b"), "Back up v004", BackupDialog),
     Shot("trash", ("5", "X"), "checkpoint-50", TrashView),
     Shot("trash emptied", ("5", "X", "E"), "Empty the trash", ConfirmDialog),

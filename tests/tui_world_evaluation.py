@@ -26,7 +26,7 @@ class EvaluationAnswers(WorldState):
 
     def __init__(self, *, local: bool = False) -> None:
         super().__init__(local=local)
-        self.asked = 40
+        self.items_asked = 40
         self.right: dict[str, Callable[[int], bool]] = {}
         """By a version's name, whether it answers item n right; one that is not here was never
         evaluated."""
@@ -52,7 +52,7 @@ class EvaluationAnswers(WorldState):
         a, b = self.right[first], self.right[called]
         pairs = [
             Pair(f"q{n}", "syllo", n % 4 + 1, TIERS[n % 3], score(a(n)), score(b(n)))
-            for n in range(self.asked)
+            for n in range(self.items_asked)
         ]
         groups = paired.groups(pairs)
         accuracy = paired.accuracy(pairs)
@@ -60,11 +60,11 @@ class EvaluationAnswers(WorldState):
             paired.adjust(family)
         gained = [pair.item for pair in pairs if pair.side > 0]
         lost = [pair.item for pair in pairs if pair.side < 0]
-        fast = {"backend": "plain", "hosts": ["titan"], "batch": 8, "answers": self.asked}
+        fast = {"backend": "plain", "hosts": ["titan"], "batch": 8, "answers": self.items_asked}
         fast |= {"tokens": 400}
         one = {
             **{"set": "syllo", "digest": "5" * 64, "settings": {}, "config": "c" * 64},
-            **{"evaluations": {"a": 1, "b": 2}, "items": self.asked + 2},
+            **{"evaluations": {"a": 1, "b": 2}, "items": self.items_asked + 2},
             "scorers": ["syllo 1.2.0"],
             "accuracy": accuracy,
             "graded": paired.graded(pairs, {"syllo": "word_em"}),

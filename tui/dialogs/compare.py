@@ -10,7 +10,7 @@ from typing import Any
 from textual.binding import Binding
 
 from tui.dialogs.changed import ChangedView, Fetch
-from tui.dialogs.judged import judged_lines
+from tui.dialogs.judged import judged_lines, shares
 from tui.dialogs.reading import ReadingView
 from tui.figures import count, counted, loss, percent, real, size, why
 from tui.frame import Record
@@ -138,9 +138,9 @@ def compare_lines(
     yield pair("since fork", *(counted(since.get(side), "step") for side in "ab"))
     for key, name in (("loss", "loss"), ("val_loss", "val loss")):
         yield pair(name, loss(a.get(key)), loss(b.get(key)) + _change(a.get(key), b.get(key)))
-    mine, theirs = a.get("scores") or {}, b.get("scores") or {}
-    for key in sorted({*mine, *theirs}):
-        yield pair(key, loss(mine.get(key)), loss(theirs.get(key)))
+    if isinstance(judged, Mapping):
+        for name, one, other, tone in shares(judged):
+            yield pair(name, one, other, tone)
     samples = found.get("samples")
     known = isinstance(samples, Mapping) and not why(samples)
     if isinstance(samples, Mapping) and known:

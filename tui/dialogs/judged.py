@@ -34,6 +34,16 @@ def judged_lines(found: Record, names: tuple[str, str], width: int) -> Iterator[
     yield from _wrapped(about, width, "dim")
 
 
+def shares(found: Record) -> Iterator[tuple[str, str, str, str]]:
+    """(set, accuracy of the first, of the second with the verdict, tone) of every set, in short."""
+    for one in found.get("sets") or ():
+        result = str((one.get("verdict") or {}).get("result"))
+        tone = {"better": "good", "worse": "bad"}.get(result, "")
+        whole = one.get("accuracy") or {}
+        rates = [_rate(whole.get(side)).strip() for side in "ab"]
+        yield str(one.get("set")), rates[0], f"{rates[1]} {result if tone else ''}".strip(), tone
+
+
 def _set(one: Record, names: tuple[str, str], width: int) -> Iterator[Line]:
     name = str(one.get("set"))
     yield ((clip(name, width), "bold"),)
