@@ -285,7 +285,7 @@ DIALOGS = (
     Shot("compare weights", ("5", "space", "G", "c", "w"), "differ", CompareView),
     Shot("compare answers", JUDGED, "better", CompareView),
     Shot("compare no difference", ("5", "space", "G", "c"), "25% 14-40", CompareView, alike),
-    Shot("compare levels", (*JUDGED, *["down"] * 14), "adj", CompareView),
+    Shot("compare levels", (*JUDGED, *["down"] * 14), "medium", CompareView),
     Shot("items that changed", (*JUDGED, "i"), "2 lost", ChangedView),
     Shot("item that changed", (*JUDGED, "i", "enter"), "asked", ChangedView),
     Shot("back up", ("5", "b"), "Back up v004", BackupDialog),
