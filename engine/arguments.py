@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -14,6 +14,7 @@ Count = Annotated[int, Meta(ge=0, le=LARGEST_INTEGER)]
 Id = Annotated[int, Meta(ge=1, le=LARGEST_INTEGER)]
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Text = Annotated[str, Meta(max_length=4000)]
+Word = Literal["high", "normal", "low"]
 
 
 class Kind(Enum):

@@ -20,7 +20,7 @@ from msgspec import Meta
 
 from engine import evaluation_messages
 from engine.arguments import Command as Command
-from engine.arguments import Count, Id, Name, Nothing, Spec, Text
+from engine.arguments import Count, Id, Name, Nothing, Spec, Text, Word
 from engine.arguments import Kind as Kind
 from engine.faults import UnknownCommand
 from queue_store.errors import UsageError
@@ -55,7 +55,6 @@ class Mode(StrEnum):
 
 # -- arguments: one class a command ------------------------------------------------------------
 
-Word = Literal["high", "normal", "low"]
 Metric = Literal[
     "loss", "val_loss", "learning_rate", "grad_norm", "tokens_per_second", "seconds", "memory"
 ]

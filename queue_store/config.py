@@ -177,6 +177,13 @@ class Samples(Section, frozen=True):
 
 class Evaluation(Section, frozen=True):
     sets: list[str]
+    after_item: bool
+    checkpoint_steps: Steps
+    versions: bool
+    baseline: bool
+    deadline_minutes: NotNegative
+    local: Annotated[str, Meta(pattern=r"^(cpu|cuda:\d+)?$")]
+    """The device of this machine where no host is configured; "" is never here."""
 
 
 class Console(Section, frozen=True):

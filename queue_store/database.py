@@ -22,6 +22,7 @@ import orjson
 from queue_store import dbbackup, reserve
 from queue_store.errors import Refused, TrainctlError
 from queue_store.home import Home
+from queue_store.jobs_schema import JOBS_SCHEMA
 from queue_store.lost import MEND, Lost, refuse_lost
 from queue_store.metrics_schema import METRICS_SCHEMA
 
@@ -103,6 +104,7 @@ STATE_SCHEMA = (
     """
     ALTER TABLE versions ADD COLUMN seen TEXT NOT NULL DEFAULT '';
     """,
+    JOBS_SCHEMA,
 )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from queue_store import durable, records
+from queue_store import durable, jobs, records
 from queue_store.database import State, now
 from queue_store.errors import Refused, VerificationFailed
 from snapshots import removal, versions
@@ -117,6 +117,8 @@ def kept_because(state: State, rules: Rules) -> dict[str, list[str]]:
     left = _left_lately(state, rules.branch_days)
     why = f"on a branch left within {rules.branch_days:g} days"
     because((v for v in found if v.checkpoint in left), why)
+    asked = jobs.needed(state)
+    because((v for v in found if v.name in asked), "an evaluation job needs it")
     because((v for v in found if v.state == "unverified"), "not verified yet")
     because((v for v in found if v.state == "corrupt"), "damaged: for a person to look at")
     because((v for v in found if v.state == versions.DELETING), "on its way to the trash")

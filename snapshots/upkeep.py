@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from queue_store import durable, journal, queue, records
+from queue_store import durable, jobs, journal, queue, records
 from queue_store.database import State
 from queue_store.errors import VerificationFailed
 from queue_store.head import move_head
@@ -107,8 +107,8 @@ def kept_checkpoints(
 ) -> dict[int, list[str]]:
     """For every checkpoint on disk (by id, oldest first) the reasons for which it stays; without
     one it may go. The rules: the newest `keep`, the `keep_best` of lowest validation loss, the
-    head, those `protected` (ids), and those from which an unfinished item started (undoing it
-    goes back there)."""
+    head, those `protected` (ids), those that an evaluation job needs, and those from which an
+    unfinished item started (undoing it goes back there)."""
     present = [c for c in records.checkpoints(state) if c.kind != "base"]
     reasons: dict[int, list[str]] = {c.id: [] for c in present}
     head = records.head(state)
@@ -126,6 +126,8 @@ def kept_checkpoints(
     best = sorted(measured, key=lambda c: (c.val_loss, c.id))[:keep_best]
     because((c.id for c in best), f"best {keep_best} by validation loss")
     because(_starts(state, head.checkpoint), "an unfinished item started there")
+    asked = jobs.needed(state)
+    because((c.id for c in present if c.name in asked), "an evaluation job needs it")
     because(protected, "in use")
     return reasons
 

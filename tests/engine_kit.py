@@ -37,6 +37,8 @@ SETTINGS: dict[str, Any] = {
     "snapshots": {"save_seconds": 0},
     "queue": {"quiet_seconds": 0.0},
     "samples": {"count": 0},
+    # Who tests evaluation jobs switches on what they are made of.
+    "evaluation": {"after_item": False, "versions": False, "baseline": False},
 }
 ROOT = Path(__file__).parents[1]
 

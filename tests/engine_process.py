@@ -1,4 +1,5 @@
-"""An engine in a process of its own, for tests that kill it: trains the queue, then ends."""
+"""An engine in a process of its own, for tests that kill it: trains the queue, then ends; with
+`stay` as its second word it stays until it is told to end."""
 
 from __future__ import annotations
 
@@ -16,7 +17,11 @@ def main() -> None:
     asked = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: asked.set())
     with Running(home) as running:
-        threading.Thread(target=lambda: (running.wait_trained(), asked.set()), daemon=True).start()
+        if sys.argv[2:] != ["stay"]:
+            ends = threading.Thread(
+                target=lambda: (running.wait_trained(), asked.set()), daemon=True
+            )
+            ends.start()
         asked.wait()
 
 

@@ -14,6 +14,7 @@ from queue_store import journal, kinds
 from queue_store.database import State, open_state
 from queue_store.home import Home
 from queue_store.items import ItemState
+from queue_store.jobs import JobState
 from tests.engine_kit import make_home
 from trainctl.__main__ import main
 
@@ -36,6 +37,7 @@ def _name(node: ast.Assign) -> str:
 def written() -> set[str]:
     """The literal kinds in the source: arguments of the writers, and names set to be one."""
     found = {f"item.{of.value}" for of in ItemState if of is not ItemState.WAITING}
+    found |= {f"evaluation.{of.value}" for of in JobState}
     for path in (
         p
         for d in ("engine", "snapshots", "queue_store", "trainctl")

@@ -27,6 +27,8 @@ the template, and profile, system_prompt and thinking of [data].
 Answers are kept as they come. What has one is not asked again, so a second run prints at once and
 an interrupted one (ctrl+c) goes on. An error is no wrong answer: it is counted apart, and asked
 again the next time, unless the row was refused (the model's context does not hold it, say).
+With --queue it is a job for the engine, which needs not run yet (trainctl jobs), and the JSON is
+that of the job.
 Exit 1 where an item has an error, 130 when interrupted.
 JSON: {
   model{name, digest, step, branch}
@@ -41,6 +43,42 @@ JSON: {
   interrupted, notes[] }
 RATE: {hits, total, share, low, high}, 95 % interval (Wilson), of the answers that were judged.
 """
+
+
+JOBS = """\
+A job asks one model the evaluation sets, beside training: on the first idle host of config.toml,
+or, where none is configured, on this machine at the lowest priority. They are made by the engine
+([evaluation] says when), and by `trainctl evaluate --queue`. The newest wins: a job that waits for
+an older checkpoint is superseded, unless its version is pinned or somebody asked for it.
+JSON: {
+  jobs[{
+    id, model, digest, step, branch, sets[]
+    reason                                    item, checkpoint, version, baseline, demand
+    priority                                  high, normal, low
+    state                                     waiting, shipping, running, done, failed, cancelled,
+                                              superseded
+    wanted                                    the host that was asked for, "" for any
+    host, items, answered, errors             errors: items without an answer that counts
+    created, started, ended, next_try, deadline, tries
+    error }]                                  why it waits again, or how it ended; "" for nothing
+  hosts[{name, state, error, seen, idle_since, job, gpus[], ram}] }
+State of a host: idle, busy, unreachable, unknown; hosts are unknown where no engine runs.
+What is not known is {"unknown": why}; seconds since the epoch. Jobs that have not ended come
+first, in the order of their turns, then the newest that have.
+"""
+
+
+def add_jobs_verbs(verbs: Verbs, positive: Callable[[str], int]) -> None:
+    """jobs and jobs cancel."""
+    listing = verbs.add("jobs", "commands.jobs:jobs", "evaluation jobs, and where they run")
+    listing.add_argument(
+        "--ended", type=positive, default=20, metavar="N", help="how many that ended (20)"
+    )
+    listing.epilog, listing.formatter_class = JOBS, argparse.RawDescriptionHelpFormatter
+    cancel = Verbs(listing, "jobs_verb").add(
+        "cancel", "commands.jobs:cancel", "end a job; what was answered is kept"
+    )
+    cancel.add_argument("id", type=positive, metavar="ID")
 
 
 def add_evaluate_verb(verbs: Verbs, positive: Callable[[str], int]) -> None:
@@ -66,6 +104,12 @@ def add_evaluate_verb(verbs: Verbs, positive: Callable[[str], int]) -> None:
     )
     evaluate.add_argument(
         "--max-tokens", type=positive, metavar="N", help="default: [samples] max_tokens"
+    )
+    evaluate.add_argument(
+        "--queue", action="store_true", help="as a job of the engine: do not wait for the answers"
+    )
+    evaluate.add_argument(
+        "--priority", choices=("high", "normal", "low"), help="with --queue; default: high"
     )
     evaluate.epilog, evaluate.formatter_class = EVALUATE, argparse.RawDescriptionHelpFormatter
 

@@ -23,7 +23,7 @@ from evaluation.host import memory, shipment
 from evaluation.host.errors import HostFailure
 from evaluation.host.evaluate import evaluate_on
 from evaluation.host.machine import Machine
-from evaluation.host.session import Answer, Loaded
+from evaluation.host.session import Answer, Event, Loaded
 from evaluation.host.shipment import Weights
 from evaluation.judging import judged, set_items
 from evaluation.sets import EvalSet
@@ -201,11 +201,12 @@ class Evaluating:
         cancelled: Cancelled = never,
         told: Callable[[int], None] = lambda left: None,
         sent: Callable[[int, int], None] | None = None,
+        on_event: Event | None = None,
         batch: int = BATCH,
     ) -> None:
         """Have what waits answered on `machine`; returns when nothing waits, or `cancelled`.
         `told` hears how many still wait, once the model is loaded and at each answer; `sent`
-        (bytes, of) of the weights on their way.
+        (bytes, of) of the weights on their way; `on_event` the host's meters.
 
         Raises HostFailure, VerificationFailed, OSError; what was answered until then is kept.
         """
@@ -236,6 +237,7 @@ class Evaluating:
             evaluate_on(
                 *(machine, packed, items, config, heard),
                 cancelled=ending,
+                on_event=on_event,
                 on_loaded=loaded,
                 progress=sent,
                 recorded=probe,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from engine.hints import surroundings
 from engine.hints.rest import MEND_TARGET
 from engine.hints.watch import SECONDS
+from engine.loop import evaluations
 from engine.loop.keeper import Chore
 from engine.reading.status import free_limit
 from queue_store import config, daily_copy, durable, journal, records, reserve
@@ -149,11 +150,17 @@ def prepare_ahead(engine: Engine, state: State) -> None:
         engine.worker.ahead.look(engine, state)
 
 
+def evaluate(engine: Engine, state: State) -> None:
+    """Evaluation jobs: what came is asked for, and each idle host has its next one."""
+    engine.evaluations.look(engine, state)
+
+
 CHORES = (
     Chore("verify", 60.0, verify_pending, delay=5.0),
     Chore("disk", 15.0, watch_disk),
     Chore("hints", SECONDS, look_for_hints, delay=2.0),
     Chore("ahead", 2.0, prepare_ahead),
+    Chore("jobs", evaluations.SECONDS, evaluate, delay=1.0),
     Chore("daily", 30.0, daily_version, delay=10.0),
     Chore("prune", 300.0, prune, delay=60.0),
     Chore("trash", 3600.0, empty_expired, delay=120.0),

@@ -54,6 +54,7 @@ class Keeper:
         self._told: dict[str, str] = {}
         self._bell = threading.Event()
         self._thread: threading.Thread | None = None
+        self._beside: list[threading.Thread] = []
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._loop, name="trainctl-keeper", daemon=True)
@@ -67,6 +68,17 @@ class Keeper:
         if thread is not None:
             thread.join()
         self._pool.shutdown(wait=True, cancel_futures=True)
+        for thread in self._beside:
+            thread.join()
+
+    def beside(self, name: str, job: Callable[[State], object]) -> None:
+        """Run what may take hours on a thread of its own, so that no chore waits for it. It looks
+        at `stopping`, and is waited for at the end. For a chore to call."""
+        thread = threading.Thread(
+            target=self._aside, args=(name, job), name=f"trainctl-{name}", daemon=True
+        )
+        self._beside = [*(one for one in self._beside if one.is_alive()), thread]
+        thread.start()
 
     def submit(self, job: Callable[[State], Any]) -> Future[Any]:
         """Run a job on a thread of the keeper, soon. Raises NoEngine after `stop`."""
@@ -120,6 +132,12 @@ class Keeper:
             self._told[chore.name] = str(error)
         else:
             self._told.pop(chore.name, None)
+
+    def _aside(self, name: str, job: Callable[[State], object]) -> None:
+        try:
+            self._with_state(job)
+        except Exception:
+            log.exception("%s failed", name)
 
     def _with_state(self, job: Callable[[State], Any]) -> Any:
         with open_state(self.engine.home) as state:

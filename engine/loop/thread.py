@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from engine.hints.watch import Watch
 from engine.loop.board import Board
 from engine.loop.chores import CHORES
+from engine.loop.evaluations import Evaluations
 from engine.loop.keeper import Keeper
 from engine.loop.requests import Request, Requests
 from engine.machine.telemetry import Telemetry
@@ -65,6 +66,7 @@ class Engine:
         """Why nothing is trained or changed: reads are served, all else is refused. "" = train."""
         self.board.published = self.board.build()
         self.keeper = Keeper(self, CHORES)
+        self.evaluations = Evaluations(home)
         self.hints = Watch(home)
         self.error: TrainctlError | None = None
         """Why the thread ended by itself, where it was not asked to."""
@@ -78,8 +80,9 @@ class Engine:
         # The meters are fresh also while the engine thread is busy (imports, a long step).
         ahead = self.worker.ahead.status if self.worker is not None else None
         ahead = known(ahead, "nothing is being prepared ahead")
-        hints = self.board.hint_fields()
-        return {**self.board.published, **self.telemetry.latest(), "ahead": ahead, **hints}
+        hints, judged = self.board.hint_fields(), self.evaluations.status()
+        now = {**self.telemetry.latest(), "ahead": ahead, **hints, **judged}
+        return {**self.board.published, **now}
 
     def meters(self) -> dict[str, Any]:
         return self.telemetry.history()

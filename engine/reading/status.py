@@ -140,7 +140,8 @@ def status(
 
     `queue` counts the items that wait, by priority; `progress` is 0..1 of `phase` (loading,
     preparing); `ahead`, which a running engine fills in, is {id, name, progress} of the queued item
-    that is being prepared meanwhile; `requests` are commands asked for and not yet done;
+    that is being prepared meanwhile, and so are `hosts` and `evaluation` (engine.loop.hostboard);
+    `requests` are commands asked for and not yet done;
     `hints` are the fields `hint` and `hints` (engine.hints.hint.fields);
     `monitoring_share` is the share of wall time that validation and samples take.
     """
@@ -170,6 +171,8 @@ def status(
         "phase": phase,
         "progress": known(progress, "nothing is being prepared"),
         "ahead": unknown("no engine is running"),
+        "hosts": unknown("no engine is running"),
+        "evaluation": unknown("no engine is running"),
         "paused": paused,
         "requests": list(requests),
         "events_seq": events_seq,

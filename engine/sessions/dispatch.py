@@ -19,9 +19,14 @@ from typing import Any
 from engine.faults import Internal, ProtocolMismatch
 from engine.inspecting import showing
 from engine.messages import COMMANDS, PROTOCOL, Command, Kind, check, plain
-from engine.reading import comparing
+from engine.reading import comparing, jobrows
 from engine.reading.views import Views
-from engine.sessions import backup_handlers, evaluation_handlers, upkeep_handlers
+from engine.sessions import (
+    backup_handlers,
+    evaluation_handlers,
+    job_handlers,
+    upkeep_handlers,
+)
 from engine.sessions.controlport import Control
 from engine.verify import verifying
 from queue_store import config, intake, queue, transitions
@@ -109,6 +114,8 @@ class Dispatcher:
                 )
             handler = _HANDLERS[command]
             result = handler(views, **plain(arguments))
+            if command == "jobs":  # what only the engine knows: its hosts, and how far each job is
+                result = jobrows.joined(result, self.control.snapshot())
         except TrainctlError:
             raise
         except OSError as error:
@@ -232,6 +239,7 @@ _HANDLERS: dict[str, Callable[..., Any]] = {
     "verify": _verify,
     "backup_targets": backup_handlers.listed,
     "backup": backup_handlers.answer,
+    **job_handlers.HANDLERS,
     **upkeep_handlers.HANDLERS,
     **evaluation_handlers.HANDLERS,
 }

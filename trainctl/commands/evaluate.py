@@ -28,6 +28,11 @@ INTERRUPTED = 130
 
 def evaluate(context: Context, arguments: argparse.Namespace) -> int:
     """Ask what is missing, and say how the model stands. JSON: see --help."""
+    from trainctl.commands import jobs
+
+    if arguments.queue:
+        return jobs.order(context, arguments)
+    jobs.refuse_without_queue(arguments)
     from engine.judging.evaluating import Evaluating, model
     from evaluation.host import machine
     from evaluation.host.choice import on_first_free
