@@ -48,6 +48,7 @@ class Watch:
                 self._looks, held="gpu_throttles" in self.stands
             ),
             "queue_nearly_empty": None,
+            **rest.judged_now(state, live=True),
         }
         if of == EngineState.TRAINING and isinstance(item, Mapping):
             eta = status.get("eta_seconds")
