@@ -12,28 +12,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from enum import Enum, StrEnum
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from engine.arguments import (
-    Backup,
-    CancelJob,
-    Command,
-    Count,
-    Delete,
-    Evaluate,
-    Id,
-    Jobs,
-    Name,
-    Nothing,
-    Text,
-    TrashEmpty,
-    TrashRestore,
-    Word,
-)
+from engine import evaluation_messages
+from engine.arguments import Command as Command
+from engine.arguments import Count, Id, Name, Nothing, Spec, Text, Word
+from engine.arguments import Kind as Kind
 from engine.faults import UnknownCommand
 from queue_store.errors import UsageError
 
@@ -63,16 +51,6 @@ class Mode(StrEnum):
     DAEMON = "daemon"
     HEADLESS = "headless"
     """A console whose terminal went away, training on without a supervisor."""
-
-
-class Kind(Enum):
-    """Where a command is answered."""
-
-    SERVER = "at once, from memory"
-    READ = "from the store, on a thread of the server"
-    STORE = "a change of the store; the engine is woken after it"
-    UPKEEP = "a change of versions, trash or copies, which may take long; the head stays"
-    ENGINE = "on the engine thread, at a step boundary"
 
 
 # -- arguments: one class a command ------------------------------------------------------------
@@ -223,8 +201,7 @@ class Move(Command, frozen=True):
 class Shift(Command, frozen=True):
     items: Annotated[list[Id], Meta(min_length=1, max_length=10_000)]
     by: Annotated[int, Meta(ge=-1_000_000, le=1_000_000)]
-    """Places among those of the same priority (only those `among`), below 0: earlier."""
-    among: Annotated[list[Id], Meta(max_length=10_000)] | None = None
+    """Places among those of the same priority, below 0: earlier."""
 
     def __post_init__(self) -> None:
         if self.by == 0:
@@ -274,11 +251,26 @@ class WeightsDistance(Command, frozen=True):
     second: Name
 
 
-class Spec(msgspec.Struct, frozen=True):
-    """A command's arguments and where it is answered."""
+class Delete(Command, frozen=True):
+    version: Name
+    confirm: Name
+    """The version's name, as a person typed it again."""
 
-    arguments: type[Command]
-    kind: Kind
+
+class TrashRestore(Command, frozen=True):
+    name: Name
+
+
+class TrashEmpty(Command, frozen=True):
+    name: Name | None = None
+    """One thing of the trash; None = all of it."""
+
+
+class Backup(Command, frozen=True):
+    target: Name | None = None
+    """One target instead of all."""
+    action: Literal["copy", "verify", "fetch", "list"] = "copy"
+    version: Name | None = None
 
 
 COMMANDS: dict[str, Spec] = {
@@ -293,9 +285,6 @@ COMMANDS: dict[str, Spec] = {
     "checkpoints": Spec(Nothing, Kind.READ),
     "versions": Spec(Nothing, Kind.READ),
     "samples": Spec(Samples, Kind.READ),
-    "jobs": Spec(Jobs, Kind.READ),
-    "evaluate": Spec(Evaluate, Kind.STORE),
-    "cancel_job": Spec(CancelJob, Kind.STORE),
     "rollback_plan": Spec(RollbackPlan, Kind.READ),
     "add": Spec(Add, Kind.STORE),
     "priority": Spec(SetPriority, Kind.STORE),
@@ -332,6 +321,7 @@ COMMANDS: dict[str, Spec] = {
     "handover": Spec(Nothing, Kind.ENGINE),
     "generate": Spec(Generate, Kind.ENGINE),
     "cancel_generate": Spec(CancelGenerate, Kind.ENGINE),
+    **evaluation_messages.COMMANDS,
 }
 """`item` is the argument that names an item, as `id` is the request's own."""
 

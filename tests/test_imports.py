@@ -26,8 +26,9 @@ FILE_ACTS = {
 PATH_ACTS = {"rename", "unlink", "rmdir", "hardlink_to", "symlink_to"}
 
 ENGINE_ROOMS = (
-    *("arguments", "faults", "messages", "lines", "machine", "checks", "memory", "prepare"),
-    *("training", "verify", "judging", "hints", "inspecting", "reading", "sessions", "loop"),
+    *("faults", "arguments", "evaluation_messages", "messages", "lines", "machine", "checks"),
+    *("memory", "prepare", "training", "verify", "judging", "hints", "inspecting", "reading"),
+    *("sessions", "loop"),
 )
 """The engine's own floors, the lowest first."""
 LIGHT_ENGINE = [

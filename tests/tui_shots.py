@@ -19,6 +19,7 @@ from tests.tui_world import T0, World
 from tui.console import Console
 from tui.dialogs.add import AddDialog
 from tui.dialogs.backup import BackupDialog
+from tui.dialogs.changed import ChangedView
 from tui.dialogs.compare import CompareView
 from tui.dialogs.confirm import ConfirmDialog, TextDialog
 from tui.dialogs.delete import DeleteDialog
@@ -55,6 +56,9 @@ OOM = surroundings.failing(
 )
 ASCII = configured(ascii=True)
 SIXTEEN = configured(theme="ansi-dark")
+THEN = "then "
+"""In keys: the text behind it has to be on the screen before the next key."""
+JUDGED = ("5", "space", "G", "c", "then better")
 TRY = {"n": 1, "started": T0 + 10, "ended": T0 + 51}
 
 
@@ -82,6 +86,7 @@ def home() -> RowsWorld:
     world.add_item("big.jsonl", "normal", "failed", reason="cuda_memory", **failed)
     world.add_item("broken.jsonl", "low", "rejected", error="line 3: not JSON")
     world.add_item("syllo_level0.jsonl", "normal", "done")
+    world.evaluate(v001=lambda n: n < 10, v004=lambda n: 2 <= n < 24)
     world.target("nas")
     world.target("usb", error="not mounted")
     world.throw("v000")
@@ -156,6 +161,12 @@ def asking() -> World:
     return world
 
 
+def alike() -> World:
+    world = home()
+    world.evaluate(v004=lambda n: n < 11)
+    return world
+
+
 def cannot_go() -> World:
     world = home()
     world.plans["v004"] = {"refused": "v004 is what training stands on: go back to another first"}
@@ -189,8 +200,9 @@ def mark(*items: int) -> Callable[[Console, World], None]:
 
 @dataclass(frozen=True)
 class Shot:
-    """`keys` lead to it from the queue, `text` stands there; `kind` is the class on top, None for
-    the console itself. `first` is done to the console before the keys."""
+    """`keys` lead to it from the queue (THEN and a text: wait for it), `text` stands there; `kind`
+    is the class on top, None for the console itself. `first` is done to the console before the
+    keys."""
 
     name: str
     keys: tuple[str, ...]
@@ -271,6 +283,11 @@ DIALOGS = (
     Shot("describe", ("5", "G", "D"), "Describe v001", DescribeDialog),
     Shot("compare", ("5", "G", "c"), "Compare v001 with now", CompareView),
     Shot("compare weights", ("5", "space", "G", "c", "w"), "differ", CompareView),
+    Shot("compare answers", JUDGED, "better", CompareView),
+    Shot("compare no difference", ("5", "space", "G", "c"), "25% 14-40", CompareView, alike),
+    Shot("compare levels", (*JUDGED, *["down"] * 14), "medium", CompareView),
+    Shot("items that changed", (*JUDGED, "i"), "2 lost", ChangedView),
+    Shot("item that changed", (*JUDGED, "i", "enter"), "asked", ChangedView),
     Shot("back up", ("5", "b"), "Back up v004", BackupDialog),
     Shot("trash", ("5", "X"), "checkpoint-50", TrashView),
     Shot("trash emptied", ("5", "X", "E"), "Empty the trash", ConfirmDialog),

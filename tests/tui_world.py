@@ -16,6 +16,7 @@ from queue_store.kinds import belongs
 from tests.tui_world_base import T0, unknown
 from tests.tui_world_copies import CopyAnswers
 from tests.tui_world_curves import CurveAnswers
+from tests.tui_world_evaluation import EvaluationAnswers
 from tests.tui_world_queue import QueueAnswers
 from tests.tui_world_samples import SampleAnswers
 from tests.tui_world_versions import VersionAnswers
@@ -23,11 +24,13 @@ from tui.frame import PRIORITIES
 
 READING = (
     *("snapshot", "meters", "rollback_plan", "verifying", "version", "removal_plan", "row"),
-    *("compare", "backup_targets", "trash"),
+    *("compare", "compare_answers", "compared_item", "backup_targets", "trash"),
 )
 
 
-class World(QueueAnswers, CurveAnswers, SampleAnswers, VersionAnswers, CopyAnswers):
+class World(
+    QueueAnswers, CurveAnswers, SampleAnswers, VersionAnswers, CopyAnswers, EvaluationAnswers
+):
     """One engine that trains an item a step at a time, when `train` says so."""
 
     def __init__(self, *, local: bool = False, steps: int = 0) -> None:

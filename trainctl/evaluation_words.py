@@ -27,6 +27,10 @@ the template, and profile, system_prompt and thinking of [data].
 Answers are kept as they come. What has one is not asked again, so a second run prints at once and
 an interrupted one (ctrl+c) goes on. An error is no wrong answer: it is counted apart, and asked
 again the next time, unless the row was refused (the model's context does not hold it, say).
+Then it is judged, on the sets of [evaluation] sets: against the best version (base where none is
+tagged) by a paired test on the same items. Worse beyond chance is a regression; not one right
+answer at a training loss under 0.05 means a broken evaluation; the tag `best` moves to a version
+that is better, and the journal has the figures either way. A person moves it with trainctl tag.
 With --queue it is a job for the engine, which needs not run yet (trainctl jobs), and the JSON is
 that of the job.
 Exit 1 where an item has an error, 130 when interrupted.
@@ -40,7 +44,10 @@ JSON: {
     speed[{backend, hosts[], batch, answers, tokens, tokens_per_second}] }]
   asked                                       items that were sent this time
   host                                        who was asked, "" for nobody
-  interrupted, notes[] }
+  interrupted, notes[]
+  verdict{model, digest, step, time, right, n, train_loss, canary, against
+    regressions[{set, skill, tier, level, n, gained, lost, p, text}]
+    best{moved, why, n, gained, lost, p, final}} }
 RATE: {hits, total, share, low, high}, 95 % interval (Wilson), of the answers that were judged.
 """
 

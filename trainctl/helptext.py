@@ -28,7 +28,7 @@ other generation settings, another version of a scorer.
 JSON: {
   a, b{name, digest, val_loss}
   sets[{
-    set, digest, config, settings, items, scorers[]
+    set, digest, config, settings, items, scorers[], evaluations{a, b}
     accuracy GROUP, verdict{result, text, needed, detectable}
     skills[{skill, GROUP}], tiers[{tier, GROUP}], levels[{skill, level, GROUP}]
     graded[{scorer, version, part, n, a, b, difference, low, high, p}]

@@ -223,10 +223,11 @@ ACTIONS: tuple[Action, ...] = (
         "compare",
         ("c",),
         "compare",
-        "A version beside the marked one, or the present state",
+        "A version beside the marked one, or the present state: losses, answers, items",
         ("versions",),
         8,
-        True,
+        engine=True,
+        reads=True,
     ),
     Action(
         "backup", ("b",), "back up", "Copy a version to a backup target", ("versions",), 13, True

@@ -22,6 +22,16 @@ RULES: Mapping[str, Rule] = {
     "disk_full": Rule("bad", "A write met a full disk; the item waits, no try of it is counted."),
     "room_again": Rule("info", "The disk was full and has room again; training still waits."),
     "item_fails": Rule("bad", "An item failed within the last day, or was refused."),
+    "canary": Rule(
+        "bad",
+        "Not one held-out answer of the newest judged model is right, of ten at least, while its"
+        " training loss is under 0.05: template, generation settings or sets do not fit.",
+    ),
+    "regression": Rule(
+        "warn",
+        "The newest judged model of this line is worse than the best version on the same held-out"
+        " items, beyond chance (exact paired test, adjusted for the number of groups).",
+    ),
     "disk_low": Rule(
         "warn",
         "Less is free than snapshots.warn_free; it is over once a tenth more than that is free.",

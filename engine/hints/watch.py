@@ -51,6 +51,7 @@ class Watch:
             ),
             "queue_nearly_empty": None,
             "host_idle": self._hosts(state, status, time),
+            **rest.judged_now(state, live=True),
         }
         if of == EngineState.TRAINING and isinstance(item, Mapping):
             eta = status.get("eta_seconds")

@@ -1,5 +1,5 @@
-"""The versions as faces list them: what the store says of each, and how many of the fixed
-examples its model answered right.
+"""The versions as faces list them: what the store says of each, how many of the fixed examples its
+model answered right, and how it stands on the held-out sets.
 
 A version's samples are those of the newest sample tick on its own line, at its step or before
 it; they were made while it trained, so nothing is generated here. Reads only.
@@ -10,11 +10,10 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from engine import lines
-from engine.lines import Segment
+from engine.lines import Segment, line_of
 from engine.messages import unknown
-from engine.reading import plans
-from queue_store import config, records
+from evaluation import standing
+from queue_store import config
 from queue_store.database import State
 from queue_store.home import Home
 from snapshots import listing
@@ -24,18 +23,21 @@ NO_TICK = "no sample tick before it"
 
 
 def rows(home: Home, state: State, metrics: sqlite3.Connection) -> list[dict[str, Any]]:
-    """`listing.versions_json`, and of each version `samples` (see `tally`)."""
+    """`listing.versions_json`, and of each version `samples` (see `tally`) and `scores` (see
+    standing.scores)."""
     settings = config.load(home.config)
     found = listing.versions_json(state, Rules.of(settings.snapshots), settings.backups)
     for row in found:
         row["samples"] = tally(metrics, line_of(state, row["checkpoint"]))
+    return with_scores(metrics, found)
+
+
+def with_scores(metrics: sqlite3.Connection, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of models with their `scores`, by the `weights_digest` of each."""
+    stored = standing.scores(metrics, {row["weights_digest"] for row in found})
+    for row in found:
+        row["scores"] = stored[row["weights_digest"]]
     return found
-
-
-def line_of(state: State, checkpoint: int) -> list[Segment]:
-    """The steps that made a checkpoint, oldest first."""
-    point = records.checkpoint(state, checkpoint)
-    return lines.segments(plans.checkpoint_line(state, point))
 
 
 def tally(metrics: sqlite3.Connection, line: list[Segment]) -> dict[str, Any]:

@@ -21,7 +21,12 @@ from engine.inspecting import showing
 from engine.messages import COMMANDS, PROTOCOL, Command, Kind, check, plain
 from engine.reading import comparing, jobrows
 from engine.reading.views import Views
-from engine.sessions import backup_handlers, job_handlers, upkeep_handlers
+from engine.sessions import (
+    backup_handlers,
+    evaluation_handlers,
+    job_handlers,
+    upkeep_handlers,
+)
 from engine.sessions.controlport import Control
 from engine.verify import verifying
 from queue_store import config, intake, queue, transitions
@@ -238,4 +243,5 @@ _HANDLERS: dict[str, Callable[..., Any]] = {
     "backup": backup_handlers.answer,
     **job_handlers.HANDLERS,
     **upkeep_handlers.HANDLERS,
+    **evaluation_handlers.HANDLERS,
 }

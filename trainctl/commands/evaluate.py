@@ -33,6 +33,7 @@ def evaluate(context: Context, arguments: argparse.Namespace) -> int:
     if arguments.queue:
         return jobs.order(context, arguments)
     jobs.refuse_without_queue(arguments)
+    from engine.judging.after import judged
     from engine.judging.evaluating import Evaluating, model
     from evaluation.host import machine
     from evaluation.host.choice import on_first_free
@@ -78,6 +79,10 @@ def evaluate(context: Context, arguments: argparse.Namespace) -> int:
             **{"asked": whole - asking.waiting, "host": host},
             **{"interrupted": bool(asking.waiting), "notes": asking.notes()},
         }
+    if found["interrupted"]:
+        found["verdict"] = {"unknown": "not all was asked that was to be"}
+    else:
+        found["verdict"] = judged(context.state, config, of)
     context.show(found, lambda: "\n".join(_words(found)))
     if found["interrupted"]:
         return INTERRUPTED
@@ -173,6 +178,21 @@ def _words(found: Json) -> Iterator[str]:
         f" {how['thinking']}; {_asked(found)}"
     )
     yield from (f"note: {text(note)}" for note in found["notes"])
+    yield from _verdict(found["verdict"])
+
+
+def _verdict(verdict: Json) -> Iterator[str]:
+    """What follows from the answers: alarms first, then whether the model is the best now."""
+    if not known(verdict):
+        return
+    if verdict["canary"]:
+        yield f"BROKEN? {text(verdict['canary'])}"
+    yield from (f"REGRESSION: {text(one['text'])}" for one in verdict["regressions"])
+    best = verdict["best"]
+    if not known(best):
+        yield f"best: {text(best['unknown'])}"
+    else:
+        yield f"best: {'moved' if best['moved'] else 'stays'}; {text(best['why'])}"
 
 
 def _asked(found: Json) -> str:
