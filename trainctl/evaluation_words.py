@@ -49,6 +49,47 @@ JSON: {
 RATE: {hits, total, share, low, high}, 95 % interval (Wilson), of the answers that were judged.
 """
 
+REPORT = """\
+Of the line of the present model, by what is stored; no model is asked. The verdict is one of
+  overfitting   the validation loss rises, the training loss falls
+  learning      the validation loss still falls
+  underfitting  it stands, close to the training loss, and held-out accuracy is low
+  plateau       it stands
+  unknown       under five comparable validations, or both losses rise
+and names its figures. A change counts above three standard errors of the curve's own noise and 1 %.
+What a file did to the validation loss is the difference of the validations around it: unknown
+where another file trained between them. An example is hard that was wrong in three of its last
+five answers, the last among them.
+JSON: {
+  made, branch, step
+  verdict{verdict, text, best{step, val_loss}, gap{train, val, share}, trend, noise,
+    accuracy{step, right, n, low, high, best_step, as_good_from}}
+  comparable_from                             validations before this step were of other rows
+  curves{train[[step, min, max, mean, last]], val[[step, loss]], sets{name: [[step, loss]]}}
+  marks[{kind, step, name, text}]             items, versions, rollbacks, failures, restarts
+  held[{name, step, sets[], RATE}]            sets together, models that were asked all of them
+  scores[{set, digest, config, items, settings{}, models[{name, step, digest, RATE,
+    tiers{tier: {RATE}}, evaluation}]}]
+  best                                        the version that is tagged so
+  judged{…}                                   trainctl evaluate's verdict on the newest model
+  events[{kind, time, step, text}]            regressions, alarms, decisions on best
+  hard[{set, item, wrong, of, never, prompt, expected, answer}]
+  effects[{item, name, before{step, loss}, after{step, loss}, change, clear}]
+  examples{first, last, ticks, examples, learned, lost, always, never} }
+RATE: right, n, accuracy, low, high, a 95 % interval (Wilson). What is not known is
+{"unknown": why}.
+"""
+
+
+def add_report_verb(verbs: Verbs) -> None:
+    """report: what is stored, told as a whole."""
+    report = verbs.add("report", "commands.report:report", "does it get better? with the figures")
+    report.add_argument(
+        "--learning", action="store_true", required=True, help="curves, scores, verdict, files"
+    )
+    report.add_argument("--html", metavar="FILE", help="as one page with charts, no network")
+    report.epilog, report.formatter_class = REPORT, argparse.RawDescriptionHelpFormatter
+
 
 def add_evaluate_verb(verbs: Verbs, positive: Callable[[str], int]) -> None:
     """evaluate: the held-out sets, on demand."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from queue_store.errors import UsageError
 from queue_store.kinds import GROUPS
 from trainctl import helptext
-from trainctl.evaluation_words import add_evaluate_verb, add_host_verbs
+from trainctl.evaluation_words import add_evaluate_verb, add_host_verbs, add_report_verb
 from trainctl.words import Parser, Verbs, shared
 
 PRIORITIES = ("high", "normal", "low")
@@ -288,6 +288,7 @@ def _model_verbs(verbs: Verbs) -> None:
     )
     _describe(compare, helptext.COMPARE)
     add_evaluate_verb(verbs, _positive)
+    add_report_verb(verbs)
 
 
 def _removal_verbs(verbs: Verbs) -> None:
