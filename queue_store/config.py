@@ -164,6 +164,8 @@ class Host(Section, frozen=True):
     """An interpreter there that has torch and transformers."""
     ssh_config: str = ""
     """A file for `ssh -F`, where the host needs other settings than ~/.ssh/config."""
+    deploy: Literal["", "best"] = ""
+    """What is brought to its store to be served from there, whenever it becomes another."""
 
 
 class Watchdog(Section, frozen=True):

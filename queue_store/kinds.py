@@ -65,6 +65,8 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "evaluation.canary": (VERSIONS, BAD),
     "best.moved": (VERSIONS, GOOD),
     "best.kept": (VERSIONS, PLAIN),
+    "best.deployed": (VERSIONS, GOOD),
+    "best.undeployed": (VERSIONS, WARN),
     "version.deleting": (VERSIONS, WARN),
     "version.deleted": (VERSIONS, WARN),
     "version.restoring": (VERSIONS, PLAIN),

@@ -38,7 +38,7 @@ class Judge(World):
         for _ in range(4):
             self.go(10)
             self.save()
-            versions.create(self.state)
+            versions.create(self.state, verified=False)
 
     def go(self, steps: int, loss: float = 0.4) -> None:
         for _ in range(steps):
@@ -154,7 +154,7 @@ def test_the_canary_speaks_and_nothing_else_is_decided(world: Judge) -> None:
     labels.tag(world.state, "v003", "best")
     world.go(60, loss=0.01)
     world.save()
-    versions.create(world.state)
+    versions.create(world.state, verified=False)
     world.answers("v005", 0)
     found = world.judge("v005")
     assert "none of 40 answers is right while the training loss is 0.01" in found["canary"]
@@ -165,7 +165,7 @@ def test_the_canary_speaks_and_nothing_else_is_decided(world: Judge) -> None:
     # The same answers where the loss is no such thing: no alarm, and a regression.
     world.go(60, loss=0.4)
     world.save()
-    versions.create(world.state)
+    versions.create(world.state, verified=False)
     world.answers("v006", 0)
     found = world.judge("v006")
     assert found["canary"] == "" and found["regressions"]

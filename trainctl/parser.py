@@ -12,7 +12,12 @@ from collections.abc import Sequence
 from queue_store.errors import UsageError
 from queue_store.kinds import GROUPS
 from trainctl import helptext
-from trainctl.evaluation_words import add_evaluate_verb, add_host_verbs, add_jobs_verbs
+from trainctl.evaluation_words import (
+    add_evaluate_verb,
+    add_host_verbs,
+    add_jobs_verbs,
+    add_report_verb,
+)
 from trainctl.memory_words import add_vram_verb
 from trainctl.words import Parser, Verbs, shared
 
@@ -291,6 +296,7 @@ def _model_verbs(verbs: Verbs) -> None:
     add_evaluate_verb(verbs, _positive)
     add_vram_verb(verbs, _positive)
     add_jobs_verbs(verbs, _positive)
+    add_report_verb(verbs)
 
 
 def _removal_verbs(verbs: Verbs) -> None:

@@ -156,8 +156,8 @@ class Board:
         self.told.pop(rule, None)
 
     def all_well(self) -> None:
-        """What was wrong before did not keep training from going on. Backups tell their own end."""
-        for rule in [rule for rule in self.told if rule != "backup"]:
+        """What was wrong before did not keep training from going on. Copies tell their own end."""
+        for rule in [rule for rule in self.told if rule not in ("backup", "deploy")]:
             self.untell(rule)
 
     @property

@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from engine.hints import surroundings
-from engine.hints.rest import MEND_TARGET
+from engine.hints.rest import MEND_HOST, MEND_TARGET
 from engine.hints.watch import SECONDS
+from engine.judging import deploying
 from engine.loop import evaluations
 from engine.loop.keeper import Chore
 from engine.memory import cards, fitting
@@ -125,6 +126,16 @@ def back_up_versions(engine: Engine, state: State) -> None:
         engine.board.untell("backup")
 
 
+def deploy_best(engine: Engine, state: State) -> None:
+    """The best version on the hosts that ask for it, soon after the tag moved."""
+    settings = config.load(engine.home.config)
+    hints = deploying.look_after(state, settings, engine.keeper.stopping.is_set)
+    if hints:
+        engine.board.tell("deploy", hints[0], MEND_HOST, hosts=len(hints))
+    else:
+        engine.board.untell("deploy")
+
+
 def back_up_databases(engine: Engine, state: State) -> None:
     """A checked copy of state.db and metrics.db, once a day."""
     if daily_copy.due(state):
@@ -187,5 +198,6 @@ CHORES = (
     Chore("reserve", 30.0, keep_reserve, delay=0.0),
     Chore("backup", 60.0, back_up_versions, delay=10.0),
     Chore("memory", 60.0, compare_memory, delay=60.0),
+    Chore("deploy", 60.0, deploy_best, delay=15.0),
     Chore("databases", 600.0, back_up_databases, delay=30.0),
 )

@@ -131,9 +131,7 @@ class Session:
         sent = 0
         for last in (False, True):
             if self.machine.place is not None:
-                sent += ship(
-                    *(self.machine, self.channel, shipment), cancelled=cancelled, progress=progress
-                )
+                sent += self._ship(shipment, not last, cancelled, progress)
             try:
                 return self._load(shipment, recorded, sent)
             except HostFailure as failure:
@@ -141,16 +139,19 @@ class Session:
                     raise
         raise AssertionError("the second turn returns or raises")
 
+    def _ship(
+        self, shipment: Shipment, linked: bool, cancelled: Cancelled, progress: Progress | None
+    ) -> int:
+        return ship(
+            *(self.machine, self.channel, shipment),
+            linked=linked,
+            cancelled=cancelled,
+            progress=progress,
+        )
+
     def _load(self, shipment: Shipment, recorded: Loaded | None, sent: int) -> Loaded:
         paths = self.machine.place is None
-        message: Message = {
-            **{"kind": "load", "digest": shipment.digest},
-            "files": shipment.listed(paths=paths),
-        }
-        if shipment.base is not None:
-            message["base"] = shipment.base.digest
-            message["base_files"] = shipment.base.listed(paths=paths)
-        self.channel.send(message)
+        self.channel.send({"kind": "load", **_named(shipment, paths=paths)})
         told = expect(self.channel, "loaded", LOAD_SECONDS, self._other)
         try:
             loaded = Loaded(
@@ -169,6 +170,32 @@ class Session:
             raise HostFailure("probe", why, where=self.machine.where)
         self._loaded = shipment
         return loaded
+
+    def deploy(
+        self,
+        shipment: Shipment,
+        about: Mapping[str, str],
+        *,
+        cancelled: Cancelled = never,
+        progress: Progress | None = None,
+    ) -> Message:
+        """Bring a model there and make it the one that is served from the host's store, every byte
+        of it read there; needs no torch. `about` is its version and weights_digest. What the host
+        says is deployed then. Raises HostFailure, BrokenOff."""
+        assert self.machine.place is not None, "this machine has no store of its own"
+        for last in (False, True):
+            self._ship(shipment, not last, cancelled, progress)
+            self.channel.send({"kind": "deploy", "about": dict(about), **_named(shipment)})
+            try:
+                told = expect(self.channel, "deployed", LOAD_SECONDS, self._other)
+            except HostFailure as failure:
+                if failure.code != "digest" or last:
+                    raise
+                continue
+            if told.get("digest") != shipment.digest:
+                raise HostFailure("digest", "another model is deployed", where=self.machine.where)
+            return told
+        raise AssertionError("the second turn returns or raises")
 
     def generate(
         self,
@@ -291,6 +318,15 @@ class Session:
     def _nonsense(self, kind: str) -> HostFailure:
         what = f"a {kind} frame that makes no sense"
         return HostFailure("protocol", what, where=self.machine.where)
+
+
+def _named(shipment: Shipment, *, paths: bool = False) -> Message:
+    """A shipment, and the base of an adapter, as a frame tells it."""
+    found: Message = {"digest": shipment.digest, "files": shipment.listed(paths=paths)}
+    if shipment.base is not None:
+        found["base"] = shipment.base.digest
+        found["base_files"] = shipment.base.listed(paths=paths)
+    return found
 
 
 def differs(recorded: Loaded, now: Loaded) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from queue_store.errors import NotFound
 from trainctl.commands.compare import rate_cell
+from trainctl.commands.hosts import deployed
 from trainctl.context import Context
 from trainctl.output import count, counted, known, table, text
 from trainctl.progress import Progress
@@ -83,10 +84,22 @@ def evaluate(context: Context, arguments: argparse.Namespace) -> int:
         found["verdict"] = {"unknown": "not all was asked that was to be"}
     else:
         found["verdict"] = judged(context.state, config, of)
+    found["deployed"] = _deployed(context, found["verdict"])
     context.show(found, lambda: "\n".join(_words(found)))
     if found["interrupted"]:
         return INTERRUPTED
     return int(any(one["errors"] for one in found["sets"]))
+
+
+def _deployed(context: Context, verdict: Json) -> list[Json]:
+    """A best version that is new goes to the hosts that ask for it; a running engine does that."""
+    from engine.judging import deploying
+    from engine.judging.deployed import wanting
+
+    moved = known(verdict) and known(verdict["best"]) and verdict["best"]["moved"]
+    if not moved or not wanting(context.config) or context.views.live():
+        return []
+    return deploying.deploy(context.state, context.config)
 
 
 def _say_what_is_kept(error: Exception, asking: Evaluating, whole: int) -> None:
@@ -179,6 +192,7 @@ def _words(found: Json) -> Iterator[str]:
     )
     yield from (f"note: {text(note)}" for note in found["notes"])
     yield from _verdict(found["verdict"])
+    yield from map(deployed, found["deployed"])
 
 
 def _verdict(verdict: Json) -> Iterator[str]:

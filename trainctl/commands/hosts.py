@@ -13,6 +13,7 @@ from queue_store.errors import Refused, UsageError
 from trainctl.confirm import confirm
 from trainctl.context import Context
 from trainctl.output import ago, known, size, table, text
+from trainctl.progress import Progress
 
 Json = dict[str, Any]
 AT_ONCE = 8
@@ -24,11 +25,11 @@ def hosts(context: Context, arguments: argparse.Namespace) -> int:
     context.show(
         rows,
         lambda: table(
-            ("host", "ssh", "state", "GPU", "free memory", "free disk", "holds", "why"),
+            ("host", "ssh", "state", "GPU", "free memory", "free disk", "holds", "serves", "why"),
             [
                 (
                     *(row["name"], row["ssh"], row["state"], _cards(row), _memory(row)),
-                    *(_disk(row), _held(row), row["why"]),
+                    *(_disk(row), _held(row), _serves(row), row["why"]),
                 )
                 for row in rows
             ],
@@ -55,6 +56,29 @@ def looked(context: Context) -> list[Json]:
             unknown = {"unknown": "not sent from this home"}
             model["version"] = names.get(model["digest"], unknown)
     return rows
+
+
+def deploy(context: Context, arguments: argparse.Namespace) -> int:
+    """Bring the best version to the hosts that ask for it, now. JSON: [{host, version, digest,
+    error}], `error` "" where it is there and every byte was read back."""
+    from engine.judging import deploying
+
+    with Progress() as progress:
+        rows = deploying.deploy(
+            context.state,
+            context.config,
+            arguments.name,
+            progress=lambda done, of: progress("weights", done, of),
+        )
+    context.show(rows, lambda: "\n".join(map(deployed, rows)))
+    return int(any(row["error"] for row in rows))
+
+
+def deployed(row: Json) -> str:
+    """One of `deploy`'s rows in words."""
+    if row["error"]:
+        return f"{row['host']}: {row['version']} could not be deployed: {text(row['error'])}"
+    return f"{row['host']}: {row['version']} ({row['digest'][:12]}) is deployed, read back there"
 
 
 def trust(context: Context, arguments: argparse.Namespace) -> int:
@@ -136,6 +160,11 @@ def _free(place: Any) -> str:
 def _disk(row: Json) -> str:
     disk = row["disk"]
     return size(disk["free"]) if known(disk) and "free" in disk else "-"
+
+
+def _serves(row: Json) -> str:
+    deployed = row["deployed"]
+    return text(deployed["version"]) if known(deployed) else "-"
 
 
 def _held(row: Json) -> str:
