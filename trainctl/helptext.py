@@ -97,11 +97,3 @@ Exit 1 where a row is wrong, rows are too long while data.over_length refuses th
 check of the masks fails. With --tokens in a pipe or without colour, what trains stands in
 brackets; control characters are shown as signs.
 """
-
-GENERATE = """\
-A running engine answers with the model as it stands: at the next step boundary, or at once while
-it is paused or idle. Training goes on as if nothing had been asked; it waits at most 10 s, beside
-the reading of the prompt (60 s while nothing trains), and the answer then ends with what there is.
-While it trains, a prompt has at most training.max_length tokens.
-The time counts into monitoring_share, and sample ticks wait until it is made up for.
-"""

@@ -13,6 +13,7 @@ from queue_store.errors import UsageError
 from queue_store.kinds import GROUPS
 from trainctl import helptext
 from trainctl.evaluation_words import add_evaluate_verb, add_host_verbs
+from trainctl.generate_words import add_generate_verb
 from trainctl.words import Parser, Verbs, shared
 
 PRIORITIES = ("high", "normal", "low")
@@ -330,12 +331,7 @@ def _reading_verbs(verbs: Verbs) -> None:
     history = verbs.add("history", "commands.history:history", "every step that was trained")
     history.add_argument("--item", type=_positive, metavar="ID")
     history.add_argument("--series", metavar="S", help="one metric instead: loss, val_loss, …")
-    generate = verbs.add("generate", "commands.generate:generate", "ask the model that trains now")
-    generate.add_argument("--prompt", required=True, metavar="TEXT", help="a user's turn")
-    generate.add_argument("--system", metavar="TEXT", help='default: data.system_prompt; "": none')
-    generate.add_argument("--max-tokens", type=_positive, default=256, metavar="N")
-    generate.add_argument("--temperature", type=float, default=0.0, metavar="T", help="default: 0")
-    _describe(generate, helptext.GENERATE)
+    add_generate_verb(verbs, _positive, _not_negative)
     samples = verbs.add("samples", "commands.history:samples", "what the model answers, by step")
     samples.add_argument("--step", type=_not_negative, metavar="N", help="default: the newest")
     samples.add_argument("--example", metavar="ID", help="one example through the steps")

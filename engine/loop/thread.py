@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from engine.hints.watch import Watch
 from engine.loop.board import Board
 from engine.loop.chores import CHORES
+from engine.loop.growing import Growing
 from engine.loop.keeper import Keeper
 from engine.loop.requests import Request, Requests
 from engine.machine.telemetry import Telemetry
@@ -64,6 +65,7 @@ class Engine:
         self.hold = hold
         """Why nothing is trained or changed: reads are served, all else is refused. "" = train."""
         self.board.published = self.board.build()
+        self.growing = Growing()
         self.keeper = Keeper(self, CHORES)
         self.hints = Watch(home)
         self.error: TrainctlError | None = None
@@ -83,6 +85,9 @@ class Engine:
 
     def meters(self) -> dict[str, Any]:
         return self.telemetry.history()
+
+    def prompt_progress(self, key: str) -> dict[str, Any]:
+        return self.growing.of(key)
 
     def submit(self, command: str, arguments: dict[str, Any]) -> Future[Any]:
         request = Request(command, arguments, self.board.global_step)
