@@ -77,8 +77,6 @@ def test_prompts_while_it_trains_change_no_bit_of_the_weights(tmp_path: Path) ->
         answers = [one.result(60) for one in asked]
     assert len({a["step"] for a in answers}) > 8
     assert {a["stop"] for a in answers} <= {"end", "limit"}
-    saved = [a for a in answers if isinstance(a["digest"], str)]
-    assert 0 < len(saved) < len(answers), "it saves at every fifth step"
     assert kit.head(home).weights_digest == undisturbed
 
 

@@ -3,14 +3,17 @@ ever does, what grows is harmless on a terminal, and ctrl+c leaves no process.""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
+import select
+import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,8 @@ from engine.judging.asking import Question
 from engine.training.controls import Prompt
 from engine.training.model import load_model
 from engine.training.sampler import answer
+from evaluation.host import machine
+from evaluation.host.errors import HostFailure
 from evaluation.host.machine import local
 from queue_store import config
 from queue_store.database import open_state
@@ -33,6 +38,7 @@ from tests.conftest import ROOT
 from tests.engine_kit import Running, add, head, make_home, train_all
 from tests.waiting import wait_until
 from trainctl import columns
+from trainctl.__main__ import main
 from trainctl.commands import generate as command
 from trainctl.growing import Growing
 
@@ -83,7 +89,7 @@ def asked(home: Home, *names: str, heard: Heard | None = None, **how: Any) -> li
     with open_state(home) as state:
         models = asking.resolve(state, settings, names)
         return asking.ask(
-            *(state, settings, local(threads=1), models, Question(PROMPT, **how), heard),
+            *(state, settings, machine.local(threads=1), models, Question(PROMPT, **how), heard),
             cancelled=heard.enough,
         )
 
@@ -101,11 +107,13 @@ def test_each_answer_is_that_models_and_names_its_digest(home: Home, trainctl) -
             assert (one["backend"], one["host"], one["device"]) == ("plain", "local", "cpu")
             assert one["tokens"] <= 9 and one["tokens_per_second"] > 0 and one["seconds"] > 0
             assert one["stop"] == ("limit" if one["tokens"] == 9 else "end")
+            assert "seed" not in one, "greedy: nothing was drawn"
     assert len({one["digest"] for one in found}) == 3
     # The words are those of the version's weights, in the form in which rows train.
     with open_state(home) as state:
         folder = versions.version_folder(home, versions.get(state, "v001"))
-    loaded = load_model(folder, config.load(home.config).model, device="cpu")
+    settings = config.load(home.config)
+    loaded = load_model(folder, settings.model, settings.training, device="cpu")
     prompt = Prompt("p", ({"role": "user", "content": PROMPT},))
     alone = answer(loaded.model, loaded.tokenizer, [prompt], max_tokens=9)
     assert alone is not None and found[1]["answer"] == alone[0].text
@@ -127,50 +135,50 @@ def test_one_that_is_not_there_is_refused_and_nobody_is_asked_for_it(home: Home,
     assert heard.turns == []
 
 
-def test_damaged_weights_answer_nothing_and_the_others_do(home: Home) -> None:
+def test_damaged_weights_answer_nothing_and_the_others_do(home: Home, stub) -> None:
     with open_state(home) as state:
         folder = versions.version_folder(home, versions.get(state, "v001"))
-        # What a home has read once is known by its recorded digest; the worker reads all of it.
-        asking.memory._keep(state, asking.memory.SUMS, {})
     weights = folder / "model.safetensors"
     before = weights.read_bytes()
     weights.chmod(0o600)
     try:
         weights.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
-        both = asked(home, "v001", "v002", max_tokens=2)
+        both = asked(home, "v001", "v002")
         assert "answer" not in both[0] and "model.safetensors" in both[0]["error"]
-        assert both[1]["answer"] is not None and "error" not in both[1]
-        with pytest.raises((VerificationFailed, asking.HostFailure)):
-            asked(home, "v001", max_tokens=2)
+        assert both[1]["answer"].startswith("said ") and "error" not in both[1]
+        with pytest.raises((VerificationFailed, HostFailure)):
+            asked(home, "v001")
     finally:
         weights.write_bytes(before)
         weights.chmod(0o400)
 
 
-def test_what_is_drawn_follows_from_the_seed(home: Home) -> None:
-    first, again, other = (
-        asked(home, "v001", max_tokens=12, temperature=3.0, seed=seed)[0] for seed in (5, 5, 6)
-    )
-    assert first["answer"] == again["answer"] != other["answer"]
-    assert (first["seed"], first["top_p"]) == (5, 1.0)
-    assert "seed" not in asked(home, "v001", max_tokens=1)[0]
+def test_a_worker_that_loaded_another_model_is_not_believed(home: Home, stub) -> None:
+    stub.acts({"after": 0, "act": "other model"})
+    with pytest.raises(HostFailure) as failure:
+        asked(home, "v002")
+    assert failure.value.code == "digest"
+    stub.acts({"after": 0, "act": "other digest"})
+    for said in asked(home, "v001", "v002"):
+        assert "another model answered" in said["error"] and "answer" not in said
 
 
 def test_it_grows_and_can_be_cancelled_with_what_there_is(home: Home) -> None:
     heard = Heard(stop=3)
     (said,) = asked(home, "v001", "v002", heard=heard, max_tokens=2000, temperature=5.0, seed=1)
     assert said["stop"] == "cancelled" and heard.turns == ["v001"]
+    assert (said["temperature"], said["top_p"], said["seed"]) == (5.0, 1.0, 1)
     assert 0 < said["tokens"] < 2000 and said["answer"] == heard.texts[-1]
     assert len(heard.texts[0]) < len(heard.texts[-1])
 
 
 def test_without_an_engine_the_checkpoint_that_training_stands_on_answers(
-    home: Home, trainctl, tmp_path: Path
+    home: Home, trainctl, stub, capsys, tmp_path: Path
 ) -> None:
     (tmp_path / "prompt.txt").write_text(PROMPT)
     words = ("generate", "-f", str(tmp_path / "prompt.txt"), "--max-tokens", "3")
-    done = trainctl(*words, "--json", home=home)
-    said = json.loads(done.out)
+    assert main([*words, "--json", "--home", str(home.root)]) == 0
+    said = json.loads(capsys.readouterr().out)
     assert (said["model"], said["digest"]) == (head(home).name, head(home).weights_digest)
     (tmp_path / "prompt.txt").write_bytes(b"\xff\xfe")
     assert "no UTF-8 text" in trainctl(*words, home=home).err
@@ -242,13 +250,39 @@ def test_an_answer_that_ends_otherwise_is_told_whole(capsys) -> None:
 
 def test_columns_keep_their_width_and_every_word() -> None:
     texts = ["word " * 40, "一二三四五六七八九十" * 9, "x" * 100 + "\x1b[0m"]
-    assert columns.fits(3, 120) and not columns.fits(3, 100) and not columns.fits(1, 200)
-    shown = columns.beside(texts, 120).split("\n")
-    assert {columns.cell_width(line) for line in shown} <= {119, 120}
+    assert columns.fits(3, 156) and not columns.fits(3, 155) and not columns.fits(1, 200)
+    shown = columns.beside(texts, 156).split("\n")
+    assert {columns.cell_width(line) for line in shown} == {156}
     parts = [line.split(" | ") for line in shown]
     for place, text in enumerate(texts):
         column = "".join(part[place] for part in parts).replace(" ", "")
         assert column == command.safe(text).replace(" ", "")
+
+
+@dataclass
+class LocalStub:
+    """The worker on this machine, its model an echo: `acts` say what befalls its runs."""
+
+    plan: Path
+
+    def acts(self, *acts: dict[str, Any] | None) -> None:
+        self.plan.write_text(json.dumps({"acts": list(acts)}))
+
+
+@pytest.fixture
+def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalStub:
+    plan, python = tmp_path / "plan.json", tmp_path / "python"
+    words = [sys.executable, str(ROOT / "tests" / "stub_worker.py"), str(plan)]
+    python.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+    python.chmod(0o755)
+    made = replace(local(), python=str(python))
+    monkeypatch.setattr("evaluation.host.machine.local", lambda *_, **__: made)
+    # The probe of an echo is not the version's: nothing of it is kept in the home.
+    monkeypatch.setattr(asking.memory, "keep_probe", lambda *_: None)
+    monkeypatch.setattr(asking.memory, "probe", lambda *_: None)
+    found = LocalStub(plan)
+    found.acts()
+    return found
 
 
 @pytest.fixture
@@ -275,9 +309,10 @@ def terminal(home: Home) -> Iterator[Any]:
     os.close(follower)
 
 
-def read_until(leader: int, wanted: bytes) -> bytes:
+def read_until(leader: int, enough: Callable[[bytes], bool]) -> bytes:
     seen = b""
-    while wanted not in seen:
+    while not enough(seen):
+        assert select.select([leader], [], [], 60)[0], seen
         seen += os.read(leader, 4096)
     return seen
 
@@ -285,10 +320,9 @@ def read_until(leader: int, wanted: bytes) -> bytes:
 def test_ctrl_c_ends_it_at_once_and_leaves_no_process(terminal) -> None:
     words = ("--prompt", PROMPT, "--max-tokens", "4000", "--temperature", "5", "--local")
     process, leader = terminal("generate", "v001", "v002", *words)
-    read_until(leader, b"v001:")
-    seen = b""
-    while len(seen) < 400:  # an answer that is not at its end is on the screen
-        seen += os.read(leader, 4096)
+    # An answer that is not at its end is on the screen.
+    seen = read_until(leader, lambda seen: len(seen.partition(b"v001:")[2]) > 100)
+    assert b"v002:" not in seen
     children = psutil.Process(process.pid).children(recursive=True)
     assert children
     os.killpg(process.pid, signal.SIGINT)  # as the terminal does: the worker hears it, too
@@ -296,31 +330,32 @@ def test_ctrl_c_ends_it_at_once_and_leaves_no_process(terminal) -> None:
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive
     os.set_blocking(leader, False)
-    rest = os.read(leader, 1 << 16) if process.poll() is not None else b""
-    assert b"Traceback" not in seen + rest
+    with contextlib.suppress(BlockingIOError):
+        seen += os.read(leader, 1 << 16)
+    assert b"Traceback" not in seen
 
 
-def test_two_models_one_after_another_on_a_narrow_terminal(terminal, home: Home) -> None:
-    words = ("--prompt", PROMPT, "--max-tokens", "3", "--local")
-    process, leader = terminal("generate", "v001", "v002", *words)
-    seen = read_until(leader, b"v001:")
-    seen += read_until(leader, b"v002:")
-    seen += read_until(leader, b"plain on local \xc2\xb7 ended")
-    assert process.wait(20) == 0
+def test_models_are_shown_one_after_another_or_beside_each_other(
+    home: Home, stub, capsys, monkeypatch
+) -> None:
+    stub.acts({"after": 0, "act": "hostile"}, {"after": 0, "act": "hostile"})
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    words = ["generate", "v001", "v002", "--prompt", PROMPT, "--home", str(home.root)]
     with open_state(home) as state:
-        for name in ("v001", "v002"):
-            assert named(state, name).digest[:12].encode() in seen
-
-
-def test_a_worker_of_another_model_is_not_believed(home: Home, monkeypatch) -> None:
-    """The digest of the loaded files is recomputed there; one that names another is refused."""
-    real = asking.memory.packed
-
-    def swapped(state: Any, weights: Any, **more: Any) -> Any:
-        made = real(state, weights, **more)
-        return replace(made, digest="0" * 64)
-
-    monkeypatch.setattr(asking.memory, "packed", swapped)
-    with pytest.raises(asking.HostFailure) as failure:
-        asked(home, "v002", max_tokens=2)
-    assert failure.value.code == "digest"
+        first, second = (named(state, name).digest[:12] for name in ("v001", "v002"))
+    said = "said ␛]52;c;aGk=␇café␍�31m"
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert not set(out) & {"\x1b", "\x07", "\r", "\x9b"}
+    before, after = out.split("v002:\n")
+    assert before.startswith(f"v001:\n{said}\nv001 · step 2 · {first} · ")
+    assert after.startswith(f"{said}\nv002 · step 4 · {second} · ")
+    monkeypatch.setenv("COLUMNS", "120")
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert not set(out) & {"\x1b", "\x07", "\r", "\x9b"}
+    top, told, *_ = out.splitlines()
+    assert [part.strip() for part in top.split("|")] == [said, said]
+    assert f"v001 · step 2 · {first}" in told.split("|")[0]
+    assert f"v002 · step 4 · {second}" in told.split("|")[1]

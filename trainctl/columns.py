@@ -7,7 +7,7 @@ from itertools import zip_longest
 
 from queue_store.safe import cell_width, safe
 
-NARROWEST = 36
+NARROWEST = 50
 """Columns that a text has to have: narrower, it reads worse than one after another."""
 GAP = " | "
 
