@@ -178,16 +178,6 @@ class SamplesPane(ListPane):
         ]
         return " · ".join(filter(None, parts))
 
-    def _moved(self) -> str:
-        """How many answers the tick made better and worse, each against its own tick before."""
-        samples = self.samples
-        assert samples is not None
-        words = ("improving", "regressing", "stable")
-        told = [(word, real(samples.changes.get(word))) for word in words]
-        if not any(number for _, number in told):
-            return ""
-        return " ".join(f"{word} {number or 0:.0f}" for word, number in told)
-
     def _counted(self, kind: str) -> str:
         """A kind's first word and how many there are; in brackets the kind that is shown."""
         text = f"{kind.split()[0]} {self._counts[kind]}"
