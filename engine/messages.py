@@ -147,11 +147,18 @@ class Generate(Command, frozen=True):
     max_tokens: Annotated[int, Meta(ge=1, le=1_000_000)] = 256
     temperature: Annotated[float, Meta(ge=0, le=10)] = 0.0
     """0: the most likely token each time."""
+    top_p: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    seed: Count | None = None
+    """What is drawn above temperature 0 follows from it; None = a new one each time."""
     key: Name | None = None
-    """By which cancel_generate knows it."""
+    """By which cancel_generate and prompt_progress know it."""
 
 
 class CancelGenerate(Command, frozen=True):
+    key: Name
+
+
+class PromptProgress(Command, frozen=True):
     key: Name
 
 
@@ -277,6 +284,7 @@ COMMANDS: dict[str, Spec] = {
     "hello": Spec(Hello, Kind.SERVER),
     "snapshot": Spec(Nothing, Kind.SERVER),
     "meters": Spec(Nothing, Kind.SERVER),
+    "prompt_progress": Spec(PromptProgress, Kind.SERVER),
     "events": Spec(Events, Kind.READ),
     "series": Spec(Series, Kind.READ),
     "queue": Spec(QueuePage, Kind.READ),

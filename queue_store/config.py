@@ -175,6 +175,8 @@ class Watchdog(Section, frozen=True):
 
 class Samples(Section, frozen=True):
     count: Annotated[int, Meta(ge=0, le=1000)]
+    item_count: Annotated[int, Meta(ge=0, le=1000)]
+    schedule: list[Steps]
     max_tokens: Positive
 
 

@@ -36,7 +36,7 @@ SETTINGS: dict[str, Any] = {
     },
     "snapshots": {"save_seconds": 0},
     "queue": {"quiet_seconds": 0.0},
-    "samples": {"count": 0},
+    "samples": {"count": 0, "item_count": 0, "schedule": []},
     # Who tests evaluation jobs switches on what they are made of.
     "evaluation": {"after_item": False, "versions": False, "baseline": False},
 }

@@ -63,6 +63,7 @@ def test_prompts_while_it_trains_change_no_bit_of_the_weights(tmp_path: Path) ->
 
     def ask(step: int) -> None:
         words = {"prompt": PROMPT, "max_tokens": 3, "temperature": draw.choice((0.0, 0.7))}
+        words |= {"top_p": 0.9, "seed": step, "key": f"prompt {step}"}
         asked.append(running.engine.submit("generate", words))
 
     with kit.Running(home) as running:

@@ -18,6 +18,7 @@ from trainctl.evaluation_words import (
     add_jobs_verbs,
     add_report_verb,
 )
+from trainctl.generate_words import add_generate_verb
 from trainctl.memory_words import add_vram_verb
 from trainctl.words import Parser, Verbs, shared
 
@@ -339,15 +340,11 @@ def _reading_verbs(verbs: Verbs) -> None:
     history = verbs.add("history", "commands.history:history", "every step that was trained")
     history.add_argument("--item", type=_positive, metavar="ID")
     history.add_argument("--series", metavar="S", help="one metric instead: loss, val_loss, …")
-    generate = verbs.add("generate", "commands.generate:generate", "ask the model that trains now")
-    generate.add_argument("--prompt", required=True, metavar="TEXT", help="a user's turn")
-    generate.add_argument("--system", metavar="TEXT", help='default: data.system_prompt; "": none')
-    generate.add_argument("--max-tokens", type=_positive, default=256, metavar="N")
-    generate.add_argument("--temperature", type=float, default=0.0, metavar="T", help="default: 0")
-    _describe(generate, helptext.GENERATE)
-    samples = verbs.add("samples", "commands.history:samples", "what the model answers, by step")
+    add_generate_verb(verbs, _positive, _not_negative)
+    samples = verbs.add("samples", "commands.samples:samples", "what the model answers, by step")
     samples.add_argument("--step", type=_not_negative, metavar="N", help="default: the newest")
     samples.add_argument("--example", metavar="ID", help="one example through the steps")
+    _describe(samples, helptext.SAMPLES)
     log = verbs.add("log", "commands.history:log", "the journal of everything that happened")
     log.add_argument("-f", "--follow", action="store_true", help="go on with what happens")
     log.add_argument("-n", type=_positive, default=50, metavar="N", help="the newest N (50)")

@@ -64,6 +64,7 @@ class Board:
         self.val_loss: float | None = None
         self.samples_step: int | None = None
         self.monitoring_share: float | None = None
+        self.samples_due: dict[str, Any] | None = None
         self._paused, self._paused_since = False, now()
         self.told: dict[str, Hint] = {}
         """What the engine itself has to say, by rule; see `tell`."""
@@ -228,5 +229,6 @@ class Board:
             requests=self.requests(),
             events_seq=self._seq,
             samples_step=self.samples_step,
+            samples_due=self.samples_due,
             monitoring_share=self.monitoring_share,
         )

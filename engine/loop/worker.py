@@ -275,7 +275,7 @@ class Worker:
             held_out=len(ready.prepared.held_out),
             report=ready.prepared.report,
         )
-        self.watch.look_at(ready, folder, self.boundary.calls_off)
+        self.watch.look_at(item, ready, folder, self.boundary.calls_off)
         if unheard := ends_unheard(self.live.loaded, ready.prepared.report):
             self.warn(unheard)
         return ready

@@ -83,6 +83,8 @@ class Dispatcher:
     def _at_once(self, command: str, arguments: Command) -> dict[str, Any]:
         if command == "hello":
             return self._hello(arguments)
+        if command == "prompt_progress":
+            return self.control.prompt_progress(**plain(arguments))
         return self.control.meters() if command == "meters" else self.control.snapshot()
 
     def _hello(self, arguments: Command) -> dict[str, Any]:

@@ -7,6 +7,7 @@ of another type is a failure of the host, never an answer.
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,7 +41,8 @@ class Answer:
     """What became of an item. `digest` is the version's weights digest, proven by the host before
     it answered. `finish`: "stop", "length" (max_tokens, or no context left), or "error": then
     `error` says why there is no answer, and `text` is "". `ms` is its share of the wall time of a
-    batch of `batch` rows. `text` is foreign: through queue_store.safe before a terminal."""
+    batch of `batch` rows; `prompt_tokens` is what was read before it. `text` is foreign: through
+    queue_store.safe before a terminal."""
 
     id: str
     digest: str
@@ -51,6 +53,7 @@ class Answer:
     batch: int
     backend: str
     error: str = ""
+    prompt_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -242,32 +245,28 @@ class Session:
                 **{"items": list(items), "config": dict(config)},
             }
         )
-        told, asked_to_end = 0, 0.0
+        told, ends = 0, 0.0
         while True:
             message = self.channel.receive(LOOK_SECONDS)
-            if message is None:
-                if cancelled():
-                    if not asked_to_end:
-                        self.channel.send({"kind": "cancel", "job": job})
-                    asked_to_end += LOOK_SECONDS
-                    if asked_to_end > CANCEL_SECONDS:
-                        what = "the worker did not end a job that was cancelled"
-                        raise HostFailure("frozen", what, where=self.machine.where)
-                continue
-            if message.get("job") != job:
-                self._other(message)
+            if message is None or message.get("job") != job:
+                if message is not None:
+                    self._other(message)
             elif message["kind"] == "result":
                 answer = self._answer(message, loaded, waits)
                 waits.discard(answer.id)
                 told += 1
                 on_result(answer)
-                if cancelled() and not asked_to_end:
-                    asked_to_end = LOOK_SECONDS
-                    self.channel.send({"kind": "cancel", "job": job})
             elif message["kind"] == "done":
                 return self._done(message, told, waits)
             else:
                 self._other(message)
+            # Also where frames come without a pause: an answer that grows is one after another.
+            if not ends and cancelled():
+                self.channel.send({"kind": "cancel", "job": job})
+                ends = time.monotonic() + CANCEL_SECONDS
+            elif ends and time.monotonic() > ends:
+                what = "the worker did not end a job that was cancelled"
+                raise HostFailure("frozen", what, where=self.machine.where)
 
     def _answer(self, message: Message, loaded: Shipment, waits: set[str]) -> Answer:
         name, error = message.get("id"), message.get("error", "")
@@ -290,6 +289,7 @@ class Session:
                 ms=float(message["ms"]),
                 batch=int(message["batch"]),
                 backend=_text(message["backend"]),
+                prompt_tokens=int(message["prompt_tokens"]),
             )
         except (KeyError, TypeError, ValueError):
             raise self._nonsense("result") from None
