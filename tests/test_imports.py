@@ -27,7 +27,7 @@ PATH_ACTS = {"rename", "unlink", "rmdir", "hardlink_to", "symlink_to"}
 
 ENGINE_ROOMS = (
     *("faults", "arguments", "evaluation_messages", "messages", "lines", "machine", "checks"),
-    *("memory", "prepare", "training", "verify", "judging", "hints", "inspecting", "reading"),
+    *("prepare", "training", "memory", "verify", "judging", "hints", "inspecting", "reading"),
     *("sessions", "loop"),
 )
 """The engine's own floors, the lowest first."""
