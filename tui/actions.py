@@ -294,6 +294,11 @@ class Keymap:
         """The action of `key` in `pane`: the pane's own before those of everywhere."""
         return self._map.get((pane, key)) or self._map.get(("", key))
 
+    def pressed(self, pane: str, name: str, character: str | None) -> Action | None:
+        """The action of a key as a terminal tells it: its name, and what it prints, if anything."""
+        key = character if character and character.isprintable() else name
+        return self.lookup(pane, "space" if key == " " else key)
+
     def footer(self, pane: str) -> list[Action]:
         """The actions that act in `pane`, the most wanted first."""
         here = [

@@ -79,13 +79,15 @@ def searched(item: Record) -> str:
 
 class QueuePane(ListPane):
     """`marks` are the keys of marked items: what acts on the queue acts on them, where there are
-    any. Nothing here goes through all items at a paint, only when they or the filter change."""
+    any. Nothing here goes through all items at a paint, only when they or the filter change.
+    `adds` is the key that adds a file, "" where this console cannot."""
 
     name_of = "queue"
     number = 1
 
-    def __init__(self) -> None:
+    def __init__(self, adds: str = "a") -> None:
         super().__init__()
+        self._adds = adds
         self.marks: set[object] = set()
         self.only = "all"
         self._rows = QueueRows()
@@ -167,6 +169,10 @@ class QueuePane(ListPane):
             return [self.record(key) for key in self._rows.at if key in self.marks]
         item = self.selected()
         return [] if item is None else [item]
+
+    def all_gone(self) -> str:
+        """That the queue is empty, and how to fill it."""
+        return "the queue is empty" + (f": {self._adds} adds a file" if self._adds else "")
 
     def items(self) -> Sequence[Record]:
         """All items, in order."""
@@ -270,10 +276,12 @@ class QueuePane(ListPane):
         if self._rows:
             many = counted(len(self._rows), "item")
             return words([f"none of {many} is {self.only}", "(o shows others, Esc all)"])
+        if not self._adds:
+            return words(["No files yet.", "This console only looks."])
         return words(
             [
                 "No files yet. Add one:",
-                "  a               here",
+                f"  {self._adds:<14}  here",
                 "  trainctl add FILE",
                 "  or copy it into inbox/",
             ]

@@ -63,13 +63,15 @@ def kept(version: Record) -> str:
 
 class VersionsPane(ListPane):
     """The cursor goes with the newest version while it was left there. While this is the chosen
-    pane it stays on its row, for the next key acts on that."""
+    pane it stays on its row, for the next key acts on that. `keeps` is the key that makes a
+    version, "" where this console cannot."""
 
     name_of = "versions"
     number = 5
 
-    def __init__(self) -> None:
+    def __init__(self, keeps: str = "s") -> None:
         super().__init__()
+        self._keeps = keeps
         self.as_tree = False
         """Whether they stand as they came from each other, instead of the newest first."""
         self.marked: str | None = None
@@ -210,7 +212,8 @@ class VersionsPane(ListPane):
     def empty(self, width: int) -> list[Line]:
         if not self.frame.status:
             return READING
-        return words(wrap("No versions yet: s keeps the present state as one.", width))
+        how = f": {self._keeps} keeps the present state as one" if self._keeps else ""
+        return words(wrap(f"No versions yet{how}.", width))
 
 
 def _tone(check: str) -> str:
