@@ -5,17 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from queue_store import journal
 from queue_store.errors import Refused, UsageError
 from trainctl.confirm import confirm
 from trainctl.context import Context
 from trainctl.output import ago, known, size, table, text
 
 Json = dict[str, Any]
-AT_ONCE = 8
 
 
 def hosts(context: Context, arguments: argparse.Namespace) -> int:
@@ -41,20 +38,10 @@ def hosts(context: Context, arguments: argparse.Namespace) -> int:
 
 def looked(context: Context) -> list[Json]:
     """A look at each host, all at once; `models` get the names they have in this home."""
-    from evaluation.host import look, machine, memory
+    from evaluation.host.around import around
 
-    configured = context.config.hosts
-    machines = [machine.machine(context.home, configured, name) for name in configured]
-    if not machines:
-        return []
-    with ThreadPoolExecutor(min(AT_ONCE, len(machines))) as pool:
-        rows = list(pool.map(look.look, machines))
-    names = memory.names(context.state) if context.home.state_db.exists() else {}
-    for row in rows:
-        for model in row["models"] if isinstance(row["models"], list) else ():
-            unknown = {"unknown": "not sent from this home"}
-            model["version"] = names.get(model["digest"], unknown)
-    return rows
+    state = context.state if context.home.state_db.exists() else None
+    return around(context.home, state, context.config.hosts)
 
 
 def trust(context: Context, arguments: argparse.Namespace) -> int:
@@ -98,10 +85,7 @@ def trust(context: Context, arguments: argparse.Namespace) -> int:
         f" /etc/ssh/ssh_host_{key.type.lower()}_key.pub",
         yes=arguments.yes is not None,
     )
-    trust(host, key)
-    with context.state.transaction():
-        what = f"the key {key.fingerprint} of host {host.name} is trusted from now on"
-        journal.record(context.state, "host.trusted", what, data=data)
+    trust(context.state, host, key)
     said = f"{host.name}: {key.fingerprint} ({key.type}) is trusted, written to {host.known_hosts}"
     context.show({**data, "written": True}, lambda: said)
     return 0
