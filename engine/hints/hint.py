@@ -65,6 +65,11 @@ RULES: Mapping[str, Rule] = {
     "queue_nearly_empty": Rule(
         "info", "The item in training ends within half an hour, and nothing waits after it."
     ),
+    "host_idle": Rule(
+        "info",
+        "A host of [hosts] is idle for half an hour, and a version was never asked the evaluation"
+        " sets, a job waits for another host, or nothing was asked for 1000 steps.",
+    ),
     "paused": Rule("info", "Training was paused and stays so, over restarts too."),
 }
 """All rules, the most important first."""

@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
-from engine.hints import loss, rest, surroundings, tail
+from engine.hints import hosts, loss, rest, surroundings, tail
 from engine.hints.hint import Hint
 from engine.hints.surroundings import Clock, Failed
 from engine.lines import segments
 from engine.messages import EngineState
-from queue_store import records
+from queue_store import config, journal, records
 from queue_store.database import State, now, open_metrics
+from queue_store.errors import TrainctlError
 from queue_store.home import Home
 
 SECONDS = 5.0
@@ -34,6 +35,7 @@ class Watch:
         self.stands: dict[str, Hint] = {}
         self._looks: deque[list[Clock]] = deque(maxlen=surroundings.THROTTLE_LOOKS)
         self._seen: tuple[int, int] = (0, 0)
+        self._unasked: tuple[int, hosts.Unasked] | None = None
 
     def look(self, state: State, status: Mapping[str, Any]) -> tuple[Hint, ...]:
         """All hints that stand now. `status` is that of the engine (engine.reading.status)."""
@@ -49,6 +51,7 @@ class Watch:
             ),
             "queue_nearly_empty": None,
             **rest.judged_now(state, live=True),
+            "host_idle": self._hosts(state, status, time),
         }
         if of == EngineState.TRAINING and isinstance(item, Mapping):
             eta = status.get("eta_seconds")
@@ -65,6 +68,20 @@ class Watch:
             self._seen = (0, 0)
         self._keep(found, time, int(status["global_step"]))
         return tuple(self.stands.values())
+
+    def _hosts(self, state: State, status: Mapping[str, Any], time: float) -> Hint | None:
+        """The rule over hosts; the store is read where one is idle for long, after an event."""
+        idle = hosts.idle(status.get("hosts"))
+        if not any(time - one.since >= hosts.IDLE_SECONDS for one in idle):
+            return None
+        seq = journal.last_seq(state)
+        if self._unasked is None or self._unasked[0] != seq:
+            try:
+                settings = config.load(self.home.config)
+            except TrainctlError:
+                return self.stands.get("host_idle")  # a key is being edited
+            self._unasked = seq, hosts.figures(state, settings)
+        return hosts.host_idle(idle, self._unasked[1], time, held="host_idle" in self.stands)
 
     def _failed(self, state: State) -> list[Failed]:
         """The failed items; of the newest, where memory failed, with what its steps took."""

@@ -83,13 +83,17 @@ def tell(**words: Any) -> None:
 
 
 class Teller:
-    """Tells how far it is, at most a few times a second; `flush` comes back for the rest."""
+    """Tells how far it is: a new stage at once, the rest at most a few times a second, and `flush`
+    comes back for what was left out."""
 
     def __init__(self) -> None:
         self._told_at = 0.0
+        self._stage = ""
         self._words: Json = {}
 
     def __call__(self, **words: Any) -> None:
+        if words["stage"] != self._stage:
+            self._stage, self._told_at = words["stage"], 0.0
         self._words = words
         self.flush()
 
@@ -180,10 +184,10 @@ def _failed(failure: HostFailure, counts: Json) -> Outcome:
     words = failure.what if not failure.mend else f"{failure.what} ({failure.mend})"
     if failure.transient:  # its mend is for a person, and here it is tried again by itself
         words = failure.what
-    kind = "host" if failure.code in OF_THE_HOST else "broken"
+    ends = "host" if failure.code in OF_THE_HOST else "broken"
     if failure.code in OF_THE_MODEL:
-        kind = "failed"
-    return Outcome(kind, words, failure.code, not failure.transient, **counts)
+        ends = "failed"
+    return Outcome(ends, words, failure.code, not failure.transient, **counts)
 
 
 def carry_out(order: Json, controls: Controls) -> Outcome:

@@ -18,14 +18,16 @@ Json = dict[str, Any]
 def hosts(context: Context, arguments: argparse.Namespace) -> int:
     """Every host of config.toml, asked now. JSON: a list, as `trainctl hosts --help` says."""
     rows = looked(context)
+    for row in rows:
+        row["job"] = _job(context, row["name"])
     context.show(
         rows,
         lambda: table(
-            ("host", "ssh", "state", "GPU", "free memory", "free disk", "holds", "why"),
+            ("host", "ssh", "state", "GPU", "free memory", "free disk", "holds", "job", "why"),
             [
                 (
                     *(row["name"], row["ssh"], row["state"], _cards(row), _memory(row)),
-                    *(_disk(row), _held(row), row["why"]),
+                    *(_disk(row), _held(row), _told(row["job"]), row["why"]),
                 )
                 for row in rows
             ],
@@ -42,6 +44,33 @@ def looked(context: Context) -> list[Json]:
 
     state = context.state if context.home.state_db.exists() else None
     return around(context.home, state, context.config.hosts)
+
+
+def _job(context: Context, name: str) -> Json:
+    """The job of this home's engine that runs on a host: {id, model, answered, items}, or why none
+    is known."""
+    from engine.messages import unknown
+    from queue_store.errors import NoEngine
+
+    session = context.engine_if_any()
+    if session is None:
+        return unknown("no engine is running")
+    try:
+        evaluation = session.request("snapshot", timeout=10).get("evaluation")
+    except NoEngine:
+        context.forget_engine()
+        return unknown("no engine is running")
+    for work in evaluation["running"] if known(evaluation) else ():
+        if work["host"] == name:
+            return {key: work[key] for key in ("id", "model", "answered", "items")}
+    return unknown("no job of this home runs there")
+
+
+def _told(job: Json) -> str:
+    if not known(job):
+        return "-"
+    of = f", {job['answered']} of {job['items']}" if known(job["items"]) else ""
+    return f"{job['id']}: {text(job['model'])}{of}"
 
 
 def trust(context: Context, arguments: argparse.Namespace) -> int:
