@@ -1,4 +1,7 @@
-"""What the arguments of every command are made of (the commands themselves: engine.messages)."""
+"""What the arguments of every command are made of, and those of removal and copies.
+
+Part of messages, which has the one table of commands.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ class Kind(Enum):
 
     SERVER = "at once, from memory"
     READ = "from the store, on a thread of the server"
+    LOOK = "from another machine, which may take long; nothing changes"
     STORE = "a change of the store; the engine is woken after it"
     UPKEEP = "a change of versions, trash or copies, which may take long; the head stays"
     ENGINE = "on the engine thread, at a step boundary"
@@ -33,6 +37,28 @@ class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 class Nothing(Command, frozen=True):
     """No arguments."""
+
+
+class Delete(Command, frozen=True):
+    version: Name
+    confirm: Name
+    """The version's name, as a person typed it again."""
+
+
+class TrashRestore(Command, frozen=True):
+    name: Name
+
+
+class TrashEmpty(Command, frozen=True):
+    name: Name | None = None
+    """One thing of the trash; None = all of it."""
+
+
+class Backup(Command, frozen=True):
+    target: Name | None = None
+    """One target instead of all."""
+    action: Literal["copy", "verify", "fetch", "list"] = "copy"
+    version: Name | None = None
 
 
 class Spec(msgspec.Struct, frozen=True):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from engine.arguments import Command, Id, Kind, Name, Spec, Word
+from engine.arguments import Command, Id, Kind, Name, Nothing, Spec, Word
 
 
 class CompareAnswers(Command, frozen=True):
@@ -38,6 +38,21 @@ class Evaluate(Command, frozen=True):
     """A host of config.toml, or "local"; None = the first that is idle."""
 
 
+class JobPriority(Command, frozen=True):
+    job: Id
+    priority: Word
+
+
+class OneHost(Command, frozen=True):
+    host: Name
+
+
+class HostTrust(Command, frozen=True):
+    host: Name
+    fingerprint: Annotated[str, Meta(pattern=r"^SHA256:[A-Za-z0-9+/=]{1,100}$")]
+    """What a person agreed to."""
+
+
 class CancelJob(Command, frozen=True):
     job: Id
 
@@ -48,4 +63,9 @@ COMMANDS: dict[str, Spec] = {
     "jobs": Spec(Jobs, Kind.READ),
     "evaluate": Spec(Evaluate, Kind.STORE),
     "cancel_job": Spec(CancelJob, Kind.STORE),
+    "job_priority": Spec(JobPriority, Kind.STORE),
+    "evaluation_sets": Spec(Nothing, Kind.READ),
+    "host_look": Spec(OneHost, Kind.LOOK),
+    "host_key": Spec(OneHost, Kind.LOOK),
+    "host_trust": Spec(HostTrust, Kind.UPKEEP),
 }

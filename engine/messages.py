@@ -19,8 +19,20 @@ import msgspec
 from msgspec import Meta
 
 from engine import evaluation_messages
+from engine.arguments import (
+    Backup,
+    Count,
+    Delete,
+    Id,
+    Name,
+    Nothing,
+    Spec,
+    Text,
+    TrashEmpty,
+    TrashRestore,
+    Word,
+)
 from engine.arguments import Command as Command
-from engine.arguments import Count, Id, Name, Nothing, Spec, Text, Word
 from engine.arguments import Kind as Kind
 from engine.faults import UnknownCommand
 from queue_store.errors import UsageError
@@ -256,28 +268,6 @@ class Compare(Command, frozen=True):
 class WeightsDistance(Command, frozen=True):
     first: Name
     second: Name
-
-
-class Delete(Command, frozen=True):
-    version: Name
-    confirm: Name
-    """The version's name, as a person typed it again."""
-
-
-class TrashRestore(Command, frozen=True):
-    name: Name
-
-
-class TrashEmpty(Command, frozen=True):
-    name: Name | None = None
-    """One thing of the trash; None = all of it."""
-
-
-class Backup(Command, frozen=True):
-    target: Name | None = None
-    """One target instead of all."""
-    action: Literal["copy", "verify", "fetch", "list"] = "copy"
-    version: Name | None = None
 
 
 COMMANDS: dict[str, Spec] = {

@@ -37,6 +37,7 @@ class SteppingEngine:
         self.home = home
         self.steps = 0
         self.woken = 0
+        self.looks = 0
         self.done: list[tuple[str, dict[str, Any]]] = []
         self._step_seconds = step_seconds
         self._requests: queue.Queue[tuple[str, dict[str, Any], Future[Any]]] = queue.Queue()
@@ -63,6 +64,9 @@ class SteppingEngine:
         answer: Future[Any] = Future()
         self._requests.put((command, arguments, answer))
         return answer
+
+    def look_at_hosts(self) -> None:
+        self.looks += 1
 
     def wake(self) -> None:
         self.woken += 1

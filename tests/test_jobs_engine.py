@@ -6,6 +6,7 @@ behind a real sshd, which can die, hang and be busy when a test wants it.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -18,10 +19,10 @@ from typing import Any
 import psutil
 import pytest
 
-from engine.judging import verdicts
+from engine.judging import verdicts, wanted
 from engine.sessions.dispatch import Dispatcher
 from evaluation.host.session import Session
-from queue_store import jobs, journal
+from queue_store import config, jobs, journal
 from queue_store.database import open_state
 from queue_store.errors import Refused
 from queue_store.home import Home
@@ -203,9 +204,6 @@ def test_an_engine_that_is_killed_leaves_no_process_and_the_job_goes_on(
     name_hosts(home, titan=stub)
     stub.acts(None, {"after": 2, "act": "until cancelled"})
     with open_state(home) as state:
-        from engine.judging import wanted
-        from queue_store import config
-
         number = wanted.order(state, config.load(home.config), "v001").id
     engine = subprocess.Popen(
         [sys.executable, "-m", "tests.engine_process", str(home.root), "stay"],
@@ -315,3 +313,76 @@ def test_the_process_of_a_job_is_killed_and_it_is_tried_again(
         job = wait_for(home, number, JobState.DONE)
     assert (job.tries, job.answered) == (2, ITEMS)
     assert set(stub.asked[1]) == set(stub.asked[0][2:])
+
+
+def test_training_is_bit_identical_with_jobs_beside_it(tmp_path: Path) -> None:
+    plain, judged = make(tmp_path / "plain"), make(tmp_path / "judged", after_item=True)
+    for home in (plain, judged):
+        kit.add(home, "a.jsonl", 60, 1)
+    expected = kit.train_all(plain)
+    with kit.Running(judged) as running:
+        running.pause_at(4)
+        running.ask("save")
+        ask(running, "evaluate", model="base")
+        wait_until(children, timeout=30, what="the process of a job")
+        running.ask("resume")
+        running.wait_trained()
+        assert len(listed(judged)) == 2, "and one for the item"
+    assert kit.head(judged).weights_digest == expected
+
+
+def test_the_words_of_the_command_line(home: Home, trainctl) -> None:
+    none = trainctl("jobs", home=home)
+    assert none.code == 0 and "no evaluation job yet" in none.out
+    made = trainctl("evaluate", "v001", "--queue", "--priority", "low", "--json", home=home)
+    job = json.loads(made.out)
+    assert (made.code, job["model"], job["priority"], job["state"]) == (0, "v001", "low", "waiting")
+    assert job["sets"] == ["sums"] and job["host"] == {"unknown": "no host has had it yet"}
+    said = trainctl("evaluate", "v002", "--queue", "--host", "nas", home=home)
+    assert said.code == 1 and "no host nas" in said.err
+    for words in (("--priority", "low"), ("--queue", "--limit", "2")):
+        wrong = trainctl("evaluate", "v001", *words, home=home)
+        assert wrong.code == 2 and "--queue" in wrong.err
+    with open_state(home) as state:
+        jobs.claim(state, job["id"], "titan")
+    told = json.loads(trainctl("jobs", "--json", home=home).out)
+    assert told["hosts"] == {"unknown": "no engine is running"}
+    assert [row["state"] for row in told["jobs"]] == ["waiting"], "nobody has it"
+    page = trainctl("jobs", home=home).out
+    assert "v001" in page and "demand" in page and "titan" in page
+    assert trainctl("jobs", "cancel", "1", home=home).code == 0
+    again = trainctl("jobs", "cancel", "1", home=home)
+    assert again.code == 1 and "is cancelled already" in again.err and again.err.count("\n") == 1
+    assert trainctl("jobs", "cancel", "7", home=home).code == 1
+
+
+def test_a_model_that_went_ends_its_job_with_the_reason(home: Home) -> None:
+    with open_state(home) as state:
+        job = wanted.order(state, config.load(home.config), "v001")
+        state.db.execute("UPDATE jobs SET model = 'v009', digest = ?", ("0" * 64,))
+    with kit.Running(home):
+        ended = wait_for(home, job.id, JobState.SUPERSEDED)
+    assert "000000000000" in ended.error
+
+
+def test_where_the_budget_is_nothing_jobs_run_here_only_while_nothing_trains(
+    tmp_path: Path,
+) -> None:
+    home = make(tmp_path / "home")
+    home.config.write_text(
+        home.config.read_text().replace("[training]", "[training]\nmonitoring_budget = 0.0")
+    )
+    kit.add(home, "a.jsonl", 400, 1)
+    with kit.Running(home) as running:
+        running.pause_at(3)
+        number = ask(running, "evaluate", model="base")["id"]
+        wait_until(children, timeout=30, what="the process of a job")
+        running.ask("resume")
+        wait_for(home, number, JobState.WAITING)
+        wait_until(lambda: not children(), timeout=30)
+        job = one(home, number)
+        assert "monitoring_budget is 0" in job.error and job.failures == 0
+        (host,) = ask(running, "jobs")["hosts"]
+        assert host["state"] == "idle"
+        running.ask("pause")
+        wait_for(home, number, JobState.DONE)

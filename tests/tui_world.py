@@ -24,7 +24,8 @@ from tui.frame import PRIORITIES
 
 READING = (
     *("snapshot", "meters", "rollback_plan", "verifying", "version", "removal_plan", "row"),
-    *("compare", "compare_answers", "compared_item", "backup_targets", "trash"),
+    *("compare", "compare_answers", "compared_item", "backup_targets", "trash", "jobs"),
+    *("evaluation_sets", "host_look", "host_key"),
 )
 
 
@@ -117,6 +118,8 @@ class World(
             "events_seq": len(self.events_),
             "samples_step": max(self.answers) if self.answers else unknown("no samples yet"),
             "monitoring_share": 0.031,
+            "hosts": self.hosts,
+            "evaluation": {"waiting": self.waiting, "running": self.at_work()},
         }
 
     def do_pause(self, park: bool = False) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from evaluation import paired
 from evaluation.paired import Pair
-from queue_store.errors import NotFound
+from queue_store.errors import NotFound, Refused
 from queue_store.results import Scored
 from tests.tui_world_base import WorldState, unknown
 
@@ -32,6 +32,15 @@ class EvaluationAnswers(WorldState):
         evaluated."""
         self.reads: threading.Event | None = None
         """While it is not set, answers are being read."""
+        self.sets = ["syllo", "gsm8k"]
+        self.wanted = ["syllo"]
+        self.jobs: list[dict[str, Any]] = []
+        self.hosts: Any = [self.host("local")]
+        self.keys: dict[str, dict[str, Any]] = {}
+        """By a host's name, what `host_key` says beside the usual."""
+        self.looks: dict[str, str] = {}
+        """By a host's name, why it cannot be asked."""
+        self.trusted: list[tuple[str, str]] = []
         self.texts = {"prompt": "Clue {n}: tiles GLA SS WIN", "answer": '{{"answer": "WORD{n}"}}'}
 
     def evaluate(self, **right: Callable[[int], bool]) -> None:
@@ -133,3 +142,129 @@ class EvaluationAnswers(WorldState):
             "a": answer(a),
             "b": answer(b),
         }
+
+    # -- jobs
+
+    def job(self, model: str, state: str = "waiting", **more: Any) -> dict[str, Any]:
+        """A job in the shape of engine.reading.jobrows, added."""
+        began = self.now - 60 if state != "waiting" else unknown("not begun yet")
+        ended = self.now if state in ("done", "failed") else unknown("it has not ended")
+        made = {
+            **{"id": len(self.jobs) + 1, "model": model, "digest": "a" * 64, "step": 120},
+            **{"branch": 1, "sets": ["syllo"], "reason": "version", "priority": "normal"},
+            **{"state": state, "wanted": "", "host": unknown("no host has had it yet")},
+            **{"items": unknown("not counted yet"), "answered": 0, "errors": 0},
+            **{"created": self.now - 90, "started": began, "ended": ended, "tries": 0},
+            **{"next_try": unknown("as soon as a host is idle"), "deadline": self.now + 86_400},
+            **{"error": "", **more},
+        }
+        self.jobs.append(made)
+        return made
+
+    @property
+    def waiting(self) -> int:
+        return sum(job["state"] == "waiting" for job in self.jobs)
+
+    def at_work(self) -> list[dict[str, Any]]:
+        """`evaluation.running` of the status."""
+        nothing = unknown("nothing is being sent")
+        return [
+            {
+                **{key: job[key] for key in ("id", "model", "host", "state", "items", "answered")},
+                **{"sent": nothing, "of": nothing},
+            }
+            for job in self.jobs
+            if job["state"] in ("shipping", "running")
+        ]
+
+    def do_jobs(self, ended: int = 50) -> dict[str, Any]:
+        order = ("running", "shipping", "waiting")
+        rows = sorted(
+            (dict(job) for job in self.jobs),
+            key=lambda job: order.index(job["state"]) if job["state"] in order else len(order),
+        )
+        return {"jobs": rows, "hosts": self.hosts}
+
+    def do_evaluation_sets(self) -> dict[str, Any]:
+        places = [host["name"] for host in self.hosts]
+        told = {"sets": self.sets, "wanted": self.wanted if self.sets else []}
+        return {**told, "places": places, "folder": "/home/me/train/evaluation"}
+
+    def do_evaluate(
+        self, model: str, sets: list[str] | None = None, host: str | None = None
+    ) -> dict[str, Any]:
+        asked = {"sets": sets or self.wanted, "wanted": host or "", "reason": "demand"}
+        self.event("evaluation.waiting", f"evaluation {len(self.jobs) + 1} of {model} waits")
+        return self.job(model, priority="high", **asked)
+
+    def _job(self, job: int) -> dict[str, Any]:
+        return next(one for one in self.jobs if one["id"] == job)
+
+    def do_cancel_job(self, job: int) -> dict[str, Any]:
+        found = self._job(job)
+        found |= {"state": "cancelled", "ended": self.now}
+        return found
+
+    def do_job_priority(self, job: int, priority: str) -> dict[str, Any]:
+        found = self._job(job)
+        found["priority"] = priority
+        return found
+
+    # -- hosts
+
+    def host(self, name: str, state: str = "idle", **more: Any) -> dict[str, Any]:
+        """A host in the shape of engine.loop.hostboard."""
+        card = {"name": "RTX 3090", "utilization": 3.0, "memory_used": 0.4e9}
+        card |= {"memory_total": 24e9, "temperature": 41.0, "power": 31.0}
+        here = name == "local"
+        return {
+            **{"name": name, "state": state, "error": ""},
+            "seen": self.now - 20,
+            "idle_since": self.now - 300 if state == "idle" else unknown(f"it is {state}"),
+            "job": unknown("no job of this home runs there"),
+            "gpus": unknown("not asked yet") if here else [card],
+            "ram": unknown("not asked yet") if here else {"used": 4e9, "total": 32e9},
+            **more,
+        }
+
+    def do_host_look(self, host: str) -> dict[str, Any]:
+        if self.reads is not None:
+            self.reads.wait(20)
+        if host in self.looks:
+            raise Refused(self.looks[host])
+        return {
+            **{
+                "name": host,
+                "ssh": f"me@{host}",
+                "state": "idle",
+                "why": "",
+                "gpus": [],
+                "ram": {},
+            },
+            "disk": {"free": 410e9, "total": 980e9, "store": f"/home/me/{host}-store"},
+            "models": [
+                {
+                    "digest": "ab" * 32,
+                    "bytes": 12_000_000,
+                    "used": self.now - 3600,
+                    "version": "v001",
+                }
+            ],
+            "python": "3.11.9",
+            "packages": {"torch": "2.4.0", "transformers": "4.44.0"},
+            "backends": ["plain"],
+        }
+
+    def do_host_key(self, host: str) -> dict[str, Any]:
+        return {
+            **{"host": host, "ssh": f"me@{host}", "fingerprint": "SHA256:" + "Ab9+" * 10 + "xyz"},
+            **{"type": "ED25519", "known": False, "changed": False},
+            **{"file": "/home/me/train/store/known_hosts", **self.keys.get(host, {})},
+        }
+
+    def do_host_trust(self, host: str, fingerprint: str) -> dict[str, Any]:
+        told = self.do_host_key(host)
+        if told["fingerprint"] != fingerprint:
+            raise Refused(f"the host now shows the key {told['fingerprint']}, not {fingerprint}")
+        self.trusted.append((host, fingerprint))
+        return {**told, "written": True}

@@ -15,7 +15,8 @@ JSON: [{
   disk{free, total, store}                    bytes where its store of weights is
   models[{digest, version, bytes, used}]      what it holds; version: its name in this home
   deployed{version, digest, weights_digest, base, time}   what `best` in its store leads to
-  python, packages{}, backends[] }]
+  python, packages{}, backends[]
+  job{id, model, answered, items}             what this home's engine has running there }]
 Percent, bytes, degrees Celsius, watts, seconds since the epoch; what a host did not say is
 {"unknown": why}. Reaching it takes no lock there and makes nothing.
 """

@@ -235,6 +235,35 @@ ACTIONS: tuple[Action, ...] = (
     Action(
         "trash", ("X",), "trash", "What was deleted: bring back, or empty", ("versions",), 13, True
     ),
+    Action(
+        "evaluate",
+        ("e",),
+        "evaluate",
+        "Have a version asked the evaluation sets, on a host or here",
+        ("versions",),
+        7,
+        True,
+    ),
+    Action(
+        "jobs",
+        ("E",),
+        "evaluations",
+        "The evaluation jobs: how far each is, cancel, priority",
+        ("versions", "meters"),
+        13,
+        engine=True,
+        reads=True,
+    ),
+    Action(
+        "hosts",
+        ("H",),
+        "hosts",
+        "The evaluation hosts: state, cards, what they hold; trust a new key",
+        ("meters", "versions"),
+        13,
+        engine=True,
+        reads=True,
+    ),
     Action("checkpoints", ("C",), "checkpoints", "The checkpoints beneath", ("versions",), 13),
     # events
     Action("event", ("enter",), "read", "The whole text of an event", ("events",), 5),

@@ -10,6 +10,7 @@ from textual.message import Message
 
 from tui.actions import PANES, Action, Keymap, key_label
 from tui.drawn import Drawn
+from tui.evaluation import doing, in_short
 from tui.figures import count, counted, duration, known, loss, real, short
 from tui.frame import Frame, Record
 from tui.hints import Hushed, sign_of
@@ -80,6 +81,9 @@ def header_parts(status: Record) -> list[tuple[int, Line]]:
         parts.append((6, ((f"gpu {shown}", ""),)))
     elif isinstance(gpus, list) and not gpus:
         parts.append((7, (("CPU only", "dim"),)))
+    hosts, tone = in_short(status)
+    if hosts:
+        parts.append((6, ((clip(hosts, 24), tone),)))
     requests = status.get("requests")
     if isinstance(requests, list) and requests:
         parts.append((2, ((f"[{', '.join(map(str, requests))} asked for]", "warn"),)))
@@ -179,7 +183,8 @@ class HintLine(Drawn):
             return [((f" cannot read the store: {frame.problem}", "bad"),)]
         hints = self._hushed.shown(frame)
         if not hints:
-            return [((f" {self._summary(frame)}", "dim"),)]
+            told = " · ".join(filter(None, (self._summary(frame), doing(frame.status))))
+            return [((f" {told}", "dim"),)]
         more = f" (+{len(hints) - 1})" if len(hints) > 1 else ""
         why = f" [why: {self._keymap.keys_of('why', self._pane)[0]}] "
         sign, tone = sign_of(hints[0])

@@ -108,6 +108,10 @@ class Engine:
     def wake(self) -> None:
         self.requests.wake()
 
+    def look_at_hosts(self) -> None:
+        self.evaluations.look_again()
+        self.keeper.soon("jobs")
+
     # -- its life -------------------------------------------------------------------------------
 
     def start(self) -> None:

@@ -37,6 +37,10 @@ class Control(Protocol):
         """
         ...
 
+    def look_at_hosts(self) -> None:
+        """An evaluation host may answer now that did not: ask them anew."""
+        ...
+
     def wake(self) -> None:
         """The queue has changed: look at it (and pre-empt, where that follows)."""
         ...

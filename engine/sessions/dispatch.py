@@ -24,6 +24,7 @@ from engine.reading.views import Views
 from engine.sessions import (
     backup_handlers,
     evaluation_handlers,
+    host_handlers,
     job_handlers,
     upkeep_handlers,
 )
@@ -46,6 +47,8 @@ class Dispatcher:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="trainctl-view")
         # What reads whole versions must not hold up the views.
         self._upkeep = ThreadPoolExecutor(2, thread_name_prefix="trainctl-upkeep")
+        # A host that does not answer must hold up neither.
+        self._look = ThreadPoolExecutor(2, thread_name_prefix="trainctl-look")
         self._own = threading.local()
         self.closing = threading.Event()
         """Set at the end; what takes long on a thread of ours looks at it and breaks off."""
@@ -68,8 +71,8 @@ class Dispatcher:
             done.set_result(self._at_once(command, checked))
             return done
         try:
-            pool = self._upkeep if kind is Kind.UPKEEP else self._pool
-            return pool.submit(self._answer, command, checked)
+            pools = {Kind.UPKEEP: self._upkeep, Kind.LOOK: self._look}
+            return pools.get(kind, self._pool).submit(self._answer, command, checked)
         except RuntimeError:
             raise NoEngine("the engine is ending") from None
 
@@ -77,7 +80,7 @@ class Dispatcher:
         """Take no more requests; those that wait for a thread are dropped, and what reads
         versions breaks off."""
         self.closing.set()
-        for pool in (self._pool, self._upkeep):
+        for pool in (self._pool, self._upkeep, self._look):
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _at_once(self, command: str, arguments: Command) -> dict[str, Any]:
@@ -132,6 +135,8 @@ class Dispatcher:
             raise self._broken(command, views) from None
         if COMMANDS[command].kind in (Kind.STORE, Kind.UPKEEP):
             self.control.wake()
+        if command in host_handlers.HANDLERS:
+            self.control.look_at_hosts()
         return result
 
     def _broken(self, command: str, views: Views | None) -> Internal:
@@ -246,4 +251,5 @@ _HANDLERS: dict[str, Callable[..., Any]] = {
     **job_handlers.HANDLERS,
     **upkeep_handlers.HANDLERS,
     **evaluation_handlers.HANDLERS,
+    **host_handlers.HANDLERS,
 }

@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from queue_store import journal
 from queue_store.errors import Refused, UsageError
 from trainctl.confirm import confirm
 from trainctl.context import Context
@@ -16,20 +14,24 @@ from trainctl.output import ago, known, size, table, text
 from trainctl.progress import Progress
 
 Json = dict[str, Any]
-AT_ONCE = 8
 
 
 def hosts(context: Context, arguments: argparse.Namespace) -> int:
     """Every host of config.toml, asked now. JSON: a list, as `trainctl hosts --help` says."""
     rows = looked(context)
+    for row in rows:
+        row["job"] = _job(context, row["name"])
     context.show(
         rows,
         lambda: table(
-            ("host", "ssh", "state", "GPU", "free memory", "free disk", "holds", "serves", "why"),
+            (
+                *("host", "ssh", "state", "GPU", "free memory", "free disk", "holds"),
+                *("serves", "job", "why"),
+            ),
             [
                 (
                     *(row["name"], row["ssh"], row["state"], _cards(row), _memory(row)),
-                    *(_disk(row), _held(row), _serves(row), row["why"]),
+                    *(_disk(row), _held(row), _serves(row), _told(row["job"]), row["why"]),
                 )
                 for row in rows
             ],
@@ -42,20 +44,37 @@ def hosts(context: Context, arguments: argparse.Namespace) -> int:
 
 def looked(context: Context) -> list[Json]:
     """A look at each host, all at once; `models` get the names they have in this home."""
-    from evaluation.host import look, machine, memory
+    from evaluation.host.around import around
 
-    configured = context.config.hosts
-    machines = [machine.machine(context.home, configured, name) for name in configured]
-    if not machines:
-        return []
-    with ThreadPoolExecutor(min(AT_ONCE, len(machines))) as pool:
-        rows = list(pool.map(look.look, machines))
-    names = memory.names(context.state) if context.home.state_db.exists() else {}
-    for row in rows:
-        for model in row["models"] if isinstance(row["models"], list) else ():
-            unknown = {"unknown": "not sent from this home"}
-            model["version"] = names.get(model["digest"], unknown)
-    return rows
+    state = context.state if context.home.state_db.exists() else None
+    return around(context.home, state, context.config.hosts)
+
+
+def _job(context: Context, name: str) -> Json:
+    """The job of this home's engine that runs on a host: {id, model, answered, items}, or why none
+    is known."""
+    from engine.messages import unknown
+    from queue_store.errors import NoEngine
+
+    session = context.engine_if_any()
+    if session is None:
+        return unknown("no engine is running")
+    try:
+        evaluation = session.request("snapshot", timeout=10).get("evaluation")
+    except NoEngine:
+        context.forget_engine()
+        return unknown("no engine is running")
+    for work in evaluation["running"] if known(evaluation) else ():
+        if work["host"] == name:
+            return {key: work[key] for key in ("id", "model", "answered", "items")}
+    return unknown("no job of this home runs there")
+
+
+def _told(job: Json) -> str:
+    if not known(job):
+        return "-"
+    of = f", {job['answered']} of {job['items']}" if known(job["items"]) else ""
+    return f"{job['id']}: {text(job['model'])}{of}"
 
 
 def deploy(context: Context, arguments: argparse.Namespace) -> int:
@@ -122,10 +141,7 @@ def trust(context: Context, arguments: argparse.Namespace) -> int:
         f" /etc/ssh/ssh_host_{key.type.lower()}_key.pub",
         yes=arguments.yes is not None,
     )
-    trust(host, key)
-    with context.state.transaction():
-        what = f"the key {key.fingerprint} of host {host.name} is trusted from now on"
-        journal.record(context.state, "host.trusted", what, data=data)
+    trust(context.state, host, key)
     said = f"{host.name}: {key.fingerprint} ({key.type}) is trusted, written to {host.known_hosts}"
     context.show({**data, "written": True}, lambda: said)
     return 0

@@ -174,7 +174,6 @@ class SamplesPane(ListPane):
             found,
             f"exact {share}",
             kinds,
-            self._moved(),
         ]
         return " · ".join(filter(None, parts))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tui.figures import age, count, loss, percent, real, size
+from tui.evaluation import is_best, share_right
+from tui.figures import age, count, loss, percent, real, short, size
 from tui.frame import Frame, Record
 from tui.panes.base import READING, ListPane, words
 from tui.safe import Line, clip, pad, wrap
@@ -19,15 +20,11 @@ NARROW, ROOMY = 60, 100
 
 
 def score(version: Record) -> str:
-    """The share of the fixed examples that were right, or the first score there is."""
+    """The share of the fixed examples that were right."""
     samples: Any = version.get("samples")
     if isinstance(samples, Mapping) and real(samples.get("total")):
         return percent((real(samples.get("exact")) or 0.0) / samples["total"])
-    scores: Any = version.get("scores")
-    if isinstance(scores, dict) and "unknown" not in scores:
-        value = scores.get("exact", next(iter(scores.values()), None))
-        return percent(value) if real(value) is not None else ""
-    return percent(scores) if real(scores) is not None else ""
+    return ""
 
 
 def checked(version: Record) -> str:
@@ -56,9 +53,10 @@ def elsewhere(version: Record) -> str:
 def kept(version: Record) -> str:
     """Why it stays, in one line, with its kind and copies."""
     reasons = ", ".join(map(str, version.get("kept_because") or ())) or "no rule: pruned next"
+    best = "best · " if is_best(version) else ""
     found = copies(version)
     there = f"copies: {', '.join(found)}" if found else "no copy elsewhere"
-    return f"kept: {reasons} · {there} · {version.get('kind')}"
+    return f"{best}kept: {reasons} · {there} · {version.get('kind')}"
 
 
 class VersionsPane(ListPane):
@@ -155,10 +153,10 @@ class VersionsPane(ListPane):
     def heading(self, width: int) -> Line:
         if width < NARROW:
             name = self._name_width(5)
-            return ((f"{'name':{name}}  {'step':>8} {'val':>6} {'exact':>5} age", "dim"),)
+            return ((f"{'name':{name}}  {'step':>6} {'val':>6} exact eval age", "dim"),)
         name = self._name_width(6)
         branch = f" {'branch':>6}" if width >= ROOMY else ""
-        text = f"{'name':{name}} {branch} {'step':>9} {'loss':>7} {'val':>7} {'exact':>5}"
+        text = f"{'name':{name}} {branch} {'step':>9} {'loss':>7} {'val':>7} exact eval"
         kind = f"{'kind':15} " if width >= ROOMY else ""
         return ((f"{text} {'size':>7} {'check':10} {'age':>4} {'copies':8} {kind}about", "dim"),)
 
@@ -172,20 +170,21 @@ class VersionsPane(ListPane):
 
     def _label(self, key: object, version: Record, width: int) -> str:
         text = f"{self._before.get(key, '')}{key!s}"
-        sign = "=" if key == self.marked else "*" if version.get("pinned") else " "
+        sign = "=" if key == self.marked else "^" if is_best(version) else " "
+        sign = "*" if sign == " " and version.get("pinned") else sign
         # Of a deep fork the name counts, not where it hangs.
         return f"{text[-width:]:{width}}{sign}"
 
     def _short(self, key: object, version: Record) -> Line:
         check = checked(version)
         sign = "" if check.startswith("ok") else "!"
-        step, val = count(version.get("step")), loss(version.get("val_loss"))
+        at, val = version.get("step"), loss(version.get("val_loss"))
+        step = short(at) if (real(at) or 0) >= 100_000 else count(at)
         old = age(self.frame.now, version.get("created"))
         return (
             (self._label(key, version, self._name_width(5)), "bold"),
-            (f" {step:>8} {val:>6} {score(version):>5} {old:>3}", ""),
-            (sign, _tone(check)),
-            ("+" if copies(version) else "", ""),
+            (f" {step:>6} {val:>6} {score(version):>5} {share_right(version):>4} {old:>3}", ""),
+            (sign, _tone(check)) if sign else ("+" if copies(version) else "", ""),
         )
 
     def _long(self, key: object, version: Record, width: int) -> Line:
@@ -198,11 +197,11 @@ class VersionsPane(ListPane):
         kind = f"{pad(str(version.get('kind', '')), 15)} " if roomy else ""
         tags = "".join(f"[{tag}] " for tag in version.get("tags") or ())
         name = self._label(key, version, self._name_width(6))
-        used = len(name) + len(branch) + 66 + len(kind)
+        used = len(name) + len(branch) + 71 + len(kind)
         return (
             (name, "bold"),
             (f"{branch} {count(version.get('step')):>9}", ""),
-            (f" {train:>7} {val:>7} {score(version):>5}", ""),
+            (f" {train:>7} {val:>7} {score(version):>5} {share_right(version):>4}", ""),
             (f" {size(version.get('size_bytes')):>7} ", ""),
             (f"{check:10}", _tone(check)),
             (f" {old:>4} {pad(elsewhere(version), 8)} {kind}", "dim"),
