@@ -171,7 +171,9 @@ def _decision(
     candidate: Version | None, model: Model, compared: Json | str, alarm: str, n: int
 ) -> Decision | str:
     """What a paired test says of the tag, or why there is nothing to decide."""
-    if candidate is None or model.base:
+    if model.base:
+        return "the base model is what versions are compared with first, and no candidate"
+    if candidate is None:
         return f"{model.name} is no version: trainctl snapshot makes one of the present state"
     if versions.BEST in candidate.tags:
         return f"{candidate.name} is the best version"

@@ -200,8 +200,10 @@ def _verdict(verdict: Json) -> Iterator[str]:
     best = verdict["best"]
     if not known(best):
         yield f"best: {text(best['unknown'])}"
+    elif best["moved"]:
+        yield f"best: moved from {text(verdict['against'])}; {text(best['why'])}"
     else:
-        yield f"best: {'moved' if best['moved'] else 'stays'}; {text(best['why'])}"
+        yield f"best: {text(verdict['against'])} stays; {text(best['why'])}"
 
 
 def _asked(found: Json) -> str:

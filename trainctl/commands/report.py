@@ -94,11 +94,14 @@ def figures(found: Json) -> list[str]:
         lines.append(f"over the last quarter {said['trend']:+.1%}; {noise}")
     accuracy = said["accuracy"]
     if known(accuracy):
+        most = (
+            f"; most at step {count(accuracy['best_step'])}, not shown to be worse from step"
+            f" {count(accuracy['as_good_from'])} on"
+        )
         lines.append(
             f"held-out: {accuracy['right']} of {accuracy['n']} right at step"
-            f" {count(accuracy['step'])} (95 %: {accuracy['low']:.0%} to {accuracy['high']:.0%});"
-            f" most at step {count(accuracy['best_step'])}, as good from step"
-            f" {count(accuracy['as_good_from'])} on"
+            f" {count(accuracy['step'])} (95 %: {accuracy['low']:.0%} to {accuracy['high']:.0%})"
+            + (most if accuracy["as_good_from"] else "")
         )
     else:
         lines.append(f"held-out accuracy: {text(accuracy)}")
