@@ -99,6 +99,8 @@ def test_best_goes_from_base_to_version_by_a_paired_test_and_each_is_told_once(
     world.answers("v002", 23)
     assert not world.judge("v002")["best"]["moved"] and best(world) == "v001"
     assert world.judge("v002") == world.judge("v002"), "nothing new, nothing decided anew"
+    world.answers("v001", 40, settings={"max_tokens": 9})  # another question: the same decision
+    assert not world.judge("v002")["best"]["moved"] and len(world.told()) == 3
     world.answers("v003", 30)
     assert world.judge("v003")["best"]["why"].startswith("v003 is better than v001: gained 10")
     assert best(world) == "v003"
@@ -159,6 +161,7 @@ def test_the_canary_speaks_and_nothing_else_is_decided(world: Judge) -> None:
     found = world.judge("v005")
     assert "none of 40 answers is right while the training loss is 0.01" in found["canary"]
     assert found["regressions"] == [] and best(world) == "v003"
+    assert found["best"]["why"].startswith("v005 is not judged: none of 40 answers is right")
     hints = world.hints()
     assert set(hints) == {"canary"} and hints["canary"]["level"] == "bad"
     assert [kind for kind, _ in world.told()] == ["evaluation.canary", "best.kept"]

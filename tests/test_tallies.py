@@ -102,9 +102,8 @@ def test_versions_and_checkpoints_have_their_scores_by_the_weights_digest(
     out = trainctl("versions", home=world.home).out
     assert "sums 31/40" in out
     assert "sums 77.5 % (62-88) of 40" in trainctl("versions", "v002", home=world.home).out
-    diff = json.loads(
-        trainctl("diff", "v001", "v002", "--no-tensors", "--json", home=world.home).out
-    )
+    both = ("diff", "v001", "v002", "--no-tensors")
+    diff = json.loads(trainctl(*both, "--json", home=world.home).out)
     assert diff["b"]["scores"] == two["scores"]
     assert "77.5 % (62-88)" in trainctl(*both, home=world.home).out
     world.close()
