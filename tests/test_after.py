@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from engine.hints import rest
+from engine.hints.watch import Watch
 from engine.judging import verdicts
 from engine.judging.after import judged
 from engine.judging.evaluating import Model, model
@@ -131,6 +132,9 @@ def test_a_regression_is_told_hinted_and_over_with_a_later_model(world: Judge) -
     hint = world.hints()["regression"]
     assert hint["level"] == "warn" and "trainctl compare v002 v003" in hint["advice"]
     assert (hint["figures"]["lost"], hint["since"]["step"]) == (18, 30)
+    status = {"state": "training", "global_step": 40, "queue": {}, "item": None, "gpus": []}
+    watched = {one.rule: one for one in Watch(world.home).look(world.state, status)}
+    assert watched["regression"].text == hint["text"], "and the engine's own look has it"
     # The tag moved by hand: what was found was against another one.
     labels.untag(world.state, "v002", "best")
     assert world.hints() == {}

@@ -79,14 +79,14 @@ def evaluate(context: Context, arguments: argparse.Namespace) -> int:
         found["verdict"] = {"unknown": "not all was asked that was to be"}
     else:
         found["verdict"] = judged(context.state, config, of)
-    found["deployed"] = _deployed(context, found["verdict"])
+    found["deployed"] = brought(context, found["verdict"])
     context.show(found, lambda: "\n".join(_words(found)))
     if found["interrupted"]:
         return INTERRUPTED
     return int(any(one["errors"] for one in found["sets"]))
 
 
-def _deployed(context: Context, verdict: Json) -> list[Json]:
+def brought(context: Context, verdict: Json) -> list[Json]:
     """A best version that is new goes to the hosts that ask for it; a running engine does that."""
     from engine.judging import deploying
     from engine.judging.deployed import wanting
