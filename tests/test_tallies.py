@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from engine.reading.views import Views
 from evaluation.standing import scores, standing
+from queue_store import daily_copy
 from queue_store.home import Home
 from queue_store.results import Result, Results, Scored
 from queue_store.tallies import alike, commonest, newest, tallies
-from snapshots import versions
+from snapshots import retention, trash, versions
+from snapshots.named import named
+from snapshots.retention import Rules
 from tests.results_kit import answer, digest, store
 from tests.store_world import World
 
@@ -106,4 +111,29 @@ def test_versions_and_checkpoints_have_their_scores_by_the_weights_digest(
     diff = json.loads(trainctl(*both, "--json", home=world.home).out)
     assert diff["b"]["scores"] == two["scores"]
     assert "77.5 % (62-88)" in trainctl(*both, home=world.home).out
+    world.close()
+
+
+def test_results_outlive_their_version_and_are_in_the_daily_copy(tmp_path: Path) -> None:
+    world = World(tmp_path / "home")
+    world.home.config.write_text("")
+    for _ in range(4):
+        world.step += 10
+        world.save()
+        versions.create(world.state)
+    gone = versions.get(world.state, "v001").weights_digest
+    with Results(world.home) as results:
+        store(results, gone, lambda n: answer(n, n < 31))
+        before = tallies(results.db)
+        assert [row["name"] for row in retention.prune(world.state, Rules(1, 0, 0, 0))] == [
+            *("v001", "v002")
+        ]
+        trash.empty(world.state)
+        assert tallies(results.db) == before
+    made = daily_copy.back_up(world.state)
+    (copy,) = [one.path for one in made if one.path.name.startswith("metrics")]
+    with closing(sqlite3.connect(f"file:{copy}?mode=ro", uri=True)) as db:
+        assert tallies(db) == before
+    # By its digest the version that is gone is still compared.
+    assert named(world.state, gone).digest == gone
     world.close()

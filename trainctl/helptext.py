@@ -105,3 +105,11 @@ the reading of the prompt (60 s while nothing trains), and the answer then ends 
 While it trains, a prompt has at most training.max_length tokens.
 The time counts into monitoring_share, and sample ticks wait until it is made up for.
 """
+
+TAG = """\
+A name is on one version at most: take it off the other one first. `best` is moved by itself, from
+a version to a later or earlier one that a paired test shows to be better (trainctl evaluate); by
+hand it is moved as any other, and what is evaluated from then on is compared with that version.
+It goes to the hosts that ask for it (trainctl hosts deploy --help), and keeps its version from
+being pruned.
+"""

@@ -56,7 +56,8 @@ circle.c3 { fill: var(--c3); } circle.c4 { fill: var(--c4); } circle.c5 { fill: 
 .key.c3 { color: var(--c3); } .key.c4 { color: var(--c4); } .key.c5 { color: var(--c5); }
 .wide { overflow: auto; max-height: 32rem; } table { border-collapse: collapse; font-size: .9rem; }
 th, td { text-align: left; padding: .2rem .7rem .2rem 0; border-bottom: 1px solid var(--rule);
-  vertical-align: top; overflow-wrap: break-word; max-width: 22rem; } th { color: var(--dim); font-weight: 600;
+  vertical-align: top; overflow-wrap: break-word; max-width: 22rem; }
+th { color: var(--dim); font-weight: 600;
   position: sticky; top: 0; background: var(--paper); }
 td.n, th.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 """
