@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 INTERRUPTED = 130
+INNER = ("key", "waits_for")
+"""Of a verdict what says whether it is still the last word."""
 
 
 def evaluate(context: Context, arguments: argparse.Namespace) -> int:
@@ -78,7 +80,11 @@ def evaluate(context: Context, arguments: argparse.Namespace) -> int:
     if found["interrupted"]:
         found["verdict"] = {"unknown": "not all was asked that was to be"}
     else:
-        found["verdict"] = judged(context.state, config, of)
+        found["verdict"] = {
+            key: value
+            for key, value in judged(context.state, config, of).items()
+            if key not in INNER
+        }
     found["deployed"] = brought(context, found["verdict"])
     context.show(found, lambda: "\n".join(_words(found)))
     if found["interrupted"]:
