@@ -12,20 +12,23 @@ import pytest
 from engine.hints import rest
 from engine.judging import deployed, deploying
 from engine.loop.chores import CHORES, deploy_best
-from evaluation.host import look
+from evaluation.host import look, shipment
 from evaluation.host.session import Session
 from evaluation.host.shipped.frames import Trouble
 from evaluation.host.shipped.store import BEST, BEST_FACTS, Store
 from queue_store import config, journal
 from queue_store.errors import NotFound, Refused
+from queue_store.lock import EngineLock
 from queue_store.programs import never
 from snapshots import labels, versions
 from tests.engine_kit import Running
-from tests.host_kit import Stub, make_stub, table
+from tests.host_kit import Stub, make_stub, make_weights, table
 from tests.sshd_kit import Host, make_host, needs_sshd
 from tests.store_world import World, flip
 from tests.test_host_store import model, store  # noqa: F401
 from tests.waiting import wait_until
+from trainctl.commands.evaluate import brought
+from trainctl.context import Context
 
 KINDS = ("best.deployed", "best.undeployed")
 
@@ -227,3 +230,37 @@ def test_the_engines_keeper_brings_it_and_says_where_it_cannot(world: World, stu
     deploy_best(running.engine, world.state)
     assert board.told == {} and served(stub) == weights(world, "v001")
     running.lock.release()
+
+
+@needs_sshd[0]
+@needs_sshd[1]
+def test_an_adapter_is_deployed_with_its_base(stub: Stub, tmp_path: Path) -> None:
+    base = make_weights(tmp_path / "base").weights
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_model.safetensors").write_bytes(b"a" * 100)
+    (folder / "adapter_config.json").write_text("{}")
+    of = shipment.of_folder(folder, name="v001", weights_digest="a" * 64, base=base)
+    packed = shipment.pack(of)
+    about = {"version": "v001", "weights_digest": "a" * 64}
+    with Session(stub.machine) as session:
+        told = session.deploy(packed, about)
+    assert packed.base is not None and told["base"] == packed.base.digest
+    facts = json.loads((stub.store / BEST_FACTS).read_text())
+    assert (stub.store / facts["base"] / "model.safetensors").read_bytes() == b"w" * 1000
+    assert (stub.store / BEST / "adapter_model.safetensors").read_bytes() == b"a" * 100
+
+
+@needs_sshd[0]
+@needs_sshd[1]
+def test_evaluate_brings_it_where_no_engine_does(world: World, stub: Stub) -> None:
+    context = Context(str(world.home.root))
+    moved = {"best": {"moved": True}}
+    for nothing in ({"best": {"moved": False}}, {"best": {"unknown": "x"}}, {"unknown": "x"}):
+        assert brought(context, nothing) == []
+    with EngineLock.acquire(world.home, "daemon"):
+        assert brought(context, moved) == [], "the engine's keeper does it"
+    assert not stub.store.exists()
+    (row,) = brought(context, moved)
+    assert (row["version"], row["error"]) == ("v001", "") and served(stub) == weights(world, "v001")
+    context.close()

@@ -118,3 +118,11 @@ JSON: {
 An answer improves where it becomes exact or, not exact before and now, its similarity grows by
 0.05, and regresses the other way round. What is not known is {"unknown": why}.
 """
+
+TAG = """\
+A name is on one version at most: take it off the other one first. `best` is moved by itself, from
+a version to a later or earlier one that a paired test shows to be better (trainctl evaluate); by
+hand it is moved as any other, and what is evaluated from then on is compared with that version.
+It goes to the hosts that ask for it (trainctl hosts deploy --help), and keeps its version from
+being pruned.
+"""

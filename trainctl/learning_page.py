@@ -17,6 +17,8 @@ Json = dict[str, Any]
 MARKS = {"item": "m-item", "version": "m-version", "rollback": "m-bad", "failure": "m-bad"}
 """Marks that are drawn, and the class of each; a restart is of no interest to learning."""
 COLOURS = 6
+DOTS = 80
+"""Points of a curve that are drawn as such; of more the line says it."""
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2127; --dim: #67717d; --paper: #fff; --rule: #dfe3e8;
   --train: #7a8ca3; --val: #c2410c; --held: #15803d; --item: #94a3b8; --version: #6d28d9;
@@ -52,9 +54,11 @@ circle.c3 { fill: var(--c3); } circle.c4 { fill: var(--c4); } circle.c5 { fill: 
 .key.m-best { color: var(--held); }
 .key.c0 { color: var(--c0); } .key.c1 { color: var(--c1); } .key.c2 { color: var(--c2); }
 .key.c3 { color: var(--c3); } .key.c4 { color: var(--c4); } .key.c5 { color: var(--c5); }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
+.wide { overflow: auto; max-height: 32rem; } table { border-collapse: collapse; font-size: .9rem; }
 th, td { text-align: left; padding: .2rem .7rem .2rem 0; border-bottom: 1px solid var(--rule);
-  vertical-align: top; overflow-wrap: anywhere; } th { color: var(--dim); font-weight: 600; }
+  vertical-align: top; overflow-wrap: break-word; max-width: 22rem; }
+th { color: var(--dim); font-weight: 600;
+  position: sticky; top: 0; background: var(--paper); }
 td.n, th.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 """
 HEAD = (
@@ -117,7 +121,7 @@ def _losses(found: Json) -> Iterable[str]:
     chart.band([(p[0], p[1], p[2]) for p in train], "train")
     chart.line([(p[0], p[3]) for p in train], "train")
     chart.line([(p[0], p[1]) for p in val], "val")
-    for step, loss in val:
+    for step, loss in val if len(val) <= DOTS else ():
         chart.dot((step, loss), "val", f"step {step}: validation loss {loss:.4g}")
     yield chart.svg()
     keys = [("train", "training, mean and range"), ("val", "validation")]
@@ -180,7 +184,8 @@ def _accuracy(title: str, curves: Sequence[tuple[str, str, Sequence[Json]]]) -> 
             told = f"{row['name']}, {name}: {row['right']}/{row['n']}, {cell(row)}"
             if of == "held":  # intervals of all tiers over each other would be a thicket
                 chart.interval(row["step"], row["low"], row["high"], of)
-            chart.dot((row["step"], row["accuracy"]), of, told)
+            if len(shown) <= DOTS:
+                chart.dot((row["step"], row["accuracy"]), of, told)
     return chart.svg() + _keys([(of, name) for of, name, _ in curves])
 
 

@@ -279,6 +279,7 @@ def _model_verbs(verbs: Verbs) -> None:
     tag.add_argument("version", metavar="VERSION")
     tag.add_argument("name", metavar="NAME")
     tag.add_argument("--off", action="store_true", help="take the name away")
+    _describe(tag, helptext.TAG)
     describe = verbs.add("describe", "commands.labels:describe", "say anew what a version is")
     describe.add_argument("version", metavar="VERSION")
     describe.add_argument("text", metavar="TEXT", help='"" for nothing')

@@ -124,8 +124,9 @@ class Chart:
         for step in _round(self.first, self.last, 9):
             if step == int(step):
                 told = f"{int(step):,}".replace(",", "\u202f")
-                at = f'x="{self.x(step)}" y="{bottom + 16}"'
-                yield f'<text {at} text-anchor="middle">{told}</text>'
+                x = self.x(step)
+                side = "end" if x > WIDTH - RIGHT - 20 else "middle"
+                yield f'<text x="{x}" y="{bottom + 16}" text-anchor="{side}">{told}</text>'
         yield f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">step</text>'
         yield f'<text x="6" y="12">{words(self.unit)}</text>'
 

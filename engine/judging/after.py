@@ -42,12 +42,28 @@ def judged(state: State, config: Config, model: Model) -> Json:
     before, or base; `regressions` (as hints.regressions) where a model that came after it is worse
     beyond chance; `best` whether the tag moved to this version, or {"unknown": why} where there
     was nothing to decide. Only the sets of [evaluation] sets count. What is new is journaled
-    (evaluation.canary, evaluation.regression, best.moved, best.kept). Raises OSError.
+    (evaluation.canary, evaluation.regression, best.moved, best.kept). Where it is the best itself,
+    or base, that has its answers now, the versions that waited for them are judged. Raises OSError.
     """
+    found = _settled(state, config, model)
+    if found["key"][0] == model.digest:
+        for version in versions.versions(state):
+            before = verdicts.of(state, version.weights_digest)
+            if before is not None and before["waits_for"] == model.digest:
+                _settled(state, config, _model(state, version))
+    return found
+
+
+def _settled(state: State, config: Config, model: Model) -> Json:
     while True:
         found = _judge(state, config, model)
         if found is not None:
             return found
+
+
+def _model(state: State, version: Version) -> Model:
+    told = (version.name, version.weights_digest, version.step, version.branch)
+    return Model(*told, versions.version_folder(state.home, version), False, {})
 
 
 def _judge(state: State, config: Config, model: Model) -> Json | None:
@@ -79,6 +95,8 @@ def _judge(state: State, config: Config, model: Model) -> Json | None:
         "train_loss": {"unknown": "no steps of it are on record"} if loss is None else loss,
         "against": against.name if against else {"unknown": "nothing has trained here"},
         "best": _told(decision),
+        # Who would have to be asked before this one can be compared; "" for nobody.
+        "waits_for": rival.digest if rival and isinstance(compared, str) else "",
     }
     with state.transaction():
         if _against(state) != against:
@@ -171,7 +189,9 @@ def _decision(
     candidate: Version | None, model: Model, compared: Json | str, alarm: str, n: int
 ) -> Decision | str:
     """What a paired test says of the tag, or why there is nothing to decide."""
-    if candidate is None or model.base:
+    if model.base:
+        return "the base model is what versions are compared with first, and no candidate"
+    if candidate is None:
         return f"{model.name} is no version: trainctl snapshot makes one of the present state"
     if versions.BEST in candidate.tags:
         return f"{candidate.name} is the best version"

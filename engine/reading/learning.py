@@ -202,7 +202,7 @@ def _judged(state: State, line: Sequence[Segment]) -> Json:
     found = verdicts.newest(state, line)
     if found is None:
         return unknown("no model of this line was judged yet: trainctl evaluate")
-    return {key: value for key, value in found.items() if key != "key"}
+    return {key: value for key, value in found.items() if key not in ("key", "waits_for")}
 
 
 def _event(event: journal.Event) -> Json:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 INTERRUPTED = 130
+INNER = ("key", "waits_for")
+"""Of a verdict what says whether it is still the last word."""
 
 
 def evaluate(context: Context, arguments: argparse.Namespace) -> int:
@@ -83,15 +85,19 @@ def evaluate(context: Context, arguments: argparse.Namespace) -> int:
     if found["interrupted"]:
         found["verdict"] = {"unknown": "not all was asked that was to be"}
     else:
-        found["verdict"] = judged(context.state, config, of)
-    found["deployed"] = _deployed(context, found["verdict"])
+        found["verdict"] = {
+            key: value
+            for key, value in judged(context.state, config, of).items()
+            if key not in INNER
+        }
+    found["deployed"] = brought(context, found["verdict"])
     context.show(found, lambda: "\n".join(_words(found)))
     if found["interrupted"]:
         return INTERRUPTED
     return int(any(one["errors"] for one in found["sets"]))
 
 
-def _deployed(context: Context, verdict: Json) -> list[Json]:
+def brought(context: Context, verdict: Json) -> list[Json]:
     """A best version that is new goes to the hosts that ask for it; a running engine does that."""
     from engine.judging import deploying
     from engine.judging.deployed import wanting
@@ -205,8 +211,10 @@ def _verdict(verdict: Json) -> Iterator[str]:
     best = verdict["best"]
     if not known(best):
         yield f"best: {text(best['unknown'])}"
+    elif best["moved"]:
+        yield f"best: moved from {text(verdict['against'])}; {text(best['why'])}"
     else:
-        yield f"best: {'moved' if best['moved'] else 'stays'}; {text(best['why'])}"
+        yield f"best: {text(verdict['against'])} stays; {text(best['why'])}"
 
 
 def _asked(found: Json) -> str:

@@ -19,6 +19,9 @@ from trainctl.output import clock, count, counted, known, table, text
 Json = dict[str, Any]
 SHOWN = 10
 """Events and hard examples on a terminal; the page and --json have more."""
+NEWEST = 12
+"""Models of a set, the newest, and files, of which a terminal shows all figures."""
+FILES = 20
 LONGEST = 70
 
 
@@ -94,11 +97,14 @@ def figures(found: Json) -> list[str]:
         lines.append(f"over the last quarter {said['trend']:+.1%}; {noise}")
     accuracy = said["accuracy"]
     if known(accuracy):
+        most = (
+            f"; most at step {count(accuracy['best_step'])}, not shown to be worse from step"
+            f" {count(accuracy['as_good_from'])} on"
+        )
         lines.append(
             f"held-out: {accuracy['right']} of {accuracy['n']} right at step"
-            f" {count(accuracy['step'])} (95 %: {accuracy['low']:.0%} to {accuracy['high']:.0%});"
-            f" most at step {count(accuracy['best_step'])}, as good from step"
-            f" {count(accuracy['as_good_from'])} on"
+            f" {count(accuracy['step'])} (95 %: {accuracy['low']:.0%} to {accuracy['high']:.0%})"
+            + (most if accuracy["as_good_from"] else "")
         )
     else:
         lines.append(f"held-out accuracy: {text(accuracy)}")
@@ -115,7 +121,9 @@ def _scores(found: Json) -> Iterator[str]:
         yield "no held-out answers on this line yet: trainctl evaluate"
     for one in found["scores"]:
         tiers = sorted({tier for row in one["models"] for tier in row["tiers"]}, key=tier_order)
-        yield f"{text(one['set'])} ({one['digest'][:12]}), {counted(one['items'], 'item')}"
+        rows, more = _chosen(one["models"])
+        left = f"; {count(more)} more with --html or --json" if more else ""
+        yield f"{text(one['set'])} ({one['digest'][:12]}), {counted(one['items'], 'item')}{left}"
         yield table(
             (">step", "model", ">right", ">accuracy", *(f">{tier}" for tier in tiers)),
             [
@@ -123,9 +131,18 @@ def _scores(found: Json) -> Iterator[str]:
                     *(count(row["step"]), row["name"], f"{row['right']}/{row['n']}", cell(row)),
                     *(cell(row["tiers"].get(tier)) for tier in tiers),
                 )
-                for row in one["models"]
+                for row in rows
             ],
         )
+
+
+def _chosen(rows: list[Json]) -> tuple[list[Json], int]:
+    """The models that a terminal shows, and how many it does not: the first, the newest, and the
+    one with the highest share."""
+    if len(rows) <= NEWEST + 2:
+        return rows, 0
+    top = max(rows[1:-NEWEST], key=lambda row: row["accuracy"] if row["n"] else 0.0)
+    return [rows[0], top, *rows[-NEWEST:]], len(rows) - NEWEST - 2
 
 
 def tier_order(tier: str) -> tuple[int, str]:
@@ -151,9 +168,11 @@ def _judged(found: Json) -> Iterator[str]:
 def _effects(found: Json) -> Iterator[str]:
     yield table(
         (">item", "file", ">before", ">after", ">change", "beyond noise"),
-        [effect_row(row) for row in found["effects"]],
+        [effect_row(row) for row in found["effects"][-FILES:]],
         empty="no file has trained on this line",
     )
+    if len(found["effects"]) > FILES:
+        yield f"{count(len(found['effects']) - FILES)} files before them with --html or --json"
 
 
 def effect_row(row: Json) -> tuple[Any, ...]:
