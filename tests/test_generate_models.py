@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ import pytest
 
 from engine.judging import asking
 from engine.judging.asking import Question
+from engine.sessions.asks import ASKS
+from engine.sessions.dispatch import Dispatcher
+from engine.sessions.session import LocalSession
 from engine.training.controls import Prompt
 from engine.training.model import load_model
 from engine.training.sampler import answer
@@ -36,6 +40,7 @@ from snapshots import versions
 from snapshots.named import named
 from tests.conftest import ROOT
 from tests.engine_kit import Running, add, head, make_home, train_all
+from tests.stepping_engine import SteppingEngine
 from tests.waiting import wait_until
 from trainctl import columns
 from trainctl.__main__ import main
@@ -359,3 +364,48 @@ def test_models_are_shown_one_after_another_or_beside_each_other(
     assert [part.strip() for part in top.split("|")] == [said, said]
     assert f"v001 · step 2 · {first}" in told.split("|")[0]
     assert f"v002 · step 4 · {second}" in told.split("|")[1]
+
+
+# -- over a session -----------------------------------------------------------------------------
+
+
+def test_a_session_asks_models_and_looks_how_far_they_are(home: Home, stub) -> None:
+    """As a console does: it asks, polls, cancels; the worker is not the engine's business."""
+    session = LocalSession(Dispatcher(SteppingEngine(home)))
+    words = {"models": ["v001", "v002"], "prompt": PROMPT, "key": "mine"}
+    said = session.request("ask", **words)
+    with open_state(home) as state:
+        assert [one["digest"] for one in said] == [
+            named(state, name).digest for name in ("v001", "v002")
+        ]
+    assert session.request("prompt_progress", key="mine") == asking_nothing()
+    with pytest.raises(NotFound, match="no model v009"):
+        session.request("ask", **{**words, "models": ["v001", "v009"]})
+    stub.acts({"after": 0, "act": "until cancelled"})
+    with ThreadPoolExecutor(1) as pool:
+        under_way = pool.submit(session.request, "ask", **words)
+        told: list[dict[str, Any]] = []
+
+        def loaded() -> bool:
+            told.append(session.request("prompt_progress", key="mine"))
+            return told[-1].get("model") == "v001"
+
+        wait_until(loaded, timeout=30)
+        assert told[-1]["answering"] and told[-1]["said"] == []
+        assert session.request("prompt_progress", key="another") == asking_nothing()
+        session.request("cancel_generate", key="another")
+        assert not under_way.done()
+        session.request("cancel_generate", key="mine")
+        (cut,) = under_way.result(30)
+    assert cut["stop"] == "cancelled" and cut["model"] == "v001"
+    session.close()
+
+
+def test_what_is_asked_ends_with_the_engine(home: Home, stub) -> None:
+    dispatcher = Dispatcher(SteppingEngine(home))
+    stub.acts({"after": 0, "act": "until cancelled"})
+    asked = dispatcher.begin("ask", {"models": ["v001"], "prompt": PROMPT, "key": "ends"})
+    wait_until(lambda: ASKS.progress("ends") is not None, timeout=30)
+    dispatcher.close()
+    for said in asked.result(30):
+        assert said["stop"] == "cancelled"

@@ -23,7 +23,7 @@ from tui.frame import PRIORITIES
 
 READING = (
     *("snapshot", "meters", "rollback_plan", "verifying", "version", "removal_plan", "row"),
-    *("compare", "backup_targets", "trash"),
+    *("compare", "backup_targets", "trash", "prompt_progress"),
 )
 
 

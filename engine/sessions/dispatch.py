@@ -22,6 +22,7 @@ from engine.messages import COMMANDS, PROTOCOL, Command, Kind, check, plain
 from engine.reading import comparing
 from engine.reading.views import Views
 from engine.sessions import backup_handlers, upkeep_handlers
+from engine.sessions.asks import ASKS
 from engine.sessions.controlport import Control
 from engine.verify import verifying
 from queue_store import config, intake, queue, transitions
@@ -41,6 +42,8 @@ class Dispatcher:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="trainctl-view")
         # What reads whole versions must not hold up the views.
         self._upkeep = ThreadPoolExecutor(2, thread_name_prefix="trainctl-upkeep")
+        # Models are asked for minutes: neither views nor verifications wait for that.
+        self._asking = ThreadPoolExecutor(2, thread_name_prefix="trainctl-ask")
         self._own = threading.local()
         self.closing = threading.Event()
         """Set at the end; what takes long on a thread of ours looks at it and breaks off."""
@@ -56,6 +59,8 @@ class Dispatcher:
         held = getattr(self.control, "hold", "")
         if held and kind in (Kind.STORE, Kind.UPKEEP):
             raise Refused(f"held: {held}", mend="mend the disk, then start trainctl again")
+        if command == "cancel_generate":
+            ASKS.cancel(plain(checked)["key"])
         if kind is Kind.ENGINE:
             return self.control.submit(command, plain(checked))
         if kind is Kind.SERVER:
@@ -64,6 +69,7 @@ class Dispatcher:
             return done
         try:
             pool = self._upkeep if kind is Kind.UPKEEP else self._pool
+            pool = self._asking if command == "ask" else pool
             return pool.submit(self._answer, command, checked)
         except RuntimeError:
             raise NoEngine("the engine is ending") from None
@@ -72,14 +78,15 @@ class Dispatcher:
         """Take no more requests; those that wait for a thread are dropped, and what reads
         versions breaks off."""
         self.closing.set()
-        for pool in (self._pool, self._upkeep):
+        for pool in (self._pool, self._upkeep, self._asking):
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _at_once(self, command: str, arguments: Command) -> dict[str, Any]:
         if command == "hello":
             return self._hello(arguments)
         if command == "prompt_progress":
-            return self.control.prompt_progress(**plain(arguments))
+            key = plain(arguments)["key"]
+            return ASKS.progress(key) or self.control.prompt_progress(key)
         return self.control.meters() if command == "meters" else self.control.snapshot()
 
     def _hello(self, arguments: Command) -> dict[str, Any]:
@@ -234,5 +241,6 @@ _HANDLERS: dict[str, Callable[..., Any]] = {
     "verify": _verify,
     "backup_targets": backup_handlers.listed,
     "backup": backup_handlers.answer,
+    "ask": ASKS.answer,
     **upkeep_handlers.HANDLERS,
 }

@@ -174,7 +174,7 @@ class SamplesPane(ListPane):
             found,
             f"exact {share}",
             kinds,
-            self._moved(),
+            history.moved(samples.changes),
         ]
         return " · ".join(filter(None, parts))
 
