@@ -408,7 +408,7 @@ async def test_versions_and_the_present_model_answer_beside_each_other() -> None
         asked = dict(world.log[-2:])
         assert asked["ask"]["models"] == ["v001", "base"] and "models" not in asked["generate"]
     async with running(console_on(world), NARROW) as pilot:
-        await ask_models(pilot, "v001,base")
+        await ask_models(pilot, "now,v001,base")
         await until(pilot, lambda: "WINDOW says base" in screen(pilot))
         lines_ = screen(pilot).splitlines()
         assert not any("says v001" in line and "says base" in line for line in lines_)
