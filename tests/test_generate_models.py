@@ -32,6 +32,7 @@ from engine.training.sampler import answer
 from evaluation.host import machine
 from evaluation.host.errors import HostFailure
 from evaluation.host.machine import local
+from evaluation.host.session import Session
 from queue_store import config
 from queue_store.database import open_state
 from queue_store.errors import NotFound, VerificationFailed
@@ -40,6 +41,8 @@ from snapshots import versions
 from snapshots.named import named
 from tests.conftest import ROOT
 from tests.engine_kit import Running, add, head, make_home, train_all
+from tests.host_kit import Stub, make_stub, table
+from tests.sshd_kit import make_host, needs_sshd
 from tests.stepping_engine import SteppingEngine
 from tests.waiting import wait_until
 from trainctl import columns
@@ -409,3 +412,51 @@ def test_what_is_asked_ends_with_the_engine(home: Home, stub) -> None:
     dispatcher.close()
     for said in asked.result(30):
         assert said["stop"] == "cancelled"
+
+
+# -- on a host ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def titan(home: Home, tmp_path: Path) -> Iterator[Stub]:
+    """A host behind a real sshd, in the home's config.toml; its model is an echo, of whose probe
+    nothing stays in the home."""
+    host = make_host(tmp_path, "titan")
+    host.start()
+    before = home.config.read_text()
+    made = make_stub(host, tmp_path)
+    home.config.write_text(f"{before}\n{table('titan', made)}")
+    forget_probes(home)
+    yield made
+    forget_probes(home)
+    home.config.write_text(before)
+    host.stop()
+
+
+def forget_probes(home: Home) -> None:
+    with open_state(home) as state, state.transaction():
+        state.meta_set(asking.memory.PROBES, {})
+
+
+@needs_sshd[0]
+@needs_sshd[1]
+def test_a_host_is_brought_the_weights_and_named(home: Home, titan: Stub, trainctl) -> None:
+    words = ("generate", "v001", "v002", "--prompt", PROMPT)
+    done = trainctl(*words, "--json", home=home)
+    assert done.code == 0, done.err
+    with open_state(home) as state:
+        for one in json.loads(done.out):
+            assert one["digest"] == named(state, one["model"]).digest
+            assert one["host"] == "titan" and one["answer"].startswith("said ")
+    held = [path for path in titan.store.iterdir() if len(path.name) == 64]
+    assert len(held) == 2, "by their digests"
+    # What the store holds of it is changed on the host: it is read there, and sent again.
+    for path in held:
+        weights = path / "model.safetensors"
+        weights.chmod(0o600)
+        weights.write_bytes(b"x" + weights.read_bytes()[1:])
+    assert trainctl(*words, "--host", "titan", home=home).code == 0
+    with Session(titan.machine, who="somebody else"):
+        busy = trainctl(*words, home=home)
+    assert busy.code == 1 and "somebody else" in busy.err and not busy.out
+    assert busy.err.count("\n") == 1
