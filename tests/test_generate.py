@@ -205,7 +205,7 @@ async def test_the_prompt_box_asks_the_real_model(paused: kit.Running) -> None:
         assert "paused: answered at once" in screen(pilot)
         await pilot.press(*"hello", "enter")
         await until(pilot, lambda: "step 3 · " in screen(pilot))
-        told = app._commands._asked[-1].result
+        told = app._commands._asked[-1].said[0].result
         assert told is not None and told["tokens"] > 0 and told["prompt_tokens"] > 5
         app.screen.query_one("#prompt", TextArea).load_text("What? " * 9000)
         await pilot.press("enter")

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,16 @@ import pytest
 
 from engine.judging import asking
 from engine.judging.asking import Question
+from engine.sessions.asks import ASKS
+from engine.sessions.dispatch import Dispatcher
+from engine.sessions.session import LocalSession
 from engine.training.controls import Prompt
 from engine.training.model import load_model
 from engine.training.sampler import answer
 from evaluation.host import machine
 from evaluation.host.errors import HostFailure
 from evaluation.host.machine import local
+from evaluation.host.session import Session
 from queue_store import config
 from queue_store.database import open_state
 from queue_store.errors import NotFound, VerificationFailed
@@ -36,6 +41,9 @@ from snapshots import versions
 from snapshots.named import named
 from tests.conftest import ROOT
 from tests.engine_kit import Running, add, head, make_home, train_all
+from tests.host_kit import Stub, make_stub, table
+from tests.sshd_kit import make_host, needs_sshd
+from tests.stepping_engine import SteppingEngine
 from tests.waiting import wait_until
 from trainctl import columns
 from trainctl.__main__ import main
@@ -359,3 +367,96 @@ def test_models_are_shown_one_after_another_or_beside_each_other(
     assert [part.strip() for part in top.split("|")] == [said, said]
     assert f"v001 · step 2 · {first}" in told.split("|")[0]
     assert f"v002 · step 4 · {second}" in told.split("|")[1]
+
+
+# -- over a session -----------------------------------------------------------------------------
+
+
+def test_a_session_asks_models_and_looks_how_far_they_are(home: Home, stub) -> None:
+    """As a console does: it asks, polls, cancels; the worker is not the engine's business."""
+    session = LocalSession(Dispatcher(SteppingEngine(home)))
+    words = {"models": ["v001", "v002"], "prompt": PROMPT, "key": "mine"}
+    said = session.request("ask", **words)
+    with open_state(home) as state:
+        assert [one["digest"] for one in said] == [
+            named(state, name).digest for name in ("v001", "v002")
+        ]
+    assert session.request("prompt_progress", key="mine") == asking_nothing()
+    with pytest.raises(NotFound, match="no model v009"):
+        session.request("ask", **{**words, "models": ["v001", "v009"]})
+    stub.acts({"after": 0, "act": "until cancelled"})
+    with ThreadPoolExecutor(1) as pool:
+        under_way = pool.submit(session.request, "ask", **words)
+        told: list[dict[str, Any]] = []
+
+        def loaded() -> bool:
+            told.append(session.request("prompt_progress", key="mine"))
+            return told[-1].get("model") == "v001"
+
+        wait_until(loaded, timeout=30)
+        assert told[-1]["answering"] and told[-1]["said"] == []
+        assert session.request("prompt_progress", key="another") == asking_nothing()
+        session.request("cancel_generate", key="another")
+        assert not under_way.done()
+        session.request("cancel_generate", key="mine")
+        (cut,) = under_way.result(30)
+    assert cut["stop"] == "cancelled" and cut["model"] == "v001"
+    session.close()
+
+
+def test_what_is_asked_ends_with_the_engine(home: Home, stub) -> None:
+    dispatcher = Dispatcher(SteppingEngine(home))
+    stub.acts({"after": 0, "act": "until cancelled"})
+    asked = dispatcher.begin("ask", {"models": ["v001"], "prompt": PROMPT, "key": "ends"})
+    wait_until(lambda: ASKS.progress("ends") is not None, timeout=30)
+    dispatcher.close()
+    for said in asked.result(30):
+        assert said["stop"] == "cancelled"
+
+
+# -- on a host ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def titan(home: Home, tmp_path: Path) -> Iterator[Stub]:
+    """A host behind a real sshd, in the home's config.toml; its model is an echo, of whose probe
+    nothing stays in the home."""
+    host = make_host(tmp_path, "titan")
+    host.start()
+    before = home.config.read_text()
+    made = make_stub(host, tmp_path)
+    home.config.write_text(f"{before}\n{table('titan', made)}")
+    forget_probes(home)
+    yield made
+    forget_probes(home)
+    home.config.write_text(before)
+    host.stop()
+
+
+def forget_probes(home: Home) -> None:
+    with open_state(home) as state, state.transaction():
+        state.meta_set(asking.memory.PROBES, {})
+
+
+@needs_sshd[0]
+@needs_sshd[1]
+def test_a_host_is_brought_the_weights_and_named(home: Home, titan: Stub, trainctl) -> None:
+    words = ("generate", "v001", "v002", "--prompt", PROMPT)
+    done = trainctl(*words, "--json", home=home)
+    assert done.code == 0, done.err
+    with open_state(home) as state:
+        for one in json.loads(done.out):
+            assert one["digest"] == named(state, one["model"]).digest
+            assert one["host"] == "titan" and one["answer"].startswith("said ")
+    held = [path for path in titan.store.iterdir() if len(path.name) == 64]
+    assert len(held) == 2, "by their digests"
+    # What the store holds of it is changed on the host: it is read there, and sent again.
+    for path in held:
+        weights = path / "model.safetensors"
+        weights.chmod(0o600)
+        weights.write_bytes(b"x" + weights.read_bytes()[1:])
+    assert trainctl(*words, "--host", "titan", home=home).code == 0
+    with Session(titan.machine, who="somebody else"):
+        busy = trainctl(*words, home=home)
+    assert busy.code == 1 and "somebody else" in busy.err and not busy.out
+    assert busy.err.count("\n") == 1

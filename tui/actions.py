@@ -184,7 +184,7 @@ ACTIONS: tuple[Action, ...] = (
         "try_prompt",
         ("t",),
         "try a prompt",
-        "Ask the model as it stands now",
+        "Ask the model that trains, or versions beside each other",
         ("samples",),
         8,
         True,

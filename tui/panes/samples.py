@@ -174,6 +174,7 @@ class SamplesPane(ListPane):
             found,
             f"exact {share}",
             kinds,
+            history.moved(samples.changes),
         ]
         return " · ".join(filter(None, parts))
 
