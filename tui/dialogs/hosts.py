@@ -272,6 +272,9 @@ def look_facts(row: Record, now: float) -> list[Fact]:
     facts.append(("Python", " with ".join(filter(None, (str(row.get("python")), told)))))
     facts.append(("backends", ", ".join(map(str, row.get("backends") or ())) or "none"))
     facts += [("holds", text) for text in _models(row.get("models"), now)]
+    deployed = row.get("deployed")
+    if isinstance(deployed, Mapping) and not why(deployed):
+        facts.append(("serves", f"{deployed.get('version')}, the best version"))
     return facts
 
 

@@ -23,7 +23,7 @@ Fetch = Callable[..., None]
 
 FOLLOW_SECONDS = 1.0
 ROOMY = 80
-"""Columns from which priority and reason have room."""
+"""Columns from which priority, reason and the names of checkpoints have room."""
 TONES = {"running": "good", "shipping": "good", "done": "", "failed": "bad", "cancelled": "dim"}
 LIST_KEYS = "Enter facts  x cancel  + - priority  Esc close"
 FACT_KEYS = "x cancel  + - priority  up/down scroll  Esc back"
@@ -216,7 +216,8 @@ class JobsView(WholeView):
 
 def _head(width: int) -> str:
     more = f"{'priority':8} {'why':10} " if width >= ROOMY else ""
-    return f" {'id':>4} {'model':12} {'state':10} {'answered':>11} {more}{'host':8} since about"
+    name = pad("model", _name(width))
+    return f" {'id':>4} {name} {'state':10} {'answered':>11} {more}{'host':8} since about"
 
 
 def _row(job: Record, now: float, width: int) -> str:
@@ -226,10 +227,15 @@ def _row(job: Record, now: float, width: int) -> str:
     where = str(host) if known(host) else str(job.get("wanted") or "")
     more = f"{pad(job.get('priority'), 8)} {pad(job.get('reason'), 10)} " if width >= ROOMY else ""
     text = (
-        f"{job.get('id')!s:>4} {pad(job.get('model'), 12)} {pad(job.get('state'), 10)}"
+        f"{job.get('id')!s:>4} {pad(job.get('model'), _name(width))} {pad(job.get('state'), 10)}"
         f" {pad(done, 11, right=True)} {more}{pad(where, 8)} {age(now, _since(job)):>5}"
     )
     return clip(f"{text} {job.get('error') or ''}", width - 1)
+
+
+def _name(width: int) -> int:
+    """Columns of a model's name."""
+    return 24 if width >= ROOMY else 12
 
 
 def _since(job: Record) -> Any:
