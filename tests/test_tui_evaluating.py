@@ -81,7 +81,7 @@ async def test_a_version_is_evaluated_on_the_chosen_sets_and_host(size: tuple[in
         await until(pilot, lambda: "evaluation 1 of v004 is waiting: E shows it" in screen(pilot))
         dialog = await at(pilot, EvaluateDialog, "e")
         dialog.query_one("#sets").focus()
-        await pilot.press("down", "down", "enter")
+        await pilot.press("down", "enter")
         dialog.query_one("#place").focus()
         await pilot.press("down", "enter")
         await push(pilot, "#accept")
@@ -116,6 +116,21 @@ async def test_an_order_that_is_refused_says_why() -> None:
         world.hosts = []
         await pilot.press("e")
         await until(pilot, lambda: "there is nowhere to evaluate" in screen(pilot))
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_many_sets_and_hosts_leave_the_buttons_on_the_screen(size: tuple[int, int]) -> None:
+    world = branched()
+    world.sets = world.wanted = [f"{BAD}{n}" * 9 for n in range(9)]
+    world.hosts = [world.host(f"host-{n}") for n in range(9)]
+    world.versions_[-1]["scores"] = {name: scored(0.5) for name in world.sets}
+    app = console_on(world)
+    async with running(app, size) as pilot:
+        await at(pilot, EvaluateDialog, "5", "e")
+        whole(pilot)
+        assert not {"\x1b", "\x9b", "\u202e", "\x07"} & set(screen(pilot))
+        await push(pilot, "#accept")
+        await until(pilot, lambda: len(world.jobs) == 1)
 
 
 # -- jobs

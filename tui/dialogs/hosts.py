@@ -43,7 +43,7 @@ class HostsView(WholeView):
         Binding("t", "trust", show=False),
         Binding("escape,q,H", "leave", show=False),
     ]
-    keys = "r ask it now  t trust its key  up/down choose  PgDn scroll  Esc close"
+    keys = "r ask it  t trust its key  up/down choose  Esc close"
 
     def __init__(self, frame: Callable[[], Frame], fetch: Fetch) -> None:
         super().__init__("Evaluation hosts")
