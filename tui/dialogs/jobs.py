@@ -271,12 +271,12 @@ def job_facts(job: Record, now: float) -> list[Fact]:
     facts.append(("host", f"{host}{wanted}"))
     for key, name in (("created", "asked for"), ("started", "begun"), ("ended", "ended")):
         at = job.get(key)
-        told = f"{age(now, at)} ago, {clock_time(at, date=True)}" if real(at) is not None else ""
-        facts.append((name, told or why(at)))
+        if real(at) is not None:
+            facts.append((name, f"{age(now, at)} ago, {clock_time(at, date=True)}"))
     facts.append(("tries", count(job.get("tries"))))
-    if state in OPEN:
-        for key, name in (("next_try", "next try"), ("deadline", "deadline")):
-            at = real(job.get(key))
-            told = why(job.get(key)) if at is None else f"in {duration(max(0.0, at - now))}"
-            facts.append((name, told))
+    waits = [("next_try", "next try")] if state == "waiting" else []
+    for key, name in [*waits, ("deadline", "deadline")] if state in OPEN else []:
+        at = real(job.get(key))
+        told = why(job.get(key)) if at is None else f"in {duration(max(0.0, at - now))}"
+        facts.append((name, told))
     return facts
