@@ -7,6 +7,7 @@ moves it. `log` keeps every command that changed something.
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -118,7 +119,7 @@ class World(
             "events_seq": len(self.events_),
             "samples_step": max(self.answers) if self.answers else unknown("no samples yet"),
             "monitoring_share": 0.031,
-            "hosts": self.hosts,
+            "hosts": copy.deepcopy(self.hosts),
             "evaluation": {"waiting": self.waiting, "running": self.at_work()},
         }
 

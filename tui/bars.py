@@ -83,7 +83,7 @@ def header_parts(status: Record) -> list[tuple[int, Line]]:
         parts.append((7, (("CPU only", "dim"),)))
     hosts, tone = in_short(status)
     if hosts:
-        parts.append((6, ((clip(hosts, 24), tone),)))
+        parts.append((6, ((clip(hosts, 32), tone),)))
     requests = status.get("requests")
     if isinstance(requests, list) and requests:
         parts.append((2, ((f"[{', '.join(map(str, requests))} asked for]", "warn"),)))

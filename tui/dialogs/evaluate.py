@@ -30,10 +30,9 @@ class EvaluateDialog(Dialog):
         self._version = version
         names = [str(name) for name in offered.get("wanted") or ()]
         sets = [str(name) for name in offered.get("sets") or ()]
-        all_of: list[tuple[str, list[str] | None]] = [(", ".join(names), None)]
-        # One that is the only one is no choice.
-        single = [(name, [name]) for name in sets] if sets != names[:1] else []
-        self._sets = [*(all_of if names else []), *single][:SHOWN]
+        all_of: list[tuple[str, list[str] | None]] = [(", ".join(names), None)] if names else []
+        single = [(name, [name]) for name in sets if [name] != names]
+        self._sets = [*all_of, *single][:SHOWN]
         hosts = [str(name) for name in offered.get("places") or ()]
         places: list[tuple[str, str | None]] = [(FIRST, None)] if len(hosts) != 1 else []
         self._places = [*places, *((name, name) for name in hosts)][:SHOWN]

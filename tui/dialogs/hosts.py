@@ -43,7 +43,7 @@ class HostsView(WholeView):
         Binding("t", "trust", show=False),
         Binding("escape,q,H", "leave", show=False),
     ]
-    keys = "r ask it now  t trust its key  up/down choose  PgDn scroll  Esc close"
+    keys = "r ask it  t trust its key  up/down choose  Esc close"
 
     def __init__(self, frame: Callable[[], Frame], fetch: Fetch) -> None:
         super().__init__("Evaluation hosts")
@@ -272,6 +272,9 @@ def look_facts(row: Record, now: float) -> list[Fact]:
     facts.append(("Python", " with ".join(filter(None, (str(row.get("python")), told)))))
     facts.append(("backends", ", ".join(map(str, row.get("backends") or ())) or "none"))
     facts += [("holds", text) for text in _models(row.get("models"), now)]
+    deployed = row.get("deployed")
+    if isinstance(deployed, Mapping) and not why(deployed):
+        facts.append(("serves", f"{deployed.get('version')}, the best version"))
     return facts
 
 

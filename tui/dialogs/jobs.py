@@ -14,7 +14,7 @@ from tui.dialogs.item import facts_under
 from tui.dialogs.priority import raised
 from tui.dialogs.whole import WholeView
 from tui.evaluation import OPEN, far
-from tui.figures import age, clock_time, count, duration, known, real, why
+from tui.figures import age, clock_time, count, duration, known, real, short, why
 from tui.frame import Frame, Record
 from tui.safe import Line, clip, line_text, pad, wrap
 
@@ -22,8 +22,9 @@ Fetch = Callable[..., None]
 """(command, then, failed, **arguments): asks the engine, and ends in the event loop."""
 
 FOLLOW_SECONDS = 1.0
-ROOMY = 80
-"""Columns from which priority and reason have room."""
+NARROW, ROOMY = 64, 80
+"""Columns below which counts are told in short, and from which on priority, reason and the names of
+checkpoints have room."""
 TONES = {"running": "good", "shipping": "good", "done": "", "failed": "bad", "cancelled": "dim"}
 LIST_KEYS = "Enter facts  x cancel  + - priority  Esc close"
 FACT_KEYS = "x cancel  + - priority  up/down scroll  Esc back"
@@ -216,20 +217,32 @@ class JobsView(WholeView):
 
 def _head(width: int) -> str:
     more = f"{'priority':8} {'why':10} " if width >= ROOMY else ""
-    return f" {'id':>4} {'model':12} {'state':10} {'answered':>11} {more}{'host':8} since about"
+    name, done = pad("model", _name(width)), pad("done", _done(width), right=True)
+    return f" {'id':>4} {name} {'state':10} {done} {more}{'host':8} since about"
 
 
 def _row(job: Record, now: float, width: int) -> str:
     items = real(job.get("items"))
-    done = f"{count(job.get('answered'))}/{count(items)}" if items else "–"
+    tell = short if width < NARROW else count
+    done = f"{tell(job.get('answered'))}/{tell(items)}" if items else "–"
     host = job.get("host")
     where = str(host) if known(host) else str(job.get("wanted") or "")
     more = f"{pad(job.get('priority'), 8)} {pad(job.get('reason'), 10)} " if width >= ROOMY else ""
     text = (
-        f"{job.get('id')!s:>4} {pad(job.get('model'), 12)} {pad(job.get('state'), 10)}"
-        f" {pad(done, 11, right=True)} {more}{pad(where, 8)} {age(now, _since(job)):>5}"
+        f"{job.get('id')!s:>4} {pad(job.get('model'), _name(width))} {pad(job.get('state'), 10)}"
+        f" {pad(done, _done(width), right=True)} {more}{pad(where, 8)} {age(now, _since(job)):>5}"
     )
     return clip(f"{text} {job.get('error') or ''}", width - 1)
+
+
+def _name(width: int) -> int:
+    """Columns of a model's name."""
+    return 24 if width >= ROOMY else 12
+
+
+def _done(width: int) -> int:
+    """Columns of how far a job is."""
+    return 8 if width < NARROW else 13
 
 
 def _since(job: Record) -> Any:
@@ -258,12 +271,12 @@ def job_facts(job: Record, now: float) -> list[Fact]:
     facts.append(("host", f"{host}{wanted}"))
     for key, name in (("created", "asked for"), ("started", "begun"), ("ended", "ended")):
         at = job.get(key)
-        told = f"{age(now, at)} ago, {clock_time(at, date=True)}" if real(at) is not None else ""
-        facts.append((name, told or why(at)))
+        if real(at) is not None:
+            facts.append((name, f"{age(now, at)} ago, {clock_time(at, date=True)}"))
     facts.append(("tries", count(job.get("tries"))))
-    if state in OPEN:
-        for key, name in (("next_try", "next try"), ("deadline", "deadline")):
-            at = real(job.get(key))
-            told = why(job.get(key)) if at is None else f"in {duration(max(0.0, at - now))}"
-            facts.append((name, told))
+    waits = [("next_try", "next try")] if state == "waiting" else []
+    for key, name in [*waits, ("deadline", "deadline")] if state in OPEN else []:
+        at = real(job.get(key))
+        told = why(job.get(key)) if at is None else f"in {duration(max(0.0, at - now))}"
+        facts.append((name, told))
     return facts

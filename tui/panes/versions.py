@@ -156,7 +156,8 @@ class VersionsPane(ListPane):
             return ((f"{'name':{name}}  {'step':>6} {'val':>6} exact eval age", "dim"),)
         name = self._name_width(6)
         branch = f" {'branch':>6}" if width >= ROOMY else ""
-        text = f"{'name':{name}} {branch} {'step':>9} {'loss':>7} {'val':>7} exact eval"
+        train = f"{'loss':>7} " if width >= ROOMY else ""
+        text = f"{'name':{name}} {branch} {'step':>9} {train}{'val':>7} exact eval"
         kind = f"{'kind':15} " if width >= ROOMY else ""
         return ((f"{text} {'size':>7} {'check':10} {'age':>4} {'copies':8} {kind}about", "dim"),)
 
@@ -192,16 +193,17 @@ class VersionsPane(ListPane):
         roomy = width >= ROOMY
         # Ages are counted from the engine's clock, so that an idle screen stays as it is.
         old = age(self.frame.now, version.get("created"))
-        val, train = loss(version.get("val_loss")), loss(version.get("loss"))
+        val = loss(version.get("val_loss"))
+        train = f" {loss(version.get('loss')):>7}" if roomy else ""
         branch = f" {version.get('branch')!s:>6}" if roomy else ""
         kind = f"{pad(str(version.get('kind', '')), 15)} " if roomy else ""
         tags = "".join(f"[{tag}] " for tag in version.get("tags") or ())
         name = self._label(key, version, self._name_width(6))
-        used = len(name) + len(branch) + 71 + len(kind)
+        used = len(name) + len(branch) + 63 + len(train) + len(kind)
         return (
             (name, "bold"),
             (f"{branch} {count(version.get('step')):>9}", ""),
-            (f" {train:>7} {val:>7} {score(version):>5} {share_right(version):>4}", ""),
+            (f"{train} {val:>7} {score(version):>5} {share_right(version):>4}", ""),
             (f" {size(version.get('size_bytes')):>7} ", ""),
             (f"{check:10}", _tone(check)),
             (f" {old:>4} {pad(elsewhere(version), 8)} {kind}", "dim"),
