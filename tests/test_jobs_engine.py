@@ -324,7 +324,7 @@ def test_training_is_bit_identical_with_jobs_beside_it(tmp_path: Path) -> None:
         wait_until(children, timeout=30, what="the process of a job")
         running.ask("resume")
         running.wait_trained()
-        assert len(listed(judged)) == 2, "and one for the item"
+        wait_until(lambda: len(listed(judged)) == 2, what="the one for the item")
     assert kit.head(judged).weights_digest == expected
 
 
@@ -369,7 +369,7 @@ def test_where_the_budget_is_nothing_jobs_run_here_only_while_nothing_trains(
     home.config.write_text(
         home.config.read_text().replace("[training]", "[training]\nmonitoring_budget = 0.0")
     )
-    kit.add(home, "a.jsonl", 400, 1)
+    kit.add(home, "a.jsonl", 4000, 1)
     with kit.Running(home) as running:
         running.pause_at(3)
         number = ask(running, "evaluate", model="base")["id"]
@@ -382,4 +382,4 @@ def test_where_the_budget_is_nothing_jobs_run_here_only_while_nothing_trains(
         (host,) = ask(running, "jobs")["hosts"]
         assert host["state"] == "idle"
         running.ask("pause")
-        wait_for(home, number, JobState.DONE)
+        wait_for(home, number, JobState.SHIPPING)
