@@ -152,11 +152,11 @@ def steps_in(home: Home, start: float, end: float) -> float:
 def here(quick: bool, threads: int) -> list[Row]:
     """Steps/s with a job on this machine against those without, in turn."""
     rounds, seconds = (2, 6.0) if quick else (5, 15.0)
-    with made_home(threads=threads) as home:
+    with made_home(threads=threads, epochs=1000) as home:
         configure(home)
         for number in range(rounds):
             write_set(home, f"set{number}", 20_000)
-        add_one(home, 200_000, 30)
+        add_one(home, 2_000, 30)
         plain, beside = [], []
         with Daemon(home) as daemon:
             daemon.wait_step(50)

@@ -35,6 +35,7 @@ from tests.host_kit import Stub, make_stub, table
 from tests.sshd_kit import make_host, needs_sshd
 from tests.test_evaluate import write_set
 from tests.waiting import wait_until
+from trainctl.commands.status import plain
 
 CHILD = "engine.judging.job"
 ITEMS = 6
@@ -240,6 +241,8 @@ def test_a_running_job_is_cancelled_and_keeps_what_it_was_answered(
         assert (row["state"], row["items"]) == ("running", ITEMS)
         (host,) = running.status["hosts"]
         assert (host["state"], host["job"]) == ("busy", number)
+        page = plain(running.status)
+        assert f"v001 on titan, 3 of {ITEMS}" in page and "titan busy" in page
         done = trainctl("jobs", "cancel", str(number), home=home)
         assert done.code == 0, done.err
         wait_until(lambda: not children(), timeout=30, what="the end of its process")
@@ -383,3 +386,22 @@ def test_where_the_budget_is_nothing_jobs_run_here_only_while_nothing_trains(
         assert host["state"] == "idle"
         running.ask("pause")
         wait_for(home, number, JobState.SHIPPING)
+
+
+def test_a_host_that_cannot_be_reached_rests_and_says_why(home: Home) -> None:
+    home.config.write_text(
+        home.config.read_text() + '\n[hosts.titan]\nssh = "titan.invalid"\npython = "python3"\n'
+    )
+    with kit.Running(home) as running:
+        number = ask(running, "evaluate", model="v001", host="titan")["id"]
+        other = ask(running, "evaluate", model="v002", host="titan")["id"]
+        wait_until(lambda: running.status["hosts"][0]["state"] == "unreachable", timeout=60)
+        (host,) = ask(running, "jobs")["hosts"]
+        assert host["error"] and host["seen"] == {
+            "unknown": "never reached since the engine started"
+        }
+        settings = home.config.read_text()
+        home.config.write_text(settings[: settings.index("[hosts.titan]")])
+        wait_until(lambda: "no host titan in config.toml" in one(home, other).error, timeout=20)
+    job = one(home, number)
+    assert (job.state, job.tries) == (JobState.WAITING, 0), "a host that is down costs no try"

@@ -43,16 +43,17 @@ PROGRESS_SECONDS = 10.0
 """Between two notes in the table of how far a job is: each is synced."""
 MAX_FAILURES = 5
 """Tries in a row that broke off without one answer before a job has failed."""
-MEMORY_SECONDS = 300.0
+MEMORY_SECONDS = MISSING_SECONDS = 60.0
+"""How long a job waits for memory that is short here, and for a host that config.toml lost."""
 
 
 class Evaluations:
     """The jobs of one engine. `look` is for a chore; what is shown may be asked on any thread."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, config: Config) -> None:
         self.home = home
         self.waiting = 0
-        self._places: dict[str, Place] = {}
+        self._places = {name: Place(name) for name in wanted.places(config)}
         self._config: tuple[object, Config] | None = None
         self._seq = -1
 
@@ -84,19 +85,24 @@ class Evaluations:
         self.waiting = len(waiting)
         self._arrange(config, waiting)
         due = [job for job in waiting if job.next_try <= now()]
+        for job in due:
+            if job.wanted and job.wanted not in self._places:
+                why = f"there is no host {job.wanted} in config.toml any more"
+                jobs.postpone(state, job.id, why, MISSING_SECONDS)
         for place in list(self._places.values()):
             if place.taken or engine.keeper.stopping.is_set():
                 continue
-            fitting = [job for job in due if job.wanted in ("", place.name)]
+            fitting = (job for job in due if job.wanted in ("", place.name))
             if place.name == LOCAL:
-                fitting = [job for job in fitting if self._may(engine, config, state, place, job)]
-            elif place.state != IDLE or not fitting:
-                if time.monotonic() >= place.look_at:
+                may = functools.partial(self._may, engine, config, state, place)
+                chosen = next(filter(may, fitting), None)
+            else:
+                chosen = next(fitting, None) if place.state == IDLE else None
+                if chosen is None and time.monotonic() >= place.look_at:
                     self._begin(engine, place, functools.partial(self._look_at, engine, place))
-                continue
-            if fitting:
-                due.remove(fitting[0])
-                self._start(engine, state, config, place, fitting[0])
+            if chosen is not None:
+                due.remove(chosen)
+                self._start(engine, state, config, place, chosen)
 
     def _config_now(self, engine: Engine) -> Config:
         """config.toml as it stands, read again where the file changed."""

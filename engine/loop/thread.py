@@ -66,7 +66,7 @@ class Engine:
         """Why nothing is trained or changed: reads are served, all else is refused. "" = train."""
         self.board.published = self.board.build()
         self.keeper = Keeper(self, CHORES)
-        self.evaluations = Evaluations(home)
+        self.evaluations = Evaluations(home, config)
         self.hints = Watch(home)
         self.error: TrainctlError | None = None
         """Why the thread ended by itself, where it was not asked to."""
