@@ -9,6 +9,7 @@ same file trains, in turn with a job and without one.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
@@ -66,6 +67,16 @@ def cpu(daemon: Daemon) -> float:
     """CPU seconds of the process that trains, without those of its children."""
     times = psutil.Process(daemon.status["engine"]["pid"]).cpu_times()
     return float(times.user + times.system)
+
+
+def cpu_of_jobs(daemon: Daemon) -> float:
+    """CPU seconds of the processes of jobs: other programs of a busy machine are not in it."""
+    whole = 0.0
+    for process in psutil.Process(daemon.status["engine"]["pid"]).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            times = process.cpu_times()
+            whole += times.user + times.system
+    return whole
 
 
 def paid(daemon: Daemon, seconds: float) -> float:
@@ -157,7 +168,7 @@ def here(quick: bool, threads: int) -> list[Row]:
         for number in range(rounds):
             write_set(home, f"set{number}", 20_000)
         add_one(home, 2_000, 30)
-        plain, beside = [], []
+        plain, beside, taken = [], [], []
         with Daemon(home) as daemon:
             daemon.wait_step(50)
             for number in range(rounds):
@@ -165,19 +176,24 @@ def here(quick: bool, threads: int) -> list[Row]:
                 time.sleep(seconds)
                 plain.append((start, time.time()))
                 with job_here(daemon, number):
-                    start = time.time()
+                    start, trained, asked = time.time(), cpu(daemon), cpu_of_jobs(daemon)
                     time.sleep(seconds)
                     beside.append((start, time.time()))
+                    more = max(0.0, cpu_of_jobs(daemon) - asked)
+                    taken.append(100 * more / max(1e-9, cpu(daemon) - trained))
             daemon.session.request("pause", timeout=60)
             without = [steps_in(home, *span) for span in plain]
             having = [steps_in(home, *span) for span in beside]
     ratios = [one / other for one, other in zip(having, without, strict=True)]
     of = f"{threads} of {os.cpu_count()} cores train"
-    return [
+    rows = [
         figure(f"a job on this machine, {of}: steps/s without", without, "1/s"),
         figure("  with it", having, "1/s"),
         at_least("  with it against without", ratios, "times", 1 - BUDGET),
     ]
+    if threads < (os.cpu_count() or 1):  # it takes the cores that nobody wants
+        return [*rows, figure("  CPU of the job against training's", taken, "%")]
+    return [*rows, at_most("  CPU of the job against training's", taken, "%", 100 * BUDGET)]
 
 
 def looking(quick: bool) -> list[Row]:

@@ -53,7 +53,8 @@ class Evaluations:
     def __init__(self, home: Home, config: Config) -> None:
         self.home = home
         self.waiting = 0
-        self._places = {name: Place(name) for name in wanted.places(config)}
+        self._places: dict[str, Place] = {}
+        self._arrange(config, [])
         self._config: tuple[object, Config] | None = None
         self._seq = -1
 
@@ -124,7 +125,13 @@ class Evaluations:
             names.append(LOCAL)
         before = self._places
         names += [name for name, place in before.items() if place.taken and name not in names]
-        self._places = {name: before.get(name) or Place(name) for name in names}
+        places = {}
+        for name in names:
+            place, settings = before.get(name), config.hosts.get(name)
+            if place is None or (place.settings != settings and not place.taken):
+                place = Place(name, settings)
+            places[name] = place
+        self._places = places  # at once: it is read on other threads
         here = self._places.get(LOCAL)
         if here is not None and not here.taken and here.state != IDLE:
             here.met(IDLE)
@@ -215,7 +222,7 @@ class _Run:
     ) -> None:
         self.of, self.engine, self.state = of, engine, state
         self.place, self.job, self.order = place, job, order
-        self._why = ""
+        self._why, self._late = "", False
         self._checked = 0.0
         self._noted = time.monotonic()
         self._came = False
@@ -265,10 +272,11 @@ class _Run:
             self._why = "the engine ended"
         elif time.monotonic() - self._checked >= CHECK_SECONDS:
             self._checked = time.monotonic()
-            if jobs.get(self.state, self.job.id).state not in TAKEN:
+            found = jobs.get(self.state, self.job.id)
+            if found.state not in TAKEN:
                 self._why = "it was cancelled"
-            elif self.job.deadline is not None and now() >= self.job.deadline:
-                self._why = jobs.overdue(self.job)
+            elif found.deadline is not None and now() >= found.deadline:
+                self._why, self._late = jobs.overdue(found), True
             elif self.place.name == LOCAL and self.of._must_wait(
                 self.engine, self.of._config_now(self.engine)
             ):
@@ -303,8 +311,7 @@ class _Run:
         elif kind == "failed":
             jobs.fail(state, job.id, error, **counts)
         elif self._why:
-            late = job.deadline is not None and now() >= job.deadline
-            if late:
+            if self._late:
                 jobs.fail(state, job.id, self._why, **counts)
             else:
                 jobs.again(state, job.id, self._why, failures=job.failures, **counts)
