@@ -396,6 +396,7 @@ def test_training_is_bit_identical_with_jobs_beside_it(tmp_path: Path) -> None:
     assert kit.head(judged).weights_digest == expected
 
 
+@pytest.mark.slow
 def test_where_the_budget_is_nothing_jobs_run_here_only_while_nothing_trains(
     tmp_path: Path,
 ) -> None:

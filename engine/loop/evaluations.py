@@ -79,8 +79,8 @@ class Evaluations:
         jobs.recover(state, held)
         seq = journal.last_seq(state)
         if seq != self._seq:  # whatever may ask for a job is an event
-            self._seq = seq
             wanted.look(state, config)
+            self._seq = seq
         jobs.expire(state)
         waiting = jobs.unfinished(state, JobState.WAITING)
         self.waiting = len(waiting)
