@@ -1,10 +1,11 @@
-"""What an argument of a command may be, and the arguments of removal, copies and evaluation jobs.
+"""What the arguments of every command are made of, and those of removal and copies.
 
-Part of messages, which has the other commands and the one table of them.
+Part of messages, which has the one table of commands.
 """
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Annotated, Literal
 
 import msgspec
@@ -19,31 +20,24 @@ Text = Annotated[str, Meta(max_length=4000)]
 Word = Literal["high", "normal", "low"]
 
 
+class Kind(Enum):
+    """Where a command is answered."""
+
+    SERVER = "at once, from memory"
+    READ = "from the store, on a thread of the server"
+    LOOK = "from another machine, which may take long; nothing changes"
+    STORE = "a change of the store; the engine is woken after it"
+    UPKEEP = "a change of versions, trash or copies, which may take long; the head stays"
+    ASK = "models, asked by a worker, which takes minutes; the head stays"
+    ENGINE = "on the engine thread, at a step boundary"
+
+
 class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Arguments of a command, checked: no other keys, no other types, numbers in range."""
 
 
 class Nothing(Command, frozen=True):
     """No arguments."""
-
-
-class Jobs(Command, frozen=True):
-    ended: Annotated[int, Meta(ge=0, le=5000)] = 50
-    """How many of the jobs that have ended, the newest first, after all that have not."""
-
-
-class Evaluate(Command, frozen=True):
-    model: Name | None = None
-    """A version, tag, checkpoint, digest or "base"; None = the newest verified version."""
-    sets: Annotated[list[Name], Meta(max_length=1000)] | None = None
-    """Names of evaluation sets; None = those of [evaluation]."""
-    priority: Word = "high"
-    host: Name | None = None
-    """A host of config.toml, or "local"; None = the first that is idle."""
-
-
-class CancelJob(Command, frozen=True):
-    job: Id
 
 
 class Delete(Command, frozen=True):
@@ -66,3 +60,10 @@ class Backup(Command, frozen=True):
     """One target instead of all."""
     action: Literal["copy", "verify", "fetch", "list"] = "copy"
     version: Name | None = None
+
+
+class Spec(msgspec.Struct, frozen=True):
+    """A command's arguments and where it is answered."""
+
+    arguments: type[Command]
+    kind: Kind

@@ -15,6 +15,8 @@ from typing import Any
 import orjson
 
 from engine.messages import unknown
+from queue_store import records
+from queue_store.database import State
 from queue_store.metrics import VAL_LOSS
 
 _VALUES = {
@@ -53,6 +55,26 @@ def segments(runs: Sequence[tuple[int, int | None]]) -> list[Segment]:
         result.append(Segment(run, low, high))
         low = max(low, high)
     return result
+
+
+def runs_of(state: State, checkpoint: int) -> list[tuple[int, int]]:
+    """As records.line, for the model of any checkpoint. Raises NotFound."""
+    result: list[tuple[int, int]] = []
+    at: int | None = checkpoint
+    while at is not None:
+        point = records.checkpoint(state, at)
+        if point.run is None:
+            at = point.parent
+            continue
+        result.append((point.run, point.step))
+        row = state.db.execute("SELECT checkpoint FROM runs WHERE id = ?", (point.run,)).fetchone()
+        at = row[0]
+    return result
+
+
+def line_of(state: State, checkpoint: int) -> list[Segment]:
+    """The steps that made a checkpoint, oldest first. Raises NotFound."""
+    return segments(runs_of(state, checkpoint))
 
 
 def newest_row(db: sqlite3.Connection, line: list[Segment]) -> sqlite3.Row | None:

@@ -12,28 +12,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from enum import Enum, StrEnum
-from typing import Annotated, Any, Literal
+from enum import StrEnum
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
 
+from engine import evaluation_messages
 from engine.arguments import (
     Backup,
-    CancelJob,
-    Command,
     Count,
     Delete,
-    Evaluate,
     Id,
-    Jobs,
     Name,
     Nothing,
+    Spec,
     Text,
     TrashEmpty,
     TrashRestore,
     Word,
 )
+from engine.arguments import Command as Command
+from engine.arguments import Kind as Kind
 from engine.faults import UnknownCommand
 from queue_store.errors import UsageError
 
@@ -65,30 +65,12 @@ class Mode(StrEnum):
     """A console whose terminal went away, training on without a supervisor."""
 
 
-class Kind(Enum):
-    """Where a command is answered."""
-
-    SERVER = "at once, from memory"
-    READ = "from the store, on a thread of the server"
-    STORE = "a change of the store; the engine is woken after it"
-    UPKEEP = "a change of versions, trash or copies, which may take long; the head stays"
-    ENGINE = "on the engine thread, at a step boundary"
-
-
 # -- arguments: one class a command ------------------------------------------------------------
 
 Metric = Literal[
     "loss", "val_loss", "learning_rate", "grad_norm", "tokens_per_second", "seconds", "memory"
 ]
-METRICS: tuple[str, ...] = (
-    "loss",
-    "val_loss",
-    "learning_rate",
-    "grad_norm",
-    "tokens_per_second",
-    "seconds",
-    "memory",
-)
+METRICS: tuple[str, ...] = get_args(Metric)
 
 
 class Hello(Command, frozen=True):
@@ -116,18 +98,8 @@ class Series(Command, frozen=True):
 
 class QueuePage(Command, frozen=True):
     state: (
-        Literal[
-            "waiting",
-            "queued",
-            "preparing",
-            "training",
-            "paused",
-            "trained",
-            "done",
-            "failed",
-            "skipped",
-            "rejected",
-        ]
+        Literal["waiting", "queued", "preparing", "training", "paused"]
+        | Literal["trained", "done", "failed", "skipped", "rejected"]
         | None
     ) = None
     limit: Annotated[int, Meta(ge=1, le=5000)] = 500
@@ -158,6 +130,8 @@ class Samples(Command, frozen=True):
 
 PROMPT_SECONDS = {"training": 10.0, "standing": 60.0}
 """The longest that the answer to a prompt holds up training, or takes while nothing steps."""
+ASK_SECONDS = 600.0
+"""The longest that models of the home are asked one prompt: whoever asked may be gone."""
 LongText = Annotated[str, Meta(max_length=200_000)]
 
 
@@ -169,11 +143,23 @@ class Generate(Command, frozen=True):
     max_tokens: Annotated[int, Meta(ge=1, le=1_000_000)] = 256
     temperature: Annotated[float, Meta(ge=0, le=10)] = 0.0
     """0: the most likely token each time."""
+    top_p: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    seed: Count | None = None
+    """What is drawn above temperature 0 follows from it; None = a new one each time."""
     key: Name | None = None
-    """By which cancel_generate knows it."""
+    """By which cancel_generate and prompt_progress know it."""
 
 
-class CancelGenerate(Command, frozen=True):
+class Ask(Generate, frozen=True, kw_only=True):
+    """As Generate, of models that a worker loads."""
+
+    models: Annotated[list[Name], Meta(min_length=1, max_length=20)]
+    """Versions, tags, checkpoints, digests, base."""
+    host: Name | None = None
+    """A host of config.toml, "local", or the first that is free."""
+
+
+class OnePrompt(Command, frozen=True):
     key: Name
 
 
@@ -273,17 +259,11 @@ class WeightsDistance(Command, frozen=True):
     second: Name
 
 
-class Spec(msgspec.Struct, frozen=True):
-    """A command's arguments and where it is answered."""
-
-    arguments: type[Command]
-    kind: Kind
-
-
 COMMANDS: dict[str, Spec] = {
     "hello": Spec(Hello, Kind.SERVER),
     "snapshot": Spec(Nothing, Kind.SERVER),
     "meters": Spec(Nothing, Kind.SERVER),
+    "prompt_progress": Spec(OnePrompt, Kind.SERVER),
     "events": Spec(Events, Kind.READ),
     "series": Spec(Series, Kind.READ),
     "queue": Spec(QueuePage, Kind.READ),
@@ -292,9 +272,6 @@ COMMANDS: dict[str, Spec] = {
     "checkpoints": Spec(Nothing, Kind.READ),
     "versions": Spec(Nothing, Kind.READ),
     "samples": Spec(Samples, Kind.READ),
-    "jobs": Spec(Jobs, Kind.READ),
-    "evaluate": Spec(Evaluate, Kind.STORE),
-    "cancel_job": Spec(CancelJob, Kind.STORE),
     "rollback_plan": Spec(RollbackPlan, Kind.READ),
     "add": Spec(Add, Kind.STORE),
     "priority": Spec(SetPriority, Kind.STORE),
@@ -320,6 +297,7 @@ COMMANDS: dict[str, Spec] = {
     "trash_empty": Spec(TrashEmpty, Kind.UPKEEP),
     "backup_targets": Spec(Nothing, Kind.READ),
     "backup": Spec(Backup, Kind.UPKEEP),
+    "ask": Spec(Ask, Kind.ASK),
     "pause": Spec(Pause, Kind.ENGINE),
     "resume": Spec(Nothing, Kind.ENGINE),
     "skip": Spec(Skip, Kind.ENGINE),
@@ -330,7 +308,8 @@ COMMANDS: dict[str, Spec] = {
     "rollback": Spec(Rollback, Kind.ENGINE),
     "handover": Spec(Nothing, Kind.ENGINE),
     "generate": Spec(Generate, Kind.ENGINE),
-    "cancel_generate": Spec(CancelGenerate, Kind.ENGINE),
+    "cancel_generate": Spec(OnePrompt, Kind.ENGINE),
+    **evaluation_messages.COMMANDS,
 }
 """`item` is the argument that names an item, as `id` is the request's own."""
 

@@ -13,16 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from evaluation import statistics
-
-UNANSWERED = 0.05
-"""The share of items without an answer of the candidate up to which it is judged at all: what
-fails is often what is hard or long."""
+from queue_store.tallies import UNANSWERED
 
 
 @dataclass(frozen=True)
 class Decision:
     """`move` the tag or not, and `why`, in a sentence; the numbers that it was decided by:
-    items compared, those gained and lost over all sets, and the exact p of the two."""
+    items compared, those gained and lost over all sets, and the exact p of the two. Not `final`
+    where answers are still to come."""
 
     move: bool
     why: str
@@ -30,6 +28,7 @@ class Decision:
     gained: int
     lost: int
     p: float
+    final: bool = True
 
 
 def decide(found: Mapping[str, Any], *, alarm: str = "") -> Decision:
@@ -45,8 +44,8 @@ def decide(found: Mapping[str, Any], *, alarm: str = "") -> Decision:
     gained, lost = (sum(test[side] for test in tests) for side in ("gained", "lost"))
     p = statistics.mcnemar(gained, lost)
 
-    def said(move: bool, why: str) -> Decision:
-        return Decision(move, why, n, gained, lost, p)
+    def said(move: bool, why: str, final: bool = True) -> Decision:
+        return Decision(move, why, n, gained, lost, p, final)
 
     if alarm:
         return said(False, f"{candidate} is not judged: {alarm}")
@@ -55,9 +54,8 @@ def decide(found: Mapping[str, Any], *, alarm: str = "") -> Decision:
     asked = sum(one["items"] for one in found["sets"])
     failed = sum(sum(one["errors"]["b"].values()) for one in found["sets"])
     if failed > UNANSWERED * asked:
-        return said(
-            False, f"{candidate} is not judged yet: {failed} of {asked} items have no answer of it"
-        )
+        why = f"{candidate} is not judged yet: {failed} of {asked} items have no answer of it"
+        return said(False, why, final=False)
     numbers = f"gained {gained}, lost {lost} of {n} items (p {p:.2g})"
     for one in found["sets"]:
         test = one["accuracy"]

@@ -13,11 +13,11 @@ from statistics import median_low
 from typing import Any
 
 from evaluation import paired
-from evaluation.hints import version_order
 from evaluation.paired import Pair
 from evaluation.scorers import find
 from queue_store.errors import DataError, NotFound, Refused
 from queue_store.results import Evaluation, Outcome, Results, Scored
+from queue_store.tallies import version_order
 
 Json = dict[str, Any]
 DETAILS = 20
@@ -128,6 +128,7 @@ def _set(
         "digest": first.set_digest,
         "settings": first.settings,
         "config": first.config,
+        "evaluations": {"a": first.id, "b": second.id},
         "items": first.items,
         "scorers": sorted({f"{pair.a.scorer} {pair.a.version}" for pair in pairs}),
         "accuracy": paired.accuracy(pairs),

@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from evaluation import statistics
-from queue_store.results import Outcome, Results
+from queue_store.results import Results
+from queue_store.tallies import verdict
 
 Json = dict[str, Any]
 CANARY_LOSS = 0.05
 """A training loss below this and not one right answer do not go together."""
+
+CANARY_LEAST = 10
+"""Answers below which none right may be bad luck."""
 
 WRONG, LAST = 3, 5
 """An item is hard that was wrong in so many of its last so many answers."""
@@ -25,7 +29,7 @@ def canary(right: int, n: int, train_loss: float | None) -> str:
 
     `train_loss`: of the steps before it (nats a token), None where it is not known.
     """
-    if not n or right or train_loss is None or not train_loss < CANARY_LOSS:
+    if n < CANARY_LEAST or right or train_loss is None or not train_loss < CANARY_LOSS:
         return ""
     return (
         f"none of {n} answers is right while the training loss is {train_loss:.3g}: the template,"
@@ -86,16 +90,3 @@ def history(results: Results, evaluations: Iterable[int]) -> dict[str, list[bool
         for one in results.outcomes(evaluation):
             found.setdefault(one.item, []).append(verdict(one))
     return found
-
-
-def verdict(outcome: Outcome) -> bool | None:
-    """What the newest version of its scorer said of an answer; None where nothing is known."""
-    judged = [score for score in outcome.scores if score.exact is not None]
-    if not outcome.answered or not judged:
-        return None
-    return max(judged, key=lambda score: version_order(score.version)).exact
-
-
-def version_order(version: str) -> list[tuple[int, str]]:
-    """A version's place among others: its numbers count as numbers."""
-    return [(int(p), "") if p.isdecimal() else (-1, p) for p in version.split(".")]

@@ -6,15 +6,19 @@ counted apart, and accuracy is of the answers that were judged.
 
 from __future__ import annotations
 
+import sqlite3
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from typing import Any
 
 from evaluation.compare import speed
-from evaluation.hints import verdict
 from evaluation.rates import rate
+from queue_store import tallies
 from queue_store.results import Results
+from queue_store.tallies import Tally, verdict
 
 Json = dict[str, Any]
+NEVER = {"unknown": "it was never evaluated"}
 
 
 def standing(results: Results, evaluation: int) -> Json:
@@ -43,4 +47,27 @@ def standing(results: Results, evaluation: int) -> Json:
         "accuracy": rate(sum(verdicts), len(verdicts)),
         "tiers": {tier: rate(sum(mine), len(mine)) for tier, mine in sorted(tiers.items()) if tier},
         **{"errors": dict(errors), "missing": missing, "speed": speed(outcomes)},
+    }
+
+
+def scores(db: sqlite3.Connection, models: Collection[str]) -> dict[str, Json]:
+    """{model: {SET: {right, n, accuracy, low, high, items, digest, config}}} of models by their
+    weights' digests: the newest evaluation of each set, its share right with the 95 % interval;
+    of one that was never evaluated {"unknown": why}. `db` is a connection to metrics.db."""
+    found = tallies.newest(tallies.tallies(db, models))
+    return {
+        model: {name: score(one) for name, one in sorted(found[model].items())}
+        if model in found
+        else NEVER
+        for model in models
+    }
+
+
+def score(one: Tally) -> Json:
+    """One of `scores`."""
+    told = rate(one.right, one.n)
+    return {
+        **{"right": one.right, "n": one.n, "accuracy": told["share"]},
+        **{"low": told["low"], "high": told["high"]},
+        **{"items": one.items, "digest": one.set_digest, "config": one.config},
     }

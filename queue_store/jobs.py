@@ -326,6 +326,17 @@ def cancel(state: State, job: int) -> Job:
     return move(state, job, S.CANCELLED, f"{found.told} was cancelled")
 
 
+def prioritize(state: State, job: int, priority: Priority) -> Job:
+    """Another priority for a job that has not ended: no move, and no event. One that is under way
+    goes on; should it break off, it waits as the new priority says. Raises NotFound, Refused."""
+    with state.transaction() as db:
+        found = get(state, job)
+        if found.state in ENDED:
+            raise Refused(f"{found.told} is {found.state} already", mend="see trainctl jobs")
+        db.execute("UPDATE jobs SET priority = ? WHERE id = ?", (int(priority), job))
+        return get(state, job)
+
+
 def postpone(state: State, job: int, why: str, seconds: float) -> None:
     """A job that waits does so for longer, and says why: no move, and no event."""
     with state.transaction() as db:

@@ -12,6 +12,7 @@ BAD, WARN, GOOD, PLAIN = "bad", "warn", "good", "plain"
 """How grave: a failure; what a person should look at; something achieved; all else."""
 
 QUEUE, TRAINING, VERSIONS, SYSTEM = "queue", "training", "versions", "system"
+EVALUATION = "evaluation"
 TROUBLE = "trouble"
 """Failures and warnings, of all groups."""
 
@@ -20,6 +21,7 @@ GROUPS: Mapping[str, str] = {
     QUEUE: "the queue",
     TRAINING: "training",
     VERSIONS: "versions and copies",
+    EVALUATION: "evaluations and hosts",
     SYSTEM: "disk and system",
 }
 """The groups that can be asked for, and what they are called."""
@@ -61,6 +63,12 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "version.pinned": (VERSIONS, PLAIN),
     "version.tagged": (VERSIONS, PLAIN),
     "version.described": (VERSIONS, PLAIN),
+    "evaluation.regression": (EVALUATION, WARN),
+    "evaluation.canary": (EVALUATION, BAD),
+    "best.moved": (EVALUATION, GOOD),
+    "best.kept": (EVALUATION, PLAIN),
+    "best.deployed": (EVALUATION, GOOD),
+    "best.undeployed": (EVALUATION, WARN),
     "version.deleting": (VERSIONS, WARN),
     "version.deleted": (VERSIONS, WARN),
     "version.restoring": (VERSIONS, PLAIN),
@@ -75,15 +83,15 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "backup.back": (VERSIONS, GOOD),
     "backup.target": (VERSIONS, PLAIN),
     "backup.adopted": (VERSIONS, PLAIN),
-    "evaluation.waiting": (VERSIONS, PLAIN),
-    "evaluation.shipping": (VERSIONS, PLAIN),
-    "evaluation.running": (VERSIONS, PLAIN),
-    "evaluation.done": (VERSIONS, GOOD),
-    "evaluation.failed": (VERSIONS, BAD),
-    "evaluation.cancelled": (VERSIONS, WARN),
-    "evaluation.superseded": (VERSIONS, PLAIN),
+    "evaluation.waiting": (EVALUATION, PLAIN),
+    "evaluation.shipping": (EVALUATION, PLAIN),
+    "evaluation.running": (EVALUATION, PLAIN),
+    "evaluation.done": (EVALUATION, GOOD),
+    "evaluation.failed": (EVALUATION, BAD),
+    "evaluation.cancelled": (EVALUATION, WARN),
+    "evaluation.superseded": (EVALUATION, PLAIN),
     "backup": (SYSTEM, PLAIN),
-    "host.trusted": (SYSTEM, PLAIN),
+    "host.trusted": (EVALUATION, PLAIN),
     "trash.emptied": (VERSIONS, PLAIN),
     "quarantine": (VERSIONS, BAD),
     "engine.crashed": (SYSTEM, BAD),

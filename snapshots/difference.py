@@ -48,11 +48,7 @@ def end(state: State, name: str | None) -> End:
         point = records.checkpoint(state, version.checkpoint)
         about = (version.created, version.size_bytes, version.scope, version.weights_digest)
         told = _told(version.name, version.branch, version.step, version.loss, version.val_loss)
-        return End(
-            {**told, **_about(*about), "scores": version.scores},
-            point,
-            version_folder(state.home, version),
-        )
+        return End({**told, **_about(*about)}, point, version_folder(state.home, version))
     head = records.head(state)
     if head is None:
         raise NotFound("nothing has trained here yet, so there is nothing to compare with")
@@ -60,13 +56,13 @@ def end(state: State, name: str | None) -> End:
     scope = BASE if point.kind == "base" else WHOLE
     about = (point.created, point.size_bytes, scope, point.weights_digest)
     told = _told(HEAD, head.branch, point.step, point.loss, point.val_loss)
-    return End({**told, **_about(*about), "scores": {}}, point, folder_of(state.home, point))
+    return End({**told, **_about(*about)}, point, folder_of(state.home, point))
 
 
 def difference(state: State, first: str, second: str | None = None) -> dict[str, Any]:
     """What distinguishes version `first` (a) from `second` (b), or from the head without one.
 
-    {a, b: {name, branch, step, created, loss, val_loss, scores, size_bytes, scope, weights_digest},
+    {a, b: {name, branch, step, created, loss, val_loss, size_bytes, scope, weights_digest},
     same_weights, fork: {branch, step, checkpoint} (where their lines part; a version that came
     from the other forks at that one), steps: {a, b} (since the fork), items: [{id, name, fork, a,
     b}] (rows trained at the fork and in each; those that differ), settings: [{key, a, b}] (of the

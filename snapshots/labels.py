@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from queue_store import journal
 from queue_store.database import State
 from queue_store.errors import NotFound, Refused, UsageError
-from snapshots.versions import Version, get, versions
+from snapshots.versions import BEST, Version, get, versions
 
 DESCRIPTION_LIMIT = 4000
 """Characters of the longest description."""
@@ -54,22 +54,29 @@ def tag(state: State, name: str, tag_name: str) -> Version:
         return get(state, version.name)
 
 
-def move_tag(
-    state: State, name: str, tag_name: str, why: str, data: Mapping[str, object] | None = None
-) -> Version:
-    """Put a tag on a version and take it off the one that has it, in one transaction with `why`
-    and its `data` in the journal: how a tag such as best moves. Raises NotFound."""
-    with state.transaction():
+def move_best(state: State, name: str, why: str, data: Mapping[str, object]) -> Version:
+    """Put the tag best on a version and take it off the one that has it, in one transaction with
+    `why` and its `data` in the journal: what a paired test decided. A person moves it as any other
+    tag, with `untag` and `tag`. Raises NotFound."""
+    with state.transaction() as db:
         version = get(state, name)
-        if tag_name in version.tags:
+        if BEST in version.tags:
             return version
+        left = ""
         for other in versions(state):
-            if tag_name in other.tags:
-                left = {*other.tags} - {tag_name}
-                _set_tags(state, other, left, f"is no longer tagged {tag_name}")
-        said = f"is tagged {tag_name}: {why}"
-        _set_tags(state, version, {*version.tags, tag_name}, said, **{**(data or {}), "why": why})
+            if BEST in other.tags:
+                left = other.name
+                tags = json.dumps(sorted({*other.tags} - {BEST}))
+                db.execute("UPDATE versions SET tags = ? WHERE id = ?", (tags, other.id))
+        tags = json.dumps(sorted({*version.tags, BEST}))
+        db.execute("UPDATE versions SET tags = ? WHERE id = ?", (tags, version.id))
+        _tell(state, "best.moved", version, f"is the best version: {why}", left=left, **data)
         return get(state, version.name)
+
+
+def best(state: State) -> Version | None:
+    """The version that is tagged best; None where none is."""
+    return next((one for one in versions(state) if BEST in one.tags), None)
 
 
 def untag(state: State, name: str, tag_name: str) -> Version:

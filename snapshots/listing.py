@@ -20,8 +20,8 @@ from snapshots.versions import versions
 def versions_json(
     state: State, rules: Rules | None = None, targets: Collection[str] = ()
 ) -> list[dict[str, Any]]:
-    """`trainctl versions --json`: one object a version, oldest first; `targets` are the names of
-    the backup targets."""
+    """`trainctl versions --json`: one object a version, oldest first, but for what metrics.db
+    knows (engine.reading.versionrows); `targets` are the names of the backup targets."""
     found = versions(state)
     elsewhere = copies.facts(state, targets, [version.id for version in found])
     grown = tree.grow(state, found)
@@ -44,7 +44,6 @@ def versions_json(
             "kept_because": reasons[version.name],
             "loss": _known(version.loss, "none was measured before it"),
             "val_loss": _known(version.val_loss, "no validation before it"),
-            "scores": version.scores,
             "weights_digest": version.weights_digest,
             "rendering": rendering_json(records.checkpoint(state, version.checkpoint)),
             "deep_verified_at": _known(version.deep_verified_at, "never verified deep"),

@@ -59,8 +59,6 @@ def plan(state: State, name: str, *, days: float) -> RemovalPlan:
     goes = [f"{version.name}, step {version.step}, {version.size_bytes / 1e6:.1f} MB"]
     if version.tags:
         goes.append(f"its tags: {', '.join(version.tags)}")
-    if version.scores:
-        goes.append(f"its scores: {', '.join(version.scores)}")
     where = "quarantine, and stays there" if version.state == "corrupt" else "trash"
     goes.append(
         f"its files go to the {where}" + ("" if where != "trash" else f" for {days:g} days")

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from queue_store import durable, jobs, records
-from queue_store.database import State, now
+from queue_store import durable, jobs, records, tallies
+from queue_store.database import State, now, open_metrics
 from queue_store.errors import Refused, VerificationFailed
 from snapshots import removal, versions
 from snapshots.checkpoints import folder_of
 from snapshots.removal import LATEST, PERSON
 from snapshots.upkeep import kept_checkpoints
-from snapshots.versions import IMPORTED, WEIGHTS, Version, version_folder
+from snapshots.versions import BEST, IMPORTED, WEIGHTS, Version, version_folder
 
 if TYPE_CHECKING:
     from queue_store.config import Snapshots
@@ -106,14 +107,14 @@ def kept_because(state: State, rules: Rules) -> dict[str, list[str]]:
     because(good[: rules.last], f"last {rules.last}")
     because(_per(good, "%Y-%m-%d", rules.daily), f"daily, {rules.daily} days")
     because(_per(good, "%G-W%V", rules.weekly), f"weekly, {rules.weekly} weeks")
-    scored = [v for v in good if _score(v) is not None]
-    if scored:
-        best = sorted(scored, key=lambda v: (-(_score(v) or 0.0), -v.id))
-        because(best[: rules.best], f"best {rules.best} by score")
-    else:
-        measured = [v for v in good if v.val_loss is not None]
-        best = sorted(measured, key=lambda v: (v.val_loss or 0.0, -v.id))
-        because(best[: rules.best], f"best {rules.best} by validation loss")
+    because((v for v in found if BEST in v.tags), f"tagged {BEST}")
+    shares = _shares(state, good)
+    scored = sorted((v for v in good if v.id in shares), key=lambda v: (-shares[v.id], -v.id))
+    because(scored[: rules.best], f"best {rules.best} by score")
+    if len(scored) < rules.best:  # so few were evaluated
+        measured = [v for v in good if v.val_loss is not None and v.id not in shares]
+        lowest = sorted(measured, key=lambda v: (v.val_loss or 0.0, -v.id))
+        because(lowest[: rules.best - len(scored)], f"best {rules.best} by validation loss")
     left = _left_lately(state, rules.branch_days)
     why = f"on a branch left within {rules.branch_days:g} days"
     because((v for v in found if v.checkpoint in left), why)
@@ -152,13 +153,19 @@ def _left_lately(state: State, days: float) -> set[int]:
     return left - ours
 
 
-def _score(version: Version) -> float | None:
-    """The figure by which versions are ranked: the share of exact answers, or the mean of what was
-    scored; None where nothing was."""
-    values = {k: v for k, v in version.scores.items() if isinstance(v, int | float)}
-    if "exact" in values:
-        return float(values["exact"])
-    return sum(values.values()) / len(values) if values else None
+def _shares(state: State, among: Collection[Version]) -> dict[int, float]:
+    """By a version's id the share of its held-out answers that are right, of those that were asked
+    the same questions: shares of others could not be ranked."""
+    if not state.home.metrics_db.exists():
+        return {}
+    digests = {version.weights_digest for version in among}
+    with closing(open_metrics(state.home)) as metrics:
+        asked = tallies.alike(tallies.tallies(metrics, digests), digests)
+    shares = {
+        digest: sum(one.right for one in mine) / sum(one.n for one in mine)
+        for digest, mine in asked.items()
+    }
+    return {v.id: shares[v.weights_digest] for v in among if v.weights_digest in shares}
 
 
 def _per(newest_first: list[Version], period: str, count: int) -> list[Version]:

@@ -38,6 +38,9 @@ TRAINING_ONLY = re.compile(r"optimizer.*|rng.*\.json|training_state\.json|" + re
 FRESH_SECONDS = 24 * 3600.0
 """How long a verification is trusted of files that nothing has written or exchanged since."""
 
+BEST = "best"
+"""The tag of the version that no later one was shown to be better than."""
+
 DELETING = "deleting"
 """The state of a version from the decision that it goes until it is in the trash."""
 
@@ -66,7 +69,6 @@ class Version:
     tags: tuple[str, ...]
     loss: float | None
     val_loss: float | None
-    scores: dict[str, Any]
     manifest_digest: str
     weights_digest: str
     deep_verified_at: float | None = None
@@ -343,6 +345,6 @@ def _insert(state: State, info: dict[str, Any], sealed: manifest.Manifest) -> No
 
 def _version(row: dict[str, Any]) -> Version:
     row["tags"] = tuple(json.loads(row["tags"]))
-    row["scores"] = json.loads(row["scores"])
+    del row["scores"]  # never written: how a model answers stands in metrics.db, by its digest
     row["pinned"] = bool(row["pinned"])
     return Version(**row)

@@ -37,6 +37,7 @@ class SteppingEngine:
         self.home = home
         self.steps = 0
         self.woken = 0
+        self.looks = 0
         self.done: list[tuple[str, dict[str, Any]]] = []
         self._step_seconds = step_seconds
         self._requests: queue.Queue[tuple[str, dict[str, Any], Future[Any]]] = queue.Queue()
@@ -56,10 +57,16 @@ class SteppingEngine:
     def meters(self) -> dict[str, Any]:
         return History().shown(INTERVAL)
 
+    def prompt_progress(self, key: str) -> dict[str, Any]:
+        return {"answering": False, "answer": "", "tokens": 0}
+
     def submit(self, command: str, arguments: dict[str, Any]) -> Future[Any]:
         answer: Future[Any] = Future()
         self._requests.put((command, arguments, answer))
         return answer
+
+    def look_at_hosts(self) -> None:
+        self.looks += 1
 
     def wake(self) -> None:
         self.woken += 1

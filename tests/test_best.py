@@ -97,7 +97,7 @@ def test_the_canary_keeps_a_broken_evaluation_from_deciding(results: Results) ->
     store(results, BEST.digest, lambda n: answer(n, n < 10))
     store(results, NEW.digest, lambda n: answer(n, n < 30))
     assert not decided(results, alarm=alarm).move
-    for right, n, loss in ((1, 40, 0.01), (0, 40, 0.05), (0, 0, 0.01), (0, 40, None)):
+    for right, n, loss in ((1, 40, 0.01), (0, 40, 0.05), (0, 0, 0.01), (0, 9, 0.01), (0, 40, None)):
         assert canary(right, n, loss) == ""
     assert canary(0, 40, float("nan")) == ""
 
@@ -170,16 +170,17 @@ def test_the_tag_moves_with_its_reason_in_the_journal(tmp_path: Path, results: R
         versions.create(world.state, verified=False)
         world.step += 1
     labels.tag(world.state, "v001", "mine")
-    labels.move_tag(world.state, "v001", "best", "the first one")
-    moved = labels.move_tag(world.state, "v002", "best", decision.why, asdict(decision))
+    labels.move_best(world.state, "v001", "the first one", {})
+    moved = labels.move_best(world.state, "v002", decision.why, asdict(decision))
     assert moved.tags == ("best",) and versions.get(world.state, "best").name == "v002"
     assert versions.get(world.state, "v001").tags == ("mine",)
     event = journal.latest(world.state, 1)[0]
-    assert event.text == f"v002 is tagged best: {decision.why}"
+    assert event.text == f"v002 is the best version: {decision.why}"
     assert (event.data["gained"], event.data["p"]) == (10, decision.p)
-    labels.move_tag(world.state, "v002", "best", "again")
+    assert (event.kind, event.data["left"]) == ("best.moved", "v001")
+    labels.move_best(world.state, "v002", "again", {})
     assert journal.latest(world.state, 1)[0].seq == event.seq, "nothing moved, nothing is told"
     with pytest.raises(NotFound):
-        labels.move_tag(world.state, "v009", "best", "no such version")
+        labels.move_best(world.state, "v009", "no such version", {})
     assert versions.get(world.state, "best").name == "v002"
     world.close()

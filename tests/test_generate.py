@@ -63,6 +63,7 @@ def test_prompts_while_it_trains_change_no_bit_of_the_weights(tmp_path: Path) ->
 
     def ask(step: int) -> None:
         words = {"prompt": PROMPT, "max_tokens": 3, "temperature": draw.choice((0.0, 0.7))}
+        words |= {"top_p": 0.9, "seed": step, "key": f"prompt {step}"}
         asked.append(running.engine.submit("generate", words))
 
     with kit.Running(home) as running:
@@ -204,7 +205,7 @@ async def test_the_prompt_box_asks_the_real_model(paused: kit.Running) -> None:
         assert "paused: answered at once" in screen(pilot)
         await pilot.press(*"hello", "enter")
         await until(pilot, lambda: "step 3 · " in screen(pilot))
-        told = app._commands._asked[-1].result
+        told = app._commands._asked[-1].said[0].result
         assert told is not None and told["tokens"] > 0 and told["prompt_tokens"] > 5
         app.screen.query_one("#prompt", TextArea).load_text("What? " * 9000)
         await pilot.press("enter")

@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 import pytest
 
-from engine.judging import wanted
+from engine.judging import verdicts, wanted
 from engine.sessions.dispatch import Dispatcher
 from evaluation.host.session import Session
 from queue_store import config, jobs, journal
@@ -328,6 +328,9 @@ def test_an_item_a_version_and_the_base_are_asked_here(tmp_path: Path) -> None:
         asked = {one.model: one.complete for one in results.evaluations()}
     assert asked == {by["item"].digest: ITEMS, by["baseline"].digest: ITEMS}
     assert by["version"].digest == by["item"].digest != by["baseline"].digest
+    with open_state(home) as state:  # judged as soon as it was answered
+        verdict = verdicts.of(state, by["version"].digest)
+    assert verdict is not None and (verdict["n"], verdict["against"]) == (ITEMS, "base")
     assert {row["id"] for row in listing["jobs"]} == {job.id for job in found}
     assert status["evaluation"] == {"waiting": 0, "running": []}
 

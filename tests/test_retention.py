@@ -13,8 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from queue_store.errors import Refused
-from snapshots import removal, retention, rollback, versions
+from queue_store.results import Results
+from snapshots import labels, removal, retention, rollback, versions
 from snapshots.retention import Rules
+from tests.results_kit import answer, store
 from tests.store_world import World, flip
 
 DAY = 86400.0
@@ -77,8 +79,25 @@ def test_the_best_are_those_of_the_best_scores_else_of_the_lowest_loss(world: Wo
     best = replace(ONE, best=1)
     world.state.db.execute("UPDATE versions SET val_loss = 0.001 WHERE name = 'v002'")
     assert kept(world, best) == {"v002", "v004", "v005"}
-    world.state.db.execute("UPDATE versions SET scores = '{\"exact\": 0.9}' WHERE name = 'v001'")
-    assert "v001" in kept(world, best)
+    digests = {v.name: v.weights_digest for v in versions.versions(world.state)}
+    with Results(world.home) as results:
+        store(results, digests["v001"], lambda n: answer(n, n < 20))
+        assert kept(world, best) == {"v001", "v004", "v005"}
+        store(results, digests["v003"], lambda n: answer(n, n < 30))
+        assert kept(world, best) == {"v003", "v004", "v005"}
+        # A part of the set, or another set that hardly anybody was asked, ranks nobody.
+        store(results, digests["v001"], lambda n: answer(n, True), count=90, set_digest="6" * 64)
+        store(results, digests["v002"], lambda n: answer(n, True) if n < 30 else None)
+    reasons = retention.kept_because(world.state, replace(best, best=3))
+    assert reasons["v003"] == reasons["v001"] == ["best 3 by score"]
+    assert reasons["v002"] == ["best 3 by validation loss"]
+
+
+def test_the_version_that_is_tagged_best_stays(world: World) -> None:
+    labels.move_best(world.state, "v002", "it is better", {})
+    assert retention.kept_because(world.state, ONE)["v002"] == ["tagged best"]
+    retention.prune(world.state, ONE)
+    assert "v002" in {v.name for v in versions.versions(world.state)}
 
 
 def test_what_a_rollback_left_stays_for_its_days_and_no_longer(world: World) -> None:

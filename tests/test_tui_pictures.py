@@ -16,7 +16,7 @@ import tui
 from tests.test_tui_snapshots import one_terminal  # noqa: F401
 from tests.tui_picture import TextPictures, picture
 from tests.tui_pilot import NARROW, WIDE, console_on, loaded, screen, until
-from tests.tui_shots import DIALOGS, KINDS, PANES, STATES, Shot
+from tests.tui_shots import DIALOGS, KINDS, PANES, STATES, THEN, Shot
 from tui.dialogs.base import Dialog
 from tui.dialogs.prompt import PromptBox
 from tui.dialogs.reading import ReadingView
@@ -58,7 +58,12 @@ async def taken(shot: Shot, *sizes: tuple[int, int]) -> str:
             shot.first(app, world)
         if shot.zoom:
             await pilot.press(shot.keys[0], "z")
-        await pilot.press(*shot.keys)
+        for key in shot.keys:
+            if key.startswith(THEN):
+                text = key.removeprefix(THEN)
+                await until(pilot, lambda text=text: text in screen(pilot), text)
+            else:
+                await pilot.press(key)
         if shot.kind is not None:
             await until(pilot, lambda: type(app.screen) is shot.kind, f"{shot.name} opens")
         for size in sizes:

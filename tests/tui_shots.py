@@ -19,13 +19,17 @@ from tests.tui_world import T0, World
 from tui.console import Console
 from tui.dialogs.add import AddDialog
 from tui.dialogs.backup import BackupDialog
+from tui.dialogs.changed import ChangedView
 from tui.dialogs.compare import CompareView
 from tui.dialogs.confirm import ConfirmDialog, TextDialog
 from tui.dialogs.delete import DeleteDialog
 from tui.dialogs.development import DevelopmentView
+from tui.dialogs.evaluate import EvaluateDialog
 from tui.dialogs.help import ActionList
 from tui.dialogs.hints import HintsDialog
+from tui.dialogs.hosts import HostsView
 from tui.dialogs.item import ItemView
+from tui.dialogs.jobs import JobsView
 from tui.dialogs.label import DescribeDialog, TagDialog
 from tui.dialogs.leave import LeaveDialog
 from tui.dialogs.overlay import OverlayDialog
@@ -37,6 +41,7 @@ from tui.dialogs.rollback import RollbackDialog
 from tui.dialogs.skip import SkipDialog
 from tui.dialogs.snapshot import SnapshotDialog
 from tui.dialogs.trash import TrashView
+from tui.dialogs.trust import ChangedKeyDialog, NewKeyDialog
 from tui.toosmall import TooSmall
 
 GAP = Hint(
@@ -55,6 +60,9 @@ OOM = surroundings.failing(
 )
 ASCII = configured(ascii=True)
 SIXTEEN = configured(theme="ansi-dark")
+THEN = "then "
+"""In keys: the text behind it has to be on the screen before the next key."""
+JUDGED = ("5", "space", "G", "c", "then better")
 TRY = {"n": 1, "started": T0 + 10, "ended": T0 + 51}
 
 
@@ -82,6 +90,7 @@ def home() -> RowsWorld:
     world.add_item("big.jsonl", "normal", "failed", reason="cuda_memory", **failed)
     world.add_item("broken.jsonl", "low", "rejected", error="line 3: not JSON")
     world.add_item("syllo_level0.jsonl", "normal", "done")
+    world.evaluate(v001=lambda n: n < 10, v004=lambda n: 2 <= n < 24)
     world.target("nas")
     world.target("usb", error="not mounted")
     world.throw("v000")
@@ -156,6 +165,43 @@ def asking() -> World:
     return world
 
 
+def alike() -> World:
+    world = home()
+    world.evaluate(v004=lambda n: n < 11)
+    return world
+
+
+def evaluating() -> World:
+    """Versions were evaluated, a job runs, one host cannot be reached."""
+    world = home()
+    world.hint = ""
+    titan = world.host("titan", "busy", job=2)
+    titan["gpus"][0] |= {"utilization": 96.0, "memory_used": 19e9, "temperature": 71.0}
+    away = {"error": "not reached: Connection timed out", "seen": world.now - 7200}
+    world.hosts = [titan, world.host("atlas"), world.host("away", "unreachable", **away)]
+    world.job("v001", "done", host="titan", items=40, answered=40, reason="item")
+    world.job("v004", "running", host="titan", items=200, answered=120, priority="high")
+    world.job("checkpoint-260-20260528-2031", reason="checkpoint", priority="low")
+    world.job("v002", "failed", host="titan", error="not done by its deadline", errors=3)
+    score = {"right": 71, "n": 100, "accuracy": 0.71, "low": 0.61, "high": 0.79, "items": 100}
+    world.versions_[0]["scores"] = {"syllo": score}
+    world.versions_[-1]["scores"] = {"syllo": {**score, "right": 78, "accuracy": 0.78}}
+    world.versions_[-1]["tags"] = ["best"]
+    return world
+
+
+def no_set() -> World:
+    world = home()
+    world.sets = []
+    return world
+
+
+def changed_key() -> World:
+    world = evaluating()
+    world.keys["titan"] = {"changed": True}
+    return world
+
+
 def cannot_go() -> World:
     world = home()
     world.plans["v004"] = {"refused": "v004 is what training stands on: go back to another first"}
@@ -189,8 +235,9 @@ def mark(*items: int) -> Callable[[Console, World], None]:
 
 @dataclass(frozen=True)
 class Shot:
-    """`keys` lead to it from the queue, `text` stands there; `kind` is the class on top, None for
-    the console itself. `first` is done to the console before the keys."""
+    """`keys` lead to it from the queue (THEN and a text: wait for it), `text` stands there; `kind`
+    is the class on top, None for the console itself. `first` is done to the console before the
+    keys."""
 
     name: str
     keys: tuple[str, ...]
@@ -216,12 +263,14 @@ PANES = (
     Shot("curves not a number", ("2",), "!!!", world=not_a_number, zoom=True),
     Shot("curves before a step", ("2",), "loading the model", world=loading, zoom=True),
     Shot("meters", ("3",), "GPU0", zoom=True),
+    Shot("meters hosts", ("3",), "GPU0", world=evaluating, zoom=True),
     Shot("samples", ("4",), "expected", zoom=True),
     Shot("samples list", ("4", "f"), "example", zoom=True),
     Shot("samples diff", ("4", *"nnnnn[[[[[[d"), "[-", zoom=True),
     Shot("samples before a step", ("4",), "no samples yet", world=loading, zoom=True),
     Shot("versions", ("5",), "v001", zoom=True),
     Shot("versions tree", ("5", "T"), "|- v002", zoom=True),
+    Shot("versions scored", ("5",), "78%", world=evaluating, zoom=True),
     Shot("versions none", ("5",), "No versions yet", world=loading, zoom=True),
     Shot("events", ("6",), "the other way", zoom=True),
     Shot("events none", ("6",), "", world=loading, zoom=True),
@@ -231,6 +280,7 @@ STATES = (
     Shot("training", (), "gsm8k"),
     Shot("ascii", (), "gsm8k", config=ASCII),
     Shot("paused", (), "paused", world=paused),
+    Shot("evaluating", (), "evaluating v004", world=evaluating),
     Shot("starting", (), "loading the model", world=loading),
     Shot("finished", (), "idle", world=idle),
     Shot("first run", (), "Nothing has trained here yet", world=empty),
@@ -271,6 +321,25 @@ DIALOGS = (
     Shot("describe", ("5", "G", "D"), "Describe v001", DescribeDialog),
     Shot("compare", ("5", "G", "c"), "Compare v001 with now", CompareView),
     Shot("compare weights", ("5", "space", "G", "c", "w"), "differ", CompareView),
+    Shot("compare answers", JUDGED, "better", CompareView),
+    Shot("compare no difference", ("5", "space", "G", "c"), "25% 14-40", CompareView, alike),
+    Shot("compare levels", (*JUDGED, *["down"] * 14), "medium", CompareView),
+    Shot("items that changed", (*JUDGED, "i"), "2 lost", ChangedView),
+    Shot("item that changed", (*JUDGED, "i", "enter"), "asked", ChangedView),
+    Shot("evaluate", ("5", "e"), "Evaluate v004", EvaluateDialog, evaluating),
+    Shot("evaluate without a set", ("5", "e"), "no evaluation set", TextDialog, no_set),
+    Shot("jobs", ("5", "E"), "120/200", JobsView, evaluating),
+    Shot("job", ("5", "E", "then 120/200", "enter"), "weights", JobsView, evaluating),
+    Shot(
+        "job cancelled", ("5", "E", "then 120/200", "x"), "Cancel eval", ConfirmDialog, evaluating
+    ),
+    Shot("no jobs", ("5", "E"), "No evaluation job", JobsView),
+    Shot("hosts", ("5", "H"), "titan", HostsView, evaluating),
+    Shot("host asked", ("5", "H", "r", "then Asked just now"), "titan", HostsView, evaluating),
+    Shot("no hosts", ("5", "H"), "local", HostsView),
+    Shot("new key", ("5", "H", "t"), "Trust the key", NewKeyDialog, evaluating),
+    Shot("changed key", ("5", "H", "t"), "CHANGED", ChangedKeyDialog, changed_key),
+    Shot("version scored", ("5", "i"), "Version v004", TextDialog, evaluating),
     Shot("back up", ("5", "b"), "Back up v004", BackupDialog),
     Shot("trash", ("5", "X"), "checkpoint-50", TrashView),
     Shot("trash emptied", ("5", "X", "E"), "Empty the trash", ConfirmDialog),

@@ -7,6 +7,7 @@ moves it. `log` keeps every command that changed something.
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -16,6 +17,7 @@ from queue_store.kinds import belongs
 from tests.tui_world_base import T0, unknown
 from tests.tui_world_copies import CopyAnswers
 from tests.tui_world_curves import CurveAnswers
+from tests.tui_world_evaluation import EvaluationAnswers
 from tests.tui_world_queue import QueueAnswers
 from tests.tui_world_samples import SampleAnswers
 from tests.tui_world_versions import VersionAnswers
@@ -23,11 +25,14 @@ from tui.frame import PRIORITIES
 
 READING = (
     *("snapshot", "meters", "rollback_plan", "verifying", "version", "removal_plan", "row"),
-    *("compare", "backup_targets", "trash"),
+    *("compare", "compare_answers", "compared_item", "backup_targets", "trash", "jobs"),
+    *("evaluation_sets", "host_look", "host_key", "prompt_progress"),
 )
 
 
-class World(QueueAnswers, CurveAnswers, SampleAnswers, VersionAnswers, CopyAnswers):
+class World(
+    QueueAnswers, CurveAnswers, SampleAnswers, VersionAnswers, CopyAnswers, EvaluationAnswers
+):
     """One engine that trains an item a step at a time, when `train` says so."""
 
     def __init__(self, *, local: bool = False, steps: int = 0) -> None:
@@ -114,6 +119,8 @@ class World(QueueAnswers, CurveAnswers, SampleAnswers, VersionAnswers, CopyAnswe
             "events_seq": len(self.events_),
             "samples_step": max(self.answers) if self.answers else unknown("no samples yet"),
             "monitoring_share": 0.031,
+            "hosts": copy.deepcopy(self.hosts),
+            "evaluation": {"waiting": self.waiting, "running": self.at_work()},
         }
 
     def do_pause(self, park: bool = False) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class VersionAnswers(WorldState):
             "kept_because": ["latest 2 verified"],
             "loss": self.loss[-1] if self.loss else unknown("no step yet"),
             "val_loss": self.val[max(self.val)] if self.val else unknown("no validation yet"),
-            "scores": {},
+            "scores": unknown("never evaluated"),
             "samples": self.tally(),
             "copies": [],
             "weights_digest": "00",
@@ -56,7 +56,7 @@ class VersionAnswers(WorldState):
             "description": to["description"],
             "loss": to["loss"],
             "val_loss": to["val_loss"],
-            "scores": {},
+            "scores": to["scores"],
             "samples": to["samples"],
             "now": {
                 "branch": self.branch,

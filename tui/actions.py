@@ -184,7 +184,7 @@ ACTIONS: tuple[Action, ...] = (
         "try_prompt",
         ("t",),
         "try a prompt",
-        "Ask the model as it stands now",
+        "Ask the model that trains, or versions beside each other",
         ("samples",),
         8,
         True,
@@ -223,16 +223,46 @@ ACTIONS: tuple[Action, ...] = (
         "compare",
         ("c",),
         "compare",
-        "A version beside the marked one, or the present state",
+        "A version beside the marked one, or the present state: losses, answers, items",
         ("versions",),
         8,
-        True,
+        engine=True,
+        reads=True,
     ),
     Action(
         "backup", ("b",), "back up", "Copy a version to a backup target", ("versions",), 13, True
     ),
     Action(
         "trash", ("X",), "trash", "What was deleted: bring back, or empty", ("versions",), 13, True
+    ),
+    Action(
+        "evaluate",
+        ("e",),
+        "evaluate",
+        "Have a version asked the evaluation sets, on a host or here",
+        ("versions",),
+        7,
+        True,
+    ),
+    Action(
+        "jobs",
+        ("E",),
+        "evaluations",
+        "The evaluation jobs: how far each is, cancel, priority",
+        ("versions", "meters"),
+        13,
+        engine=True,
+        reads=True,
+    ),
+    Action(
+        "hosts",
+        ("H",),
+        "hosts",
+        "The evaluation hosts: state, cards, what they hold; trust a new key",
+        ("meters", "versions"),
+        13,
+        engine=True,
+        reads=True,
     ),
     Action("checkpoints", ("C",), "checkpoints", "The checkpoints beneath", ("versions",), 13),
     # events
@@ -292,6 +322,11 @@ class Keymap:
     def lookup(self, pane: str, key: str) -> Action | None:
         """The action of `key` in `pane`: the pane's own before those of everywhere."""
         return self._map.get((pane, key)) or self._map.get(("", key))
+
+    def pressed(self, pane: str, name: str, character: str | None) -> Action | None:
+        """The action of a key as a terminal tells it: its name, and what it prints, if anything."""
+        key = character if character and character.isprintable() else name
+        return self.lookup(pane, "space" if key == " " else key)
 
     def footer(self, pane: str) -> list[Action]:
         """The actions that act in `pane`, the most wanted first."""

@@ -10,6 +10,7 @@ from textual.message import Message
 
 from tui.actions import PANES, Action, Keymap, key_label
 from tui.drawn import Drawn
+from tui.evaluation import doing, in_short
 from tui.figures import count, counted, duration, known, loss, real, short
 from tui.frame import Frame, Record
 from tui.hints import Hushed, sign_of
@@ -80,6 +81,9 @@ def header_parts(status: Record) -> list[tuple[int, Line]]:
         parts.append((6, ((f"gpu {shown}", ""),)))
     elif isinstance(gpus, list) and not gpus:
         parts.append((7, (("CPU only", "dim"),)))
+    hosts, tone = in_short(status)
+    if hosts:
+        parts.append((6, ((clip(hosts, 32), tone),)))
     requests = status.get("requests")
     if isinstance(requests, list) and requests:
         parts.append((2, ((f"[{', '.join(map(str, requests))} asked for]", "warn"),)))
@@ -126,8 +130,9 @@ class HintLine(Drawn):
     """What matters most now: the engine lost, an answer to a key, else the first hint that was
     not hushed, with the key that explains it."""
 
-    def __init__(self, keymap: Keymap, hushed: Hushed) -> None:
+    def __init__(self, keymap: Keymap, hushed: Hushed, *, readonly: bool = False) -> None:
         super().__init__(id="hint")
+        self._readonly = readonly
         self.message: Span = ("", "")
         self._keymap, self._hushed = keymap, hushed
         self._pane = PANES[0]
@@ -178,25 +183,34 @@ class HintLine(Drawn):
             return [((f" cannot read the store: {frame.problem}", "bad"),)]
         hints = self._hushed.shown(frame)
         if not hints:
-            return [((f" {summary(frame)}", "dim"),)]
+            told = " · ".join(filter(None, (self._summary(frame), doing(frame.status))))
+            return [((f" {told}", "dim"),)]
         more = f" (+{len(hints) - 1})" if len(hints) > 1 else ""
         why = f" [why: {self._keymap.keys_of('why', self._pane)[0]}] "
         sign, tone = sign_of(hints[0])
         text = pad(f"{sign} {hints[0].get('text', '')}", width - 1 - cell_len(more + why))
         return [((" ", ""), (text, tone), (more, tone), (why, "bold"))]
 
+    def _summary(self, frame: Frame) -> str:
+        """How things stand, with the key that changes it where this console may."""
+        text, action, does = summary(frame)
+        if not action or self._readonly:
+            return text
+        return f"{text}: {self._keymap.keys_of(action, self._pane)[0]} {does}"
 
-def summary(frame: Frame) -> str:
-    """What was done, once nothing waits any more; else how the engine stands."""
+
+def summary(frame: Frame) -> tuple[str, str, str]:
+    """What was done, once nothing waits any more; else how the engine stands. With the action that
+    one would want next and what it does, "" for none."""
     status = frame.status
     if frame.state == "paused":
-        return "paused: p goes on"
+        return "paused", "pause", "goes on"
     if frame.state != "idle":
-        return str(status.get("phase") or "")
+        return str(status.get("phase") or ""), "", ""
     states = frame.queue.states
     done, failed = states["done"] + states["trained"], states["failed"]
     if not done and not failed:
-        return "the queue is empty: a adds a file"
+        return "the queue is empty", "add", "adds a file"
     parts = [f"training finished: {counted(done, 'file')}", counted(frame.step, "step")]
     if failed:
         parts.append(f"{failed} failed")
@@ -208,14 +222,16 @@ def summary(frame: Frame) -> str:
     if samples is not None:
         exact = sum(bool(answer.get("exact")) for answer in samples.answers)
         parts.append(f"exact {exact}/{len(samples.answers)}")
-    return " · ".join(parts)
+    return " · ".join(parts), "", ""
 
 
 class Footer(Drawn):
-    """The keys that act here, the most wanted first; `? help` always fits."""
+    """The keys that act here, the most wanted first; `? help` always fits. Those that change
+    something are left out where `readonly`."""
 
-    def __init__(self, keymap: Keymap) -> None:
+    def __init__(self, keymap: Keymap, *, readonly: bool = False) -> None:
         super().__init__(id="footer")
+        self._readonly = readonly
         self._keymap = keymap
         self._pane = PANES[0]
         self._paused = False
@@ -230,12 +246,16 @@ class Footer(Drawn):
             self._paused = paused
             self.redraw()
 
+    def _actions(self) -> list[Action]:
+        found = self._keymap.footer(self._pane)
+        return [action for action in found if not (self._readonly and action.changes)]
+
     def _label(self, action: Action) -> tuple[str, str]:
         label = "resume" if action.id == "pause" and self._paused else action.label
         return key_label(action), label
 
     def lines(self, width: int, height: int) -> list[Line]:
-        actions = self._keymap.footer(self._pane)
+        actions = self._actions()
         tail = [self._label(action) for action in actions if action.id == "leave"]
         texts: list[tuple[str, str]] = []
         for action in actions:
@@ -255,7 +275,7 @@ class Footer(Drawn):
         place = _place(line, event.x)
         if place:
             key = line[(place - 1) // 2 * 2 + 1][0]
-            actions = self._keymap.footer(self._pane)
+            actions = self._actions()
             self.post_message(Clicked(next(a.id for a in actions if key_label(a) == key)))
 
 

@@ -22,6 +22,16 @@ RULES: Mapping[str, Rule] = {
     "disk_full": Rule("bad", "A write met a full disk; the item waits, no try of it is counted."),
     "room_again": Rule("info", "The disk was full and has room again; training still waits."),
     "item_fails": Rule("bad", "An item failed within the last day, or was refused."),
+    "canary": Rule(
+        "bad",
+        "Not one held-out answer of the newest judged model is right, of ten at least, while its"
+        " training loss is under 0.05: template, generation settings or sets do not fit.",
+    ),
+    "regression": Rule(
+        "warn",
+        "The newest judged model of this line is worse than the best version on the same held-out"
+        " items, beyond chance (exact paired test, adjusted for the number of groups).",
+    ),
     "disk_low": Rule(
         "warn",
         "Less is free than snapshots.warn_free; it is over once a tenth more than that is free.",
@@ -46,6 +56,7 @@ RULES: Mapping[str, Rule] = {
     ),
     "warning": Rule("warn", "Training goes on, but not in all as it was set."),
     "backup": Rule("warn", "A target of [backups] cannot be used as it is."),
+    "deploy": Rule("warn", "A host that asks for the best version could not get it."),
     "file_waits": Rule("warn", "A file is in the inbox for more than a minute and not taken."),
     "plateau": Rule(
         "info",

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.hints import surroundings
+from engine.hints import judged, surroundings
 from engine.hints.hint import Hint, fields
 from engine.hints.surroundings import Failed, Waits
-from queue_store import queue
+from engine.judging import deployed, verdicts
+from engine.lines import segments
+from queue_store import queue, records
 from queue_store.config import Config
 from queue_store.database import State, now
 from queue_store.items import ItemState
@@ -20,6 +22,11 @@ MEND_TARGET = (
     " at once, trainctl doctor looks at it)"
 )
 """What to do about a backup target that cannot be used."""
+MEND_HOST = (
+    "make the host reachable: it is tried again by itself (trainctl hosts deploy tries it at once,"
+    " trainctl doctor --host NAME looks at it)"
+)
+"""What to do about a host that could not get the best version."""
 
 
 def waits(state: State, time: float) -> list[Waits]:
@@ -51,12 +58,28 @@ def failed(state: State) -> list[Failed]:
     ]
 
 
+def judged_now(state: State, *, live: bool) -> dict[str, Hint | None]:
+    """What the newest judged model of the present line gives notice of. `live`: an engine runs."""
+    verdict = verdicts.newest(state, segments(records.line(state, live=live)))
+    if verdict is None:
+        return {"canary": None, "regression": None}
+    from snapshots import labels, named
+
+    best = labels.best(state)
+    against = best.name if best else named.BASE
+    return {
+        "canary": judged.canary(verdict),
+        "regression": judged.regression(verdict, against),
+    }
+
+
 def at_rest(state: State, settings: Config, step: int) -> dict[str, Any]:
     """`hint` and `hints` of the status where no engine runs and the head is at `step`."""
     time = now()
     found = [
         surroundings.file_waits(waits(state, time)),
         surroundings.item_fails(failed(state), time),
+        *judged_now(state, live=False).values(),
     ]
     if state.meta_get("paused", False):
         found.append(surroundings.paused())
@@ -65,4 +88,6 @@ def at_rest(state: State, settings: Config, step: int) -> dict[str, Any]:
 
         told = backup.hints(state, settings)
         found += [Hint("backup", text, {"targets": len(told)}, MEND_TARGET) for text in told[:1]]
+    told = deployed.hints(state, settings)
+    found += [Hint("deploy", text, {"hosts": len(told)}, MEND_HOST) for text in told[:1]]
     return fields((hint for hint in found if hint is not None), step, time)

@@ -50,6 +50,7 @@ class Watch:
                 self._looks, held="gpu_throttles" in self.stands
             ),
             "queue_nearly_empty": None,
+            **rest.judged_now(state, live=True),
             "host_idle": self._hosts(state, status, time),
         }
         if of == EngineState.TRAINING and isinstance(item, Mapping):

@@ -69,6 +69,11 @@ class Evaluations:
             "evaluation": {"waiting": self.waiting, "running": running},
         }
 
+    def look_again(self) -> None:
+        """Hosts that rest are asked at the next look, not when their rest is over. Any thread."""
+        for place in list(self._places.values()):
+            place.look_at = 0.0
+
     # -- the chore ------------------------------------------------------------------------------
 
     def look(self, engine: Engine, state: State) -> None:

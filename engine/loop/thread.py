@@ -16,6 +16,7 @@ from engine.hints.watch import Watch
 from engine.loop.board import Board
 from engine.loop.chores import CHORES
 from engine.loop.evaluations import Evaluations
+from engine.loop.growing import Growing
 from engine.loop.keeper import Keeper
 from engine.loop.requests import Request, Requests
 from engine.machine.telemetry import Telemetry
@@ -65,6 +66,7 @@ class Engine:
         self.hold = hold
         """Why nothing is trained or changed: reads are served, all else is refused. "" = train."""
         self.board.published = self.board.build()
+        self.growing = Growing()
         self.keeper = Keeper(self, CHORES)
         self.evaluations = Evaluations(home, config)
         self.hints = Watch(home)
@@ -87,6 +89,9 @@ class Engine:
     def meters(self) -> dict[str, Any]:
         return self.telemetry.history()
 
+    def prompt_progress(self, key: str) -> dict[str, Any]:
+        return self.growing.of(key)
+
     def submit(self, command: str, arguments: dict[str, Any]) -> Future[Any]:
         request = Request(command, arguments, self.board.global_step)
         return self.requests.submit(request)
@@ -102,6 +107,10 @@ class Engine:
 
     def wake(self) -> None:
         self.requests.wake()
+
+    def look_at_hosts(self) -> None:
+        self.evaluations.look_again()
+        self.keeper.soon("jobs")
 
     # -- its life -------------------------------------------------------------------------------
 

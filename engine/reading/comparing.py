@@ -9,9 +9,9 @@ import sqlite3
 from typing import TYPE_CHECKING, Any
 
 from engine import lines
-from engine.lines import Segment
+from engine.lines import Segment, line_of
 from engine.messages import known, unknown
-from engine.reading.versionrows import NO_TICK, answers, line_of
+from engine.reading.versionrows import NO_TICK, answers, with_scores
 from engine.verify import verifying
 from queue_store.database import State
 from queue_store.errors import Refused
@@ -32,9 +32,10 @@ def compare(
     second: str | None,
     present: list[Segment],
 ) -> dict[str, Any]:
-    """`difference.difference`, and `samples`: {a, b: {step, exact, total} or unknown, both, none
-    (how many both answer right, or neither), gained, lost: [{example, set, position, prompt}]
-    (right in b alone, right in a alone)}, or unknown where one has no sample tick.
+    """`difference.difference`, the `scores` of both (see standing.scores), and `samples`: {a, b:
+    {step, exact, total} or unknown, both, none (how many both answer right, or neither), gained,
+    lost: [{example, set, position, prompt}] (right in b alone, right in a alone)}, or unknown where
+    one has no sample tick.
 
     Without `second` the present state stands for it: its samples and losses are the newest of the
     line `present`, which a running engine has trained beyond the head; `same_weights` and `files`
@@ -45,10 +46,11 @@ def compare(
     if second is None:
         b = _live(b, metrics, present)
     found = difference.between(state, a, b)
+    with_scores(metrics, [found["a"], found["b"]])
     if second is None:
         found["steps"]["b"] = b.told["step"] - found["fork"]["step"]
         if b.told["step"] > b.checkpoint.step:  # what is on disk is the head, not what trains
-            found["same_weights"] = found["files"] = unknown(
+            found["same_weights"] = found["files"] = found["b"]["scores"] = unknown(
                 f"the present state is in memory: the newest checkpoint is of step"
                 f" {b.checkpoint.step}"
             )

@@ -72,13 +72,11 @@ class History:
             head = records.head(self.state)
             branch, line = (head.branch if head else None), self.line()
         else:
-            from engine.reading import plans
             from snapshots import versions
 
             found = versions.get(self.state, version)
             branch = found.branch
-            point = records.checkpoint(self.state, found.checkpoint)
-            line = lines.segments(plans.checkpoint_line(self.state, point))
+            line = lines.line_of(self.state, found.checkpoint)
         reduced = lines.series(self.metrics, line, metric, width=width, start=start, end=end)
         return {**reduced, "branch": known(branch, "no head yet")}
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from engine.lines import EVERY_STEP, Segment, newest_row
+from engine.lines import EVERY_STEP, Segment, line_of, newest_row, runs_of
 from engine.messages import known
+from evaluation import standing
 from queue_store import queue, records
 from queue_store.database import State
 from queue_store.errors import Refused
@@ -31,7 +32,7 @@ def rollback_plan(
     be verified first, `samples` are {step, exact, total} of the newest sample tick, or unknown.
     Raises NotFound, Refused.
     """
-    from engine.reading.versionrows import line_of, tally
+    from engine.reading.versionrows import tally
 
     head = records.head(state)
     if head is None:
@@ -56,7 +57,7 @@ def rollback_plan(
         "description": to.description,
         "loss": known(to.loss, "no step yet"),
         "val_loss": known(to.val_loss, "no validation yet"),
-        "scores": to.scores,
+        "scores": standing.scores(metrics, [to.weights_digest])[to.weights_digest],
         "samples": tally(metrics, line_of(state, then.id)),
         "now": {
             "branch": head.branch,
@@ -81,24 +82,9 @@ def rollback_plan(
 
 def lost_parts(state: State, line: list[Segment], then: records.Checkpoint) -> list[Segment]:
     """The parts of the present line that are not on that of checkpoint `then`."""
-    kept = {run: last for run, last in checkpoint_line(state, then)}
+    kept = {run: last for run, last in runs_of(state, then.id)}
     parts = (Segment(p.run, max(p.low, kept.get(p.run, -1)), p.high) for p in line)
     return [part for part in parts if part.low < part.high]
-
-
-def checkpoint_line(state: State, found: records.Checkpoint) -> list[tuple[int, int]]:
-    """As records.line, for the model of any checkpoint."""
-    result: list[tuple[int, int]] = []
-    at: int | None = found.id
-    while at is not None:
-        point = records.checkpoint(state, at)
-        if point.run is None:
-            at = point.parent
-            continue
-        result.append((point.run, point.step))
-        row = state.db.execute("SELECT checkpoint FROM runs WHERE id = ?", (point.run,)).fetchone()
-        at = row[0]
-    return result
 
 
 def _progress(state: State, metrics: sqlite3.Connection, head: records.Head, run: int) -> Progress:

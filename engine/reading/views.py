@@ -265,14 +265,16 @@ class Views(History):
     # -- checkpoints, versions, rollback --------------------------------------------------------
 
     def checkpoints(self) -> list[dict[str, Any]]:
-        """The checkpoints on disk, oldest first."""
+        """The checkpoints on disk, oldest first, each with its scores."""
+        from engine.reading import versionrows
         from snapshots import listing
 
         rows = listing.checkpoints_json(self.state)
-        return [{**row, "item": known(row["item"], "no item was training")} for row in rows]
+        rows = [{**row, "item": known(row["item"], "no item was training")} for row in rows]
+        return versionrows.with_scores(self.metrics, rows)
 
     def versions(self) -> list[dict[str, Any]]:
-        """The versions, oldest first, each with why it is kept and its samples."""
+        """The versions, oldest first, each with why it is kept, its samples and scores."""
         from engine.reading import versionrows
 
         return versionrows.rows(self.home, self.state, self.metrics)

@@ -25,12 +25,20 @@ class Control(Protocol):
         """The machine over the last minutes (see engine.machine.meters); never blocks."""
         ...
 
+    def prompt_progress(self, key: str) -> dict[str, Any]:
+        """How far the answer to a prompt is: {answering, answer, tokens}; never blocks."""
+        ...
+
     def submit(self, command: str, arguments: dict[str, Any]) -> Future[Any]:
         """Have a command of kind ENGINE done at the next step boundary; returns at once.
 
         The future's result is a JSON object; its exception one of the TrainctlError family.
         {"scheduled": true, …} says that the effect follows (stop, drain).
         """
+        ...
+
+    def look_at_hosts(self) -> None:
+        """An evaluation host may answer now that did not: ask them anew."""
         ...
 
     def wake(self) -> None:

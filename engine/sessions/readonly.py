@@ -16,7 +16,7 @@ from engine.sessions.session import LocalSession, Session
 from queue_store.errors import NoEngine, Refused
 from queue_store.home import Home
 
-LOOKING = (Kind.SERVER, Kind.READ)
+LOOKING = (Kind.SERVER, Kind.READ, Kind.LOOK)
 LEAVE = "leave it (q) and start trainctl without --readonly"
 
 
@@ -97,9 +97,16 @@ class _StoreControl:
         """Nobody watches the machine."""
         raise NoEngine("no engine is running", where=str(self.home.root))
 
+    def prompt_progress(self, key: str) -> dict[str, Any]:
+        """Nobody answers a prompt."""
+        return {"answering": False, "answer": "", "tokens": 0}
+
     def submit(self, command: str, arguments: dict[str, Any]) -> Future[Any]:
         """There is nobody to do it."""
         raise NoEngine(f"{command}: no engine is running", where=str(self.home.root))
+
+    def look_at_hosts(self) -> None:
+        """Nobody keeps what they say."""
 
     def wake(self) -> None:
         """Nothing waits."""

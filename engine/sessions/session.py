@@ -20,11 +20,12 @@ READ_SECONDS = 30.0
 
 def patience(command: str, timeout: float | None) -> float | None:
     """Seconds to wait for an answer: what the caller says, else 30 for what needs no step, and
-    no limit for what happens at a step boundary (a step may take minutes) or reads versions."""
+    no limit for what happens at a step boundary (a step may take minutes), reads versions or asks
+    a host (which has a limit of its own)."""
     if timeout is not None:
         return timeout
     spec = COMMANDS.get(command)
-    if spec is not None and spec.kind in (Kind.ENGINE, Kind.UPKEEP):
+    if spec is not None and spec.kind in (Kind.ENGINE, Kind.UPKEEP, Kind.LOOK, Kind.ASK):
         return None
     return READ_SECONDS
 

@@ -11,10 +11,12 @@ import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from evaluation.host.errors import HostFailure
 from evaluation.host.machine import Machine
-from queue_store import durable, programs, ssh
+from queue_store import durable, journal, programs, ssh
+from queue_store.database import State
 from queue_store.errors import TrainctlError
 from queue_store.safe import safe_line
 
@@ -63,8 +65,9 @@ def shown_key(machine: Machine) -> Key:
     return Key(line, match[1], match[2], known, changed)
 
 
-def trust(machine: Machine, key: Key) -> None:
-    """Add the key to trainctl's own file. Raises OSError."""
+def trust(state: State, machine: Machine, key: Key) -> dict[str, Any]:
+    """Add the key to trainctl's own file, with an event that says so: {host, fingerprint, type,
+    known, changed, file}. Raises OSError."""
     assert machine.known_hosts is not None
     file = machine.known_hosts
     lines = file.read_text().splitlines() if file.is_file() else []
@@ -72,6 +75,14 @@ def trust(machine: Machine, key: Key) -> None:
     # An older key of this host in our own file was ours to trust, and is ours to forget.
     lines = [line for line in lines if line.split()[:1] != host]
     durable.write_atomic(file, "".join(f"{line}\n" for line in [*lines, key.line]).encode())
+    data = {
+        **{"host": machine.name, "fingerprint": key.fingerprint, "type": key.type},
+        **{"known": key.known, "changed": key.changed, "file": str(file)},
+    }
+    with state.transaction():
+        what = f"the key {key.fingerprint} of host {machine.name} is trusted from now on"
+        journal.record(state, "host.trusted", what, data=data)
+    return data
 
 
 def _known(machine: Machine) -> tuple[bool, bool]:

@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
+from trainctl.commands.versions import long_scores
 from trainctl.context import Context
 from trainctl.output import count, known, size, table, text
 
@@ -42,8 +43,8 @@ def _words(found: Json) -> Iterator[str]:
     a, b = found["a"], found["b"]
     facts = ("step", "branch", "loss", "val_loss", "size_bytes", "scope")
     rows = [(key, _cell(key, a[key]), _cell(key, b[key])) for key in facts]
-    scores = sorted(a["scores"].keys() | b["scores"].keys())
-    rows += [(key, text(a["scores"].get(key)), text(b["scores"].get(key))) for key in scores]
+    told = ["; ".join(long_scores(one["scores"])) or "-" for one in (a, b)]
+    rows.append(("scores", told[0], told[1]))
     fork = found["fork"]
     since = found["steps"]
     rows.append(("steps since the fork", count(since["a"]), count(since["b"])))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from queue_store.errors import NotFound
 from trainctl.commands.compare import rate_cell
+from trainctl.commands.hosts import deployed
 from trainctl.context import Context
 from trainctl.output import count, counted, known, table, text
 from trainctl.progress import Progress
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 INTERRUPTED = 130
+INNER = ("key", "waits_for")
+"""Of a verdict what says whether it is still the last word."""
 
 
 def evaluate(context: Context, arguments: argparse.Namespace) -> int:
@@ -33,6 +36,7 @@ def evaluate(context: Context, arguments: argparse.Namespace) -> int:
     if arguments.queue:
         return jobs.order(context, arguments)
     jobs.refuse_without_queue(arguments)
+    from engine.judging.after import judged
     from engine.judging.evaluating import Evaluating, model
     from evaluation.host import machine
     from evaluation.host.choice import on_first_free
@@ -78,10 +82,30 @@ def evaluate(context: Context, arguments: argparse.Namespace) -> int:
             **{"asked": whole - asking.waiting, "host": host},
             **{"interrupted": bool(asking.waiting), "notes": asking.notes()},
         }
+    if found["interrupted"]:
+        found["verdict"] = {"unknown": "not all was asked that was to be"}
+    else:
+        found["verdict"] = {
+            key: value
+            for key, value in judged(context.state, config, of).items()
+            if key not in INNER
+        }
+    found["deployed"] = brought(context, found["verdict"])
     context.show(found, lambda: "\n".join(_words(found)))
     if found["interrupted"]:
         return INTERRUPTED
     return int(any(one["errors"] for one in found["sets"]))
+
+
+def brought(context: Context, verdict: Json) -> list[Json]:
+    """A best version that is new goes to the hosts that ask for it; a running engine does that."""
+    from engine.judging import deploying
+    from engine.judging.deployed import wanting
+
+    moved = known(verdict) and known(verdict["best"]) and verdict["best"]["moved"]
+    if not moved or not wanting(context.config) or context.views.live():
+        return []
+    return deploying.deploy(context.state, context.config)
 
 
 def _say_what_is_kept(error: Exception, asking: Evaluating, whole: int) -> None:
@@ -173,6 +197,24 @@ def _words(found: Json) -> Iterator[str]:
         f" {how['thinking']}; {_asked(found)}"
     )
     yield from (f"note: {text(note)}" for note in found["notes"])
+    yield from _verdict(found["verdict"])
+    yield from map(deployed, found["deployed"])
+
+
+def _verdict(verdict: Json) -> Iterator[str]:
+    """What follows from the answers: alarms first, then whether the model is the best now."""
+    if not known(verdict):
+        return
+    if verdict["canary"]:
+        yield f"BROKEN? {text(verdict['canary'])}"
+    yield from (f"REGRESSION: {text(one['text'])}" for one in verdict["regressions"])
+    best = verdict["best"]
+    if not known(best):
+        yield f"best: {text(best['unknown'])}"
+    elif best["moved"]:
+        yield f"best: moved from {text(verdict['against'])}; {text(best['why'])}"
+    else:
+        yield f"best: {text(verdict['against'])} stays; {text(best['why'])}"
 
 
 def _asked(found: Json) -> str:

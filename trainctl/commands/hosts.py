@@ -5,17 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from queue_store import journal
 from queue_store.errors import Refused, UsageError
 from trainctl.confirm import confirm
 from trainctl.context import Context
 from trainctl.output import ago, known, size, table, text
+from trainctl.progress import Progress
 
 Json = dict[str, Any]
-AT_ONCE = 8
 
 
 def hosts(context: Context, arguments: argparse.Namespace) -> int:
@@ -26,11 +24,14 @@ def hosts(context: Context, arguments: argparse.Namespace) -> int:
     context.show(
         rows,
         lambda: table(
-            ("host", "ssh", "state", "GPU", "free memory", "free disk", "holds", "job", "why"),
+            (
+                *("host", "ssh", "state", "GPU", "free memory", "free disk", "holds"),
+                *("serves", "job", "why"),
+            ),
             [
                 (
                     *(row["name"], row["ssh"], row["state"], _cards(row), _memory(row)),
-                    *(_disk(row), _held(row), _told(row["job"]), row["why"]),
+                    *(_disk(row), _held(row), _serves(row), _told(row["job"]), row["why"]),
                 )
                 for row in rows
             ],
@@ -43,20 +44,10 @@ def hosts(context: Context, arguments: argparse.Namespace) -> int:
 
 def looked(context: Context) -> list[Json]:
     """A look at each host, all at once; `models` get the names they have in this home."""
-    from evaluation.host import look, machine, memory
+    from evaluation.host.around import around
 
-    configured = context.config.hosts
-    machines = [machine.machine(context.home, configured, name) for name in configured]
-    if not machines:
-        return []
-    with ThreadPoolExecutor(min(AT_ONCE, len(machines))) as pool:
-        rows = list(pool.map(look.look, machines))
-    names = memory.names(context.state) if context.home.state_db.exists() else {}
-    for row in rows:
-        for model in row["models"] if isinstance(row["models"], list) else ():
-            unknown = {"unknown": "not sent from this home"}
-            model["version"] = names.get(model["digest"], unknown)
-    return rows
+    state = context.state if context.home.state_db.exists() else None
+    return around(context.home, state, context.config.hosts)
 
 
 def _job(context: Context, name: str) -> Json:
@@ -84,6 +75,29 @@ def _told(job: Json) -> str:
         return "-"
     of = f", {job['answered']} of {job['items']}" if known(job["items"]) else ""
     return f"{job['id']}: {text(job['model'])}{of}"
+
+
+def deploy(context: Context, arguments: argparse.Namespace) -> int:
+    """Bring the best version to the hosts that ask for it, now. JSON: [{host, version, digest,
+    error}], `error` "" where it is there and every byte was read back."""
+    from engine.judging import deploying
+
+    with Progress() as progress:
+        rows = deploying.deploy(
+            context.state,
+            context.config,
+            arguments.name,
+            progress=lambda done, of: progress("weights", done, of),
+        )
+    context.show(rows, lambda: "\n".join(map(deployed, rows)))
+    return int(any(row["error"] for row in rows))
+
+
+def deployed(row: Json) -> str:
+    """One of `deploy`'s rows in words."""
+    if row["error"]:
+        return f"{row['host']}: {row['version']} could not be deployed: {text(row['error'])}"
+    return f"{row['host']}: {row['version']} ({row['digest'][:12]}) is deployed, read back there"
 
 
 def trust(context: Context, arguments: argparse.Namespace) -> int:
@@ -127,10 +141,7 @@ def trust(context: Context, arguments: argparse.Namespace) -> int:
         f" /etc/ssh/ssh_host_{key.type.lower()}_key.pub",
         yes=arguments.yes is not None,
     )
-    trust(host, key)
-    with context.state.transaction():
-        what = f"the key {key.fingerprint} of host {host.name} is trusted from now on"
-        journal.record(context.state, "host.trusted", what, data=data)
+    trust(context.state, host, key)
     said = f"{host.name}: {key.fingerprint} ({key.type}) is trusted, written to {host.known_hosts}"
     context.show({**data, "written": True}, lambda: said)
     return 0
@@ -165,6 +176,11 @@ def _free(place: Any) -> str:
 def _disk(row: Json) -> str:
     disk = row["disk"]
     return size(disk["free"]) if known(disk) and "free" in disk else "-"
+
+
+def _serves(row: Json) -> str:
+    deployed = row["deployed"]
+    return text(deployed["version"]) if known(deployed) else "-"
 
 
 def _held(row: Json) -> str:

@@ -28,14 +28,14 @@ def checkpoints(context: Context, arguments: argparse.Namespace) -> int:
         lambda: table(
             (
                 *(">id", "name", ">branch", ">step", ">item", ">cursor", "made", ">size"),
-                *(">loss", ">val loss", "complete"),
+                *(">loss", ">val loss", "scores", "complete"),
             ),
             [
                 (
                     *(row["id"], row["name"], row["branch"], row["step"]),
                     *(_or_blank(row["item"]), row["cursor"], ago(row["created"])),
                     *(size(row["size_bytes"]), _or_blank(row["loss"]), _or_blank(row["val_loss"])),
-                    row["complete"],
+                    *(short_scores(row["scores"]), row["complete"]),
                 )
                 for row in rows
             ],
@@ -71,14 +71,15 @@ def versions(context: Context, arguments: argparse.Namespace) -> int:
                         ">loss",
                         ">val loss",
                     ),
-                    *("copies", "kept because", "description"),
+                    *("scores", "copies", "kept because", "description"),
                 ),
                 [
                     (
                         *(row["name"], row["branch"], row["step"], ago(row["created"])),
                         *(size(row["size_bytes"]), _verified(row)),
                         *(_or_blank(row["loss"]), _or_blank(row["val_loss"])),
-                        *(_copies(row), ", ".join(row["kept_because"]), _about(row)),
+                        *(short_scores(row["scores"]), _copies(row)),
+                        *(", ".join(row["kept_because"]), _about(row)),
                     )
                     for row in rows
                 ],
@@ -144,7 +145,7 @@ def _facts(found: Json) -> Iterator[str]:
             ),
             ("line", " > ".join(found["line"])),
             ("loss", f"{text(found['loss'])}, validation {text(found['val_loss'])}"),
-            ("scores", ", ".join(f"{k} {text(v)}" for k, v in found["scores"].items())),
+            ("scores", "; ".join(long_scores(found["scores"])) or text(found["scores"])),
             ("verified", _verified(found)),
             ("loads", ago(found["deep_verified_at"])),
             ("kept because", ", ".join(found["kept_because"]) or "no rule keeps it"),
@@ -203,6 +204,24 @@ def _copies(row: Json) -> str:
     """Where else it lies, verified. A hard link here is no second copy."""
     good = [c["target"] for c in row.get("copies") or () if c.get("state") == "verified"]
     return ", ".join(good) or "only here"
+
+
+def short_scores(scores: Json) -> str:
+    """ "sums 31/40, words 7/40": right answers of those judged; "" of one never evaluated."""
+    if not known(scores):
+        return ""
+    return ", ".join(f"{name} {one['right']}/{one['n']}" for name, one in scores.items())
+
+
+def long_scores(scores: Json) -> list[str]:
+    """ "sums 77.5 % (63-88) of 40", a set each; [] of one never evaluated."""
+    if not known(scores):
+        return []
+    return [
+        f"{name} {100 * one['accuracy']:.1f} % ({100 * one['low']:.0f}-{100 * one['high']:.0f})"
+        f" of {one['n']}"
+        for name, one in scores.items()
+    ]
 
 
 def _or_blank(value: Any) -> Any:

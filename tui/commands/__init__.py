@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tui.commands.copies import CopyCommands
 from tui.commands.curves import CurveCommands
+from tui.commands.evaluating import EvaluatingCommands
 from tui.commands.queue import QueueCommands
 from tui.commands.reading import ReadingCommands
 from tui.commands.samples import SampleCommands
@@ -20,6 +21,7 @@ class Commands(
     SampleCommands,
     VersionCommands,
     CopyCommands,
+    EvaluatingCommands,
     ReadingCommands,
 ):
     """The `do_…` methods of all actions that talk to the engine or open a dialog."""

@@ -1,5 +1,6 @@
-"""Two versions side by side, or a version and the present state: where they part, losses, the
-examples that were gained and lost, rows, settings, files; how far the weights moved when asked."""
+"""Two versions side by side, or a version and the present state: where they part, losses, what
+the evaluation sets say, the examples that were gained and lost, rows, settings, files; how far the
+weights moved when asked."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ from typing import Any
 
 from textual.binding import Binding
 
+from tui.dialogs.changed import ChangedView, Fetch
+from tui.dialogs.judged import judged_lines, shares
 from tui.dialogs.reading import ReadingView
 from tui.figures import count, counted, loss, percent, real, size, why
 from tui.frame import Record
@@ -16,6 +19,9 @@ from tui.safe import Line, clip, pad, wrap
 Distance = Callable[[str, str, Callable[[Any], None], Callable[[str], None]], None]
 """(first, second, then, failed): asks how far the weights of two versions lie apart."""
 
+Judged = Callable[[Callable[[Any], None], Callable[[str], None]], None]
+"""(then, failed): asks what the evaluation sets say; ends in the event loop."""
+
 LABEL = 12
 EXAMPLES, SETTINGS, FILES, TENSORS = 50, 60, 30, 12
 """Most of each that are listed: the rest is counted."""
@@ -23,21 +29,55 @@ HEAD = "head"
 
 
 class CompareView(ReadingView):
-    """`found` is the engine's answer to `compare`."""
+    """`found` is the engine's answer to `compare`. The answers to the evaluation sets, of which
+    there may be thousands, are asked for once it is on the screen."""
 
-    BINDINGS = [Binding("w", "weights", show=False)]
-    keys = "w how far the weights moved  up/down scroll  Esc close"
+    BINDINGS = [
+        Binding("w", "weights", show=False),
+        Binding("i", "items", show=False),
+    ]
+    keys = "i items that changed  w weights  up/down scroll  Esc close"
 
-    def __init__(self, found: Record, distance: Distance) -> None:
+    def __init__(self, found: Record, distance: Distance, judged: Judged, fetch: Fetch) -> None:
         self._found = found
         self._distance = distance
+        self._judge = judged
+        self._fetch = fetch
         self._weights: Any = None
+        self._judged: Record | None = None
+        self._unjudged = "reading the answers…"
+        """Why there is nothing of the evaluation sets."""
         self._asked = False
         a, b = names(found)
         super().__init__(f"Compare {a} with {b}", self._drawn)
 
+    def begin(self) -> None:
+        super().begin()
+        self._judge(self._answered, self._unanswered)
+
     def _drawn(self, width: int) -> list[Line]:
-        return list(compare_lines(self._found, width, self._weights))
+        judged = self._judged if self._judged is not None else self._unjudged
+        return list(compare_lines(self._found, width, self._weights, judged))
+
+    def _answered(self, judged: Any) -> None:
+        self._judged = judged if isinstance(judged, Mapping) else {}
+        self._renew()
+
+    def _unanswered(self, reason: str) -> None:
+        self._unjudged = reason
+        self._renew()
+
+    def _renew(self) -> None:
+        """Draw anew, without a move of what is being read."""
+        if self.is_attached:
+            self._body.renew()
+            self.call_after_refresh(self.foot)
+
+    def action_items(self) -> None:
+        if self._judged is None:
+            self.note(self._unjudged)
+        else:
+            self.app.push_screen(ChangedView(self._judged, names(self._found), self._fetch))
 
     def action_weights(self) -> None:
         a, b = self._found.get("a") or {}, self._found.get("b") or {}
@@ -55,9 +95,7 @@ class CompareView(ReadingView):
         if not self.is_attached:
             return
         self._weights = weights
-        top = self._body.top
-        self.redrawn()
-        self._body.scroll(top)
+        self._renew()
         self.note(weights_text(weights))
 
     def _failed(self, reason: str) -> None:
@@ -78,8 +116,11 @@ def names(found: Record) -> tuple[str, str]:
     return a, "now" if b == HEAD else b
 
 
-def compare_lines(found: Record, width: int, weights: Any = None) -> Iterator[Line]:
-    """All that is known of both, the two in columns."""
+def compare_lines(
+    found: Record, width: int, weights: Any = None, judged: Record | str = ""
+) -> Iterator[Line]:
+    """All that is known of both, the two in columns. `judged` is the answer to `compare_answers`,
+    or why there is none."""
     a, b = found.get("a") or {}, found.get("b") or {}
     column = max(10, min(24, (width - LABEL) // 2 - 1))
 
@@ -97,9 +138,9 @@ def compare_lines(found: Record, width: int, weights: Any = None) -> Iterator[Li
     yield pair("since fork", *(counted(since.get(side), "step") for side in "ab"))
     for key, name in (("loss", "loss"), ("val_loss", "val loss")):
         yield pair(name, loss(a.get(key)), loss(b.get(key)) + _change(a.get(key), b.get(key)))
-    mine, theirs = a.get("scores") or {}, b.get("scores") or {}
-    for key in sorted({*mine, *theirs}):
-        yield pair(key, loss(mine.get(key)), loss(theirs.get(key)))
+    if isinstance(judged, Mapping):
+        for name, one, other, tone in shares(judged):
+            yield pair(name, one, other, tone)
     samples = found.get("samples")
     known = isinstance(samples, Mapping) and not why(samples)
     if isinstance(samples, Mapping) and known:
@@ -110,6 +151,13 @@ def compare_lines(found: Record, width: int, weights: Any = None) -> Iterator[Li
     yield ((pad("fork at", LABEL), "dim"), (clip(text, width - LABEL), ""))
     yield from _weights(found, weights, width)
     yield ()
+    if isinstance(judged, Mapping):
+        yield from judged_lines(judged, names(found), width)
+        yield ()
+    elif judged:
+        for part in wrap(f"evaluation sets: {judged}", width):
+            yield ((part, "dim"),)
+        yield ()
     yield from _samples(samples, names(found), width)
     yield from _items(found, pair)
     yield from _settings(found, pair)

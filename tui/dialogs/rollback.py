@@ -7,11 +7,13 @@ from typing import Any
 
 from tui.dialogs.base import Fact
 from tui.dialogs.typed import TypedDialog
+from tui.evaluation import score_text, scores_of
 from tui.figures import count, counted, duration, loss, real
 from tui.frame import Record
 from tui.safe import clip, squeeze
 
 ITEMS_SHOWN = 4
+SETS_SHOWN = 3
 LINE = 120
 """Columns of what other people wrote: two lines in a dialog."""
 
@@ -42,16 +44,14 @@ def plan_facts(plan: Record) -> list[Fact]:
 
 
 def _moment(state: Record) -> str:
-    """A step with what it scored: losses, the fixed examples that were right, other scores."""
+    """A step with what it scored: losses, the fixed examples that were right, the sets."""
     text = f"step {count(state.get('step'))}, loss {loss(state.get('loss'))}"
     text += f", val {loss(state.get('val_loss'))}"
     samples = state.get("samples")
     if isinstance(samples, Mapping) and real(samples.get("total")):
         text += f", exact {samples.get('exact')}/{samples.get('total')}"
-    scores = state.get("scores")
-    for name, value in scores.items() if isinstance(scores, Mapping) else ():
-        if real(value) is not None:
-            text += f", {name} {loss(value)}"
+    for name, score in list(scores_of(state).items())[:SETS_SHOWN]:
+        text += f", {name} {score_text(score)}"
     return text
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from tui.dialogs.base import Fact
 from tui.dialogs.delete import NOT_A_COPY, copies_text
+from tui.evaluation import score_text, scores_of
 from tui.figures import age, clock_time, count, counted, loss, real, size, why
 from tui.frame import Record
 
@@ -28,6 +29,7 @@ def version_facts(version: Record, now: float) -> list[Fact]:
         ("of", f"{version.get('checkpoint_name') or '?'}, {place}"),
         ("came from", _line(version)),
         ("loss", f"{loss(version.get('loss'))}, val {loss(version.get('val_loss'))}"),
+        *_scores(version),
         ("checked", _checked(version, now)),
         ("kept", ", ".join(map(str, version.get("kept_because") or ())) or "by no rule"),
         ("copies", copies_text(version, now)),
@@ -35,6 +37,14 @@ def version_facts(version: Record, now: float) -> list[Fact]:
         *_items(version.get("items")),
     ]
     return facts
+
+
+def _scores(version: Record) -> list[Fact]:
+    """How it stands on the held-out sets, each with its interval."""
+    found = scores_of(version)
+    if not found:
+        return [("held-out", why(version.get("scores")) or "never evaluated: e does")]
+    return [(name, score_text(one)) for name, one in found.items()]
 
 
 def _line(version: Record) -> str:

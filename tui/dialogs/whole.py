@@ -44,13 +44,28 @@ class Body(Drawn, can_focus=True):
         self.redraw()
 
     def renew(self) -> None:
-        """Make the lines again; those on the screen stay where they are."""
+        """Make the lines again; the one that stands at the top stays there, also where others
+        came before it."""
+        width, old = self._cache
         self._cache = (-1, [])
+        behind = next((n for n, line in enumerate(old[self.top :]) if line), None)
+        if self.top and behind is not None:
+            fresh = self.make(width)
+            at = self.top + behind
+            same = [n for n, line in enumerate(fresh) if line == old[at]]
+            if same:
+                self.top = max(0, min(same, key=lambda n: abs(n - at)) - behind)
+            self._cache = (width, fresh)
         self.redraw()
 
     def scroll(self, by: int) -> None:
         self.top = max(0, self.top + by)
         self.redraw()
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the last line is on the screen."""
+        return self.top + self.content_size.height >= len(self._cache[1])
 
     @property
     def place(self) -> str:

@@ -1,7 +1,6 @@
 """Pane 3: the machine. GPUs, memory, processor, disk and this process, now and over the last
-minutes; what warns is marked `!` and `!!`, and what is not known says why.
-
-The evaluation host has no meters here: nothing reports any yet.
+minutes; what warns is marked `!` and `!!`, and what is not known says why. Below it the evaluation
+hosts, as they told of themselves last.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from tui.figures import count, duration, known, percent, real, short, size, why
+from tui.hostrows import host_rows
 from tui.levels import CALM, RAM, SWAP, TONES, disk_level, level, share
 from tui.meterrows import (
     FULL,
@@ -64,6 +64,7 @@ class MetersPane(ScrollPane):
                 lines += reasons(name.upper(), why(part), width)
         lines += [drawn(meter) for meter in self._machine()]
         lines += self._disk(width, detail, drawn)
+        lines += host_rows(status, self.frame.now, width, detail)
         lines += self._run(detail)
         return lines
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tui.figures import age, count, loss, percent, real, size
+from tui.evaluation import is_best, share_right
+from tui.figures import age, count, loss, percent, real, short, size
 from tui.frame import Frame, Record
 from tui.panes.base import READING, ListPane, words
 from tui.safe import Line, clip, pad, wrap
@@ -19,15 +20,11 @@ NARROW, ROOMY = 60, 100
 
 
 def score(version: Record) -> str:
-    """The share of the fixed examples that were right, or the first score there is."""
+    """The share of the fixed examples that were right."""
     samples: Any = version.get("samples")
     if isinstance(samples, Mapping) and real(samples.get("total")):
         return percent((real(samples.get("exact")) or 0.0) / samples["total"])
-    scores: Any = version.get("scores")
-    if isinstance(scores, dict) and "unknown" not in scores:
-        value = scores.get("exact", next(iter(scores.values()), None))
-        return percent(value) if real(value) is not None else ""
-    return percent(scores) if real(scores) is not None else ""
+    return ""
 
 
 def checked(version: Record) -> str:
@@ -56,23 +53,30 @@ def elsewhere(version: Record) -> str:
 def kept(version: Record) -> str:
     """Why it stays, in one line, with its kind and copies."""
     reasons = ", ".join(map(str, version.get("kept_because") or ())) or "no rule: pruned next"
+    best = "best · " if is_best(version) else ""
     found = copies(version)
     there = f"copies: {', '.join(found)}" if found else "no copy elsewhere"
-    return f"kept: {reasons} · {there} · {version.get('kind')}"
+    return f"{best}kept: {reasons} · {there} · {version.get('kind')}"
 
 
 class VersionsPane(ListPane):
+    """The cursor goes with the newest version while it was left there. While this is the chosen
+    pane it stays on its row, for the next key acts on that. `keeps` is the key that makes a
+    version, "" where this console cannot."""
+
     name_of = "versions"
     number = 5
 
-    def __init__(self) -> None:
+    def __init__(self, keeps: str = "s") -> None:
         super().__init__()
+        self._keeps = keeps
         self.as_tree = False
         """Whether they stand as they came from each other, instead of the newest first."""
         self.marked: str | None = None
         """The name of the version that the others are compared with."""
         self._versions: dict[object, Record] = {}
         self._before: dict[object, str] = {}
+        self._newest: object = None
 
     def title(self) -> str:
         kind = " · tree" if self.as_tree else ""
@@ -85,6 +89,9 @@ class VersionsPane(ListPane):
         super().show(frame)
 
     def _arrange(self, frame: Frame) -> None:
+        before = self.shown()
+        at = self.position(before)
+        follows = not self.has_class("-shown") and before[at : at + 1] == [self._newest]
         if self.as_tree:
             from snapshots.tree import drawn
 
@@ -93,8 +100,15 @@ class VersionsPane(ListPane):
             pairs = [("", version) for version in reversed(list(frame.versions))]
         self._versions = {version.get("name"): version for _, version in pairs}
         self._before = {version.get("name"): before for before, version in pairs}
+        self._newest = next((v.get("name") for v in reversed(list(frame.versions))), None)
         if self.marked not in self._versions:
             self.marked = None
+        left = [key for key in (*before[at:], *reversed(before[:at])) if key in self._versions]
+        self.chosen = None if follows or not left else left[0]
+
+    def position(self, keys: Sequence[object]) -> int:
+        chosen = self._newest if self.chosen is None else self.chosen
+        return list(keys).index(chosen) if chosen in keys else 0
 
     def toggle_mark(self) -> bool:
         """Mark the chosen version, or take its mark off; whether one is marked now."""
@@ -139,10 +153,11 @@ class VersionsPane(ListPane):
     def heading(self, width: int) -> Line:
         if width < NARROW:
             name = self._name_width(5)
-            return ((f"{'name':{name}}  {'step':>8} {'val':>6} {'exact':>5} age", "dim"),)
+            return ((f"{'name':{name}}  {'step':>6} {'val':>6} exact eval age", "dim"),)
         name = self._name_width(6)
         branch = f" {'branch':>6}" if width >= ROOMY else ""
-        text = f"{'name':{name}} {branch} {'step':>9} {'loss':>7} {'val':>7} {'exact':>5}"
+        train = f"{'loss':>7} " if width >= ROOMY else ""
+        text = f"{'name':{name}} {branch} {'step':>9} {train}{'val':>7} exact eval"
         kind = f"{'kind':15} " if width >= ROOMY else ""
         return ((f"{text} {'size':>7} {'check':10} {'age':>4} {'copies':8} {kind}about", "dim"),)
 
@@ -156,20 +171,21 @@ class VersionsPane(ListPane):
 
     def _label(self, key: object, version: Record, width: int) -> str:
         text = f"{self._before.get(key, '')}{key!s}"
-        sign = "=" if key == self.marked else "*" if version.get("pinned") else " "
+        sign = "=" if key == self.marked else "^" if is_best(version) else " "
+        sign = "*" if sign == " " and version.get("pinned") else sign
         # Of a deep fork the name counts, not where it hangs.
         return f"{text[-width:]:{width}}{sign}"
 
     def _short(self, key: object, version: Record) -> Line:
         check = checked(version)
         sign = "" if check.startswith("ok") else "!"
-        step, val = count(version.get("step")), loss(version.get("val_loss"))
+        at, val = version.get("step"), loss(version.get("val_loss"))
+        step = short(at) if (real(at) or 0) >= 100_000 else count(at)
         old = age(self.frame.now, version.get("created"))
         return (
             (self._label(key, version, self._name_width(5)), "bold"),
-            (f" {step:>8} {val:>6} {score(version):>5} {old:>3}", ""),
-            (sign, _tone(check)),
-            ("+" if copies(version) else "", ""),
+            (f" {step:>6} {val:>6} {score(version):>5} {share_right(version):>4} {old:>3}", ""),
+            (sign, _tone(check)) if sign else ("+" if copies(version) else "", ""),
         )
 
     def _long(self, key: object, version: Record, width: int) -> Line:
@@ -177,16 +193,17 @@ class VersionsPane(ListPane):
         roomy = width >= ROOMY
         # Ages are counted from the engine's clock, so that an idle screen stays as it is.
         old = age(self.frame.now, version.get("created"))
-        val, train = loss(version.get("val_loss")), loss(version.get("loss"))
+        val = loss(version.get("val_loss"))
+        train = f" {loss(version.get('loss')):>7}" if roomy else ""
         branch = f" {version.get('branch')!s:>6}" if roomy else ""
         kind = f"{pad(str(version.get('kind', '')), 15)} " if roomy else ""
         tags = "".join(f"[{tag}] " for tag in version.get("tags") or ())
         name = self._label(key, version, self._name_width(6))
-        used = len(name) + len(branch) + 66 + len(kind)
+        used = len(name) + len(branch) + 63 + len(train) + len(kind)
         return (
             (name, "bold"),
             (f"{branch} {count(version.get('step')):>9}", ""),
-            (f" {train:>7} {val:>7} {score(version):>5}", ""),
+            (f"{train} {val:>7} {score(version):>5} {share_right(version):>4}", ""),
             (f" {size(version.get('size_bytes')):>7} ", ""),
             (f"{check:10}", _tone(check)),
             (f" {old:>4} {pad(elsewhere(version), 8)} {kind}", "dim"),
@@ -196,7 +213,8 @@ class VersionsPane(ListPane):
     def empty(self, width: int) -> list[Line]:
         if not self.frame.status:
             return READING
-        return words(wrap("No versions yet: s keeps the present state as one.", width))
+        how = f": {self._keeps} keeps the present state as one" if self._keeps else ""
+        return words(wrap(f"No versions yet{how}.", width))
 
 
 def _tone(check: str) -> str:
