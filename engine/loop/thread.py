@@ -68,7 +68,7 @@ class Engine:
         self.board.published = self.board.build()
         self.growing = Growing()
         self.keeper = Keeper(self, CHORES)
-        self.evaluations = Evaluations(home)
+        self.evaluations = Evaluations(home, config)
         self.hints = Watch(home)
         self.error: TrainctlError | None = None
         """Why the thread ended by itself, where it was not asked to."""
