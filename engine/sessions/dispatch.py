@@ -47,7 +47,7 @@ class Dispatcher:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="trainctl-view")
         # What reads whole versions must not hold up the views.
         self._upkeep = ThreadPoolExecutor(2, thread_name_prefix="trainctl-upkeep")
-        # A host that does not answer must hold up neither.
+        # A host that does not answer, or a child, must hold up neither.
         self._look = ThreadPoolExecutor(2, thread_name_prefix="trainctl-look")
         self._own = threading.local()
         self.closing = threading.Event()
