@@ -144,8 +144,7 @@ def test_three_crashes_without_a_step_fail_the_item_and_the_queue_goes_on(small)
             item = queue.get(state, 1)
         assert item.reason == "crashes" and "3 crashes without a step" in item.error
         running.process.kill()
-    with daemon(small) as running:
-        running.wait_idle()
+    kit.train_all(small)
     assert kit.states(small) == {"poison.jsonl": "failed", "good.jsonl": "done"}
 
 

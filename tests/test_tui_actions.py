@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from tui.actions import ACTIONS, PANES, Keymap, remapped
 from tui.commands import Commands
 from tui.console import Console
 from tui.dialogs.help import key_label_of
+from tui.dialogs.rollback import RollbackDialog
+from tui.toosmall import TooSmall
 
 
 def test_every_action_is_carried_out_somewhere_and_nothing_else_is() -> None:
@@ -213,3 +216,28 @@ def test_the_table_has_no_action_without_help_or_label() -> None:
     for action in ACTIONS:
         assert action.help and action.label and action.keys
     assert Commands and Console
+
+
+async def test_a_view_that_opens_late_opens_behind_the_screen_that_is_too_small() -> None:
+    world = World(steps=60)
+    world.version("one")
+    world.train(5)
+    gate, plan = threading.Event(), world.do_rollback_plan
+
+    def slow(**words: Any) -> Any:
+        gate.wait(20)
+        return plan(**words)
+
+    world.do_rollback_plan = slow  # type: ignore[method-assign]
+    app = console_on(world)
+    async with running(app) as pilot:
+        await pilot.press("5", "R")
+        await pilot.resize_terminal(40, 10)
+        gate.set()
+        await until(pilot, lambda: any(isinstance(s, RollbackDialog) for s in app.screen_stack))
+        assert isinstance(app.screen, TooSmall), "no key acts on a dialog that nobody can see"
+        await pilot.press("enter", "escape")
+        await pilot.resize_terminal(120, 36)
+        await until(pilot, lambda: isinstance(app.screen, RollbackDialog))
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is app._base(), "it is not too small any more")

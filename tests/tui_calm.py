@@ -7,6 +7,7 @@ where another thread trains. What threads do later is waited for by its effect, 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import Any
 
@@ -20,6 +21,8 @@ from tui.keyorder import KeysInOrder
 ROUNDS = 3
 """A message makes others on its way: from a widget to the application, and back."""
 KEY_SECONDS = 2.0
+ANSWER_SECONDS = 0.1
+"""For a request of an action; a test may hold one for longer."""
 
 
 async def calm(min_sleep: float = 0.0, max_sleep: float = 1.0) -> None:
@@ -30,8 +33,17 @@ async def calm(min_sleep: float = 0.0, max_sleep: float = 1.0) -> None:
         if time.monotonic() > deadline or not app._running:
             break
         await asyncio.sleep(0.001)
+    await _drained(app)
+    answered = time.monotonic() + ANSWER_SECONDS
+    while _asking() and time.monotonic() < answered:
+        await asyncio.sleep(0.002)
     for _ in range(ROUNDS):
         await _drained(app)
+
+
+def _asking() -> bool:
+    """Whether an action's request is under way."""
+    return any(thread.name == "console-request" for thread in threading.enumerate())
 
 
 async def _drained(app: App[Any]) -> None:

@@ -44,7 +44,7 @@ from tui.panes.samples import SamplesPane
 from tui.panes.versions import VersionsPane
 from tui.poller import Poller, Reader, Session
 from tui.themes import fitting
-from tui.toosmall import SMALLEST, TooSmall
+from tui.toosmall import keep_in_front
 
 if TYPE_CHECKING:
     from tui.commands import Commands
@@ -167,6 +167,7 @@ class Console(Leaving, inherit_bindings=False):
         self.theme = fitting(self._theme_wanted, self.available_themes, colors) or self.theme
         self._focus_pane(PANES[0])
         self._fold(*self.size)
+        self.screen_change_signal.subscribe(self, lambda _: keep_in_front(self, *self.size))
         self.set_interval(1.0, self._tidy)
         self.call_after_refresh(self._begin)
 
@@ -194,11 +195,7 @@ class Console(Leaving, inherit_bindings=False):
         base.set_class(wide, "-wide")
         base.set_class(width >= HUGE, "-huge")
         base.set_class(not wide or self._zoomed, "-single")
-        small = width < SMALLEST[0] or height < SMALLEST[1]
-        if small and not isinstance(self.screen, TooSmall):
-            self.push_screen(TooSmall())
-        elif not small and isinstance(self.screen, TooSmall):
-            self.pop_screen()
+        keep_in_front(self, width, height)
 
     def _focus_pane(self, name: str) -> None:
         self.pane_name = name

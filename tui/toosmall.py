@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from textual.app import ComposeResult
+from typing import Any
+
+from textual.app import App, ComposeResult
 from textual.events import Key, Resize
 from textual.screen import ModalScreen
 from textual.widgets import Static
@@ -28,3 +30,13 @@ class TooSmall(ModalScreen[None]):
     def on_key(self, event: Key) -> None:
         event.stop()
         event.prevent_default()
+
+
+def keep_in_front(app: App[Any], width: int, height: int) -> None:
+    """Put the screen in front of all others, or take it away, by the size of the terminal. For
+    every change of the size and of the screens: a view may open late, or close."""
+    small = width < SMALLEST[0] or height < SMALLEST[1]
+    if small and not isinstance(app.screen, TooSmall):
+        app.push_screen(TooSmall())
+    elif not small and isinstance(app.screen, TooSmall):
+        app.pop_screen()
