@@ -162,7 +162,7 @@ def steps_in(home: Home, start: float, end: float) -> float:
 
 def here(quick: bool, threads: int) -> list[Row]:
     """Steps/s with a job on this machine against those without, in turn."""
-    rounds, seconds = (2, 6.0) if quick else (5, 15.0)
+    rounds, seconds = (3, 12.0) if quick else (5, 15.0)
     with made_home(threads=threads, epochs=1000) as home:
         configure(home)
         for number in range(rounds):
