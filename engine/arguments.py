@@ -25,7 +25,7 @@ class Kind(Enum):
 
     SERVER = "at once, from memory"
     READ = "from the store, on a thread of the server"
-    LOOK = "from another machine, which may take long; nothing changes"
+    LOOK = "from another machine or a child, which may take long; nothing changes"
     STORE = "a change of the store; the engine is woken after it"
     UPKEEP = "a change of versions, trash or copies, which may take long; the head stays"
     ASK = "models, asked by a worker, which takes minutes; the head stays"

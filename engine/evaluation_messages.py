@@ -58,7 +58,7 @@ class CancelJob(Command, frozen=True):
 
 
 COMMANDS: dict[str, Spec] = {
-    "compare_answers": Spec(CompareAnswers, Kind.READ),
+    "compare_answers": Spec(CompareAnswers, Kind.LOOK),
     "compared_item": Spec(ComparedItem, Kind.READ),
     "jobs": Spec(Jobs, Kind.READ),
     "evaluate": Spec(Evaluate, Kind.STORE),

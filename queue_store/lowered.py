@@ -1,7 +1,7 @@
-"""`python -I -S lowered.py PARENT SIGNAL PROGRAM …`: become a program that gives way and ends
+"""`python -I -S lowered.py PARENT SIGNAL NICE PROGRAM …`: become a program that gives way and ends
 with us.
 
-The lowest priority on the processor, idle on the disk, SIGNAL when the parent dies; then exec.
+NICE on the processor (19 is the lowest), idle on the disk, SIGNAL when the parent dies; then exec.
 Standard library only, and nothing of ours: it starts in 20 ms. A thread-safe place for what
 `preexec_fn` would do between fork and exec of a process that has threads.
 """
@@ -17,14 +17,15 @@ IDLE = 3 << 13
 
 
 def main(arguments: list[str]) -> None:
-    parent, number, program = int(arguments[0]), int(arguments[1]), arguments[2:]
+    parent, number, nice = (int(word) for word in arguments[:3])
+    program = arguments[3:]
     libc = ctypes.CDLL(None, use_errno=True)
     linux = sys.platform == "linux"
     if linux:
         libc.prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:  # it died before we asked to be told
         sys.exit(1)
-    os.nice(19)  # at 10 it takes a tenth of a core that trains, at 19 a seventieth
+    os.nice(nice)  # at 10 it takes a tenth of a core that trains, at 19 a seventieth
     call = IOPRIO_SET.get(platform.machine())
     if linux and call is not None:
         libc.syscall(call, 1, 0, IDLE)

@@ -21,6 +21,8 @@ from pathlib import Path
 from queue_store.errors import TrainctlError
 
 Cancelled = Callable[[], bool]
+LOWEST = 19
+"""The priority of what nobody waits for."""
 POLL_SECONDS = 0.1
 TERM_SECONDS = 5.0
 """How long a child may take to end after SIGTERM (rsync keeps its partial file meanwhile)."""
@@ -105,10 +107,13 @@ def python(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
-def lowered(command: Sequence[str], end: signal.Signals = signal.SIGTERM) -> list[str]:
-    """The command that runs `command` at the lowest priority; it gets `end` when we die."""
+def lowered(
+    command: Sequence[str], end: signal.Signals = signal.SIGTERM, nice: int = LOWEST
+) -> list[str]:
+    """The command that runs `command` at a lower priority; it gets `end` when we die."""
     place = str(_ROOT / "queue_store" / "lowered.py")
-    return [sys.executable, "-I", "-S", place, str(os.getpid()), str(int(end)), *command]
+    numbers = (str(os.getpid()), str(int(end)), str(nice))
+    return [sys.executable, "-I", "-S", place, *numbers, *command]
 
 
 def environment() -> dict[str, str]:

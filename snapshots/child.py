@@ -57,14 +57,15 @@ def run(
     environment: Mapping[str, str] | None = None,
     what: str = "the verification",
     mend: str = "verify it again",
+    nice: int = programs.LOWEST,
 ) -> dict[str, Any]:
     """The answer of `python -m module ARGUMENTS`, which gets `stdin` and has `environment` added
-    to ours. Blocks; `stop` breaks it off within moments.
+    to ours, at the priority `nice`. Blocks; `stop` breaks it off within moments.
 
     Raises Unfinished where there is none.
     """
     # SIGKILL when we die: it may hang in the disk, and leaves nothing that has a name.
-    command = programs.lowered(programs.python(module, *arguments), signal.SIGKILL)
+    command = programs.lowered(programs.python(module, *arguments), signal.SIGKILL, nice)
     try:
         with (
             tempfile.TemporaryFile() as errors,

@@ -101,7 +101,7 @@ def test_best_goes_from_base_to_version_by_a_paired_test_and_each_is_told_once(
     assert found is not None and found["against"] == "base"
     moved = {"moved": True, "n": 40, "gained": 16, "lost": 0, "final": True}
     assert moved.items() <= found["best"].items() and found["best"]["p"] < 1e-4
-    assert world.judge("v001")["best"] == {"unknown": "v001 is the best version"}
+    assert "has the weights of the best" in world.judge("v001")["best"]["unknown"]
 
     world.answers("v002", 23)
     assert not world.judge("v002")["best"]["moved"] and best(world) == "v001"
@@ -218,6 +218,12 @@ def test_a_checkpoint_is_judged_and_no_candidate(world: Judge) -> None:
     found = world.judge(point.name)
     assert found["regressions"] and "is no version" in found["best"]["unknown"]
     assert "regression" in world.hints()
+    # A version made of it has its answers already, and is a candidate without a new one.
+    versions.create(world.state, verified=False)
+    assert not world.judge("v005")["best"]["moved"]
+    assert [kind for kind, _ in world.told()] == ["evaluation.regression", "best.kept"]
+    versions.create(world.state, records.checkpoint(world.state, 2), verified=False)
+    assert "has the weights of the best" in world.judge("v006")["best"]["unknown"]
     # The base model was asked last, and is older than any: no regression, and no candidate.
     world.answers("base", 0)
     found = world.judge_base()

@@ -37,7 +37,7 @@ from queue_store import config
 from queue_store.database import open_state
 from queue_store.errors import NotFound, VerificationFailed
 from queue_store.home import Home
-from snapshots import versions
+from snapshots import inuse, versions
 from snapshots.named import named
 from tests.conftest import ROOT
 from tests.engine_kit import Running, add, head, make_home, train_all
@@ -159,6 +159,24 @@ def test_damaged_weights_answer_nothing_and_the_others_do(home: Home, stub) -> N
     finally:
         weights.write_bytes(before)
         weights.chmod(0o400)
+
+
+def test_a_version_that_is_read_is_not_removed_and_one_that_went_is_named(
+    home: Home, stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights_of, alone = asking.weights_of, []
+
+    def watched(state: Any, settings: Any, of: Any) -> Any:
+        with inuse.claimed(of.name) as free:
+            alone.append(free)
+        if of.name == "v002":
+            raise FileNotFoundError(of.name)
+        return weights_of(state, settings, of)
+
+    monkeypatch.setattr(asking, "weights_of", watched)
+    first, second = asked(home, "v001", "v002")
+    assert alone == [False, False] and "answer" in first
+    assert second["error"] == "v002 is not on this machine any more"
 
 
 def test_a_worker_that_loaded_another_model_is_not_believed(home: Home, stub) -> None:

@@ -152,6 +152,31 @@ async def test_the_present_state_is_compared_by_its_answers_too() -> None:
         await until(pilot, lambda: "the present state is better than v001" in screen(pilot))
 
 
+async def test_a_version_is_compared_with_the_base_model_too() -> None:
+    world = judged(base=lambda n: n < 3, v001=lambda n: n < 10, v004=lambda n: 2 <= n < 24)
+    app = console_on(world)
+    async with running(app) as pilot:
+        view = await compared(pilot)
+        await until(pilot, lambda: "v004 is better than v001" in screen(pilot))
+        await pilot.press("b")
+        await until(pilot, lambda: "v004 is better than base: 22 of 40" in screen(pilot))
+        assert "the answers of v004 against those of base" in screen(pilot)
+        assert "is better than v001" not in screen(pilot)
+        await at(pilot, ChangedView, "i")
+        assert "Items that changed from base to v004" in screen(pilot)
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is view)
+        world.reads = threading.Event()
+        await pilot.press("b", "b")  # what is asked for last counts, whatever comes first
+        await pilot.press("b")
+        world.reads.set()
+        await until(pilot, lambda: "v004 is better than v001" in screen(pilot))
+        await pilot.press("escape")
+        await at(pilot, CompareView, "space", "c")
+        await pilot.press("b")
+        await until(pilot, lambda: "v001 is better than base: 10 of 40" in screen(pilot))
+
+
 # -- the items
 
 

@@ -24,7 +24,7 @@ from queue_store.config import Config
 from queue_store.database import State
 from queue_store.errors import NotFound, Refused, TrainctlError, VerificationFailed
 from queue_store.programs import BrokenOff, Cancelled, never
-from snapshots import named
+from snapshots import inuse, named
 
 Json = dict[str, Any]
 OF_THE_MODEL = {"digest", "probe", "model", "no_memory"}
@@ -117,7 +117,9 @@ def ask(
             told = {key: getattr(of, key) for key in ("step", "branch", "digest")}
             said: Json = {"model": of.name, **told, "host": machine.name}
             try:
-                said |= _Turn(state, config, session, asked, listener, cancelled).ask(of)
+                # Nobody removes the version from under the reading.
+                with inuse.holding(of.name):
+                    said |= _Turn(state, config, session, asked, listener, cancelled).ask(of)
             except BrokenOff:
                 break
             except TrainctlError as error:
@@ -149,10 +151,12 @@ class _Turn:
     tokens: int = 0
 
     def ask(self, of: Model) -> Json:
-        item = {"id": "prompt", "text": self._text(of)}
-        packed = memory.packed(
-            self.state, weights_of(self.state, self.config, of), cancelled=self.cancelled
-        )
+        try:
+            item = {"id": "prompt", "text": self._text(of)}
+            weights = weights_of(self.state, self.config, of)
+            packed = memory.packed(self.state, weights, cancelled=self.cancelled)
+        except FileNotFoundError:  # a checkpoint that retention took meanwhile
+            raise NotFound(f"{of.name} is not on this machine any more") from None
         loaded = self.session.load(
             packed,
             recorded=memory.probe(self.state, packed.digest),

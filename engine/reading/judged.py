@@ -1,24 +1,35 @@
 """What the evaluation sets say of two versions: the statistics, and each item's answers in full.
 
 Reads only, and asks no model: the answers are those that evaluations left. Ten thousand items
-take about half a second, so it is asked for apart from what else is known of the two.
+take half a second of a processor, which neither training nor a key may wait for: a child computes.
 """
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from engine import lines
+from engine.faults import error_from, error_object
 from engine.messages import unknown
 from queue_store import records
-from queue_store.errors import NotFound, Refused
+from queue_store.errors import NotFound, Refused, TrainctlError
+from queue_store.home import Home
 from queue_store.results import Result, Results
+from snapshots import child
 from snapshots.named import named
 
 if TYPE_CHECKING:
     from engine.reading.views import Views
 
 Json = dict[str, Any]
+MODULE = "engine.reading.judged"
+NICE = 5
+"""A person waits, and training goes on: a quarter of a core that trains, for a second or two."""
+SECONDS = 120.0
 LISTED = 500
 """Items that turned right, and that turned wrong, of a set that are told by their prompts."""
 PROMPT = 300
@@ -26,9 +37,44 @@ PROMPT = 300
 PRESENT = "the present state"
 
 
+def answer(views: Views, first: str, second: str | None, set: str | None) -> Json:
+    """The command `compare_answers`: `compared`, in a child. Raises as that, and Unfinished."""
+    order = {"home": str(views.home.root), "read_only": views.read_only}
+    order |= {"first": first, "second": second, "set": set}
+    told = child.run(
+        MODULE,
+        [],
+        where=str(views.home.root),
+        stop=views.closing,
+        seconds=SECONDS,
+        stdin=orjson.dumps(order),
+        what="the comparison",
+        mend="ask again",
+        nice=NICE,
+    )
+    if "error" in told:
+        raise error_from(told["error"])
+    found: Json = told["found"]
+    return found
+
+
+def main() -> None:
+    """In the child: an order on stdin, and what came of it as a line."""
+    from engine.reading.views import Views
+
+    order = orjson.loads(sys.stdin.buffer.read())
+    told: Json = {"ok": True}
+    with Views(Home(Path(order["home"])), read_only=order["read_only"]) as views:
+        try:
+            told["found"] = compared(views, order["first"], order["second"], order["set"])
+        except TrainctlError as error:
+            told["error"] = error_object(error)
+    sys.stdout.buffer.write(orjson.dumps(told) + b"\n")
+
+
 def compared(views: Views, first: str, second: str | None, set: str | None) -> Json:
-    """The command `compare_answers`: `evaluation.compare.compare`, and of every set `changed`
-    [{item, gained, prompt, expected}], LISTED of either kind and cut to PROMPT letters.
+    """`evaluation.compare.compare`, and of every set `changed` [{item, gained, prompt, expected}],
+    LISTED of either kind and cut to PROMPT letters.
 
     Without `second` the present state stands for it, as long as it is what was saved last. Raises
     NotFound where one of them has no answers, Refused where they cannot be compared.
@@ -117,3 +163,7 @@ def _answer(found: list[Result]) -> Json:
             for score in one.scores
         ],
     }
+
+
+if __name__ == "__main__":
+    main()

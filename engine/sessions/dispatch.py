@@ -48,7 +48,7 @@ class Dispatcher:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="trainctl-view")
         # What reads whole versions must not hold up the views.
         self._upkeep = ThreadPoolExecutor(2, thread_name_prefix="trainctl-upkeep")
-        # A host that does not answer must hold up neither.
+        # A host that does not answer, or a child, must hold up neither.
         self._look = ThreadPoolExecutor(2, thread_name_prefix="trainctl-look")
         # Models are asked for minutes: neither views nor verifications wait for that.
         self._asking = ThreadPoolExecutor(2, thread_name_prefix="trainctl-ask")

@@ -8,6 +8,6 @@ from typing import Any
 from engine.reading import judged
 
 HANDLERS: dict[str, Callable[..., Any]] = {
-    "compare_answers": judged.compared,
+    "compare_answers": judged.answer,
     "compared_item": judged.item,
 }

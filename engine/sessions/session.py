@@ -21,7 +21,7 @@ READ_SECONDS = 30.0
 def patience(command: str, timeout: float | None) -> float | None:
     """Seconds to wait for an answer: what the caller says, else 30 for what needs no step, and
     no limit for what happens at a step boundary (a step may take minutes), reads versions or asks
-    a host (which has a limit of its own)."""
+    a host or a child (which have a limit of their own)."""
     if timeout is not None:
         return timeout
     spec = COMMANDS.get(command)

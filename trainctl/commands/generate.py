@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from queue_store.errors import NotFound, Refused, UsageError
+from queue_store.errors import NotFound, Refused, TrainctlError, UsageError
 from queue_store.safe import safe
 from trainctl import columns
 from trainctl.context import Context
@@ -101,9 +101,13 @@ def _of_the_engine(
     )
     growing = Growing() if not context.json and sys.stdout.isatty() else None
     try:
+        looks = growing is not None
         while not request.ended.wait(LOOK_SECONDS):
-            if growing is not None:
-                growing.grow(session.request("prompt_progress", key=key)["answer"])
+            try:
+                if growing is not None and looks:
+                    growing.grow(session.request("prompt_progress", key=key)["answer"])
+            except TrainctlError:
+                looks = False  # an engine of before; if it is gone, the answer says so
     except KeyboardInterrupt:
         # Without this the engine would give the answer to nobody, and training wait for it.
         session.request("cancel_generate", key=key)

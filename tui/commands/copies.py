@@ -46,11 +46,8 @@ class CopyCommands(Asking):
         if pair[1] is not None and self._age(pair[1]) < self._age(pair[0]):
             pair = (pair[1], pair[0])
 
-        def judge(then: Any, failed: Any) -> None:
-            self.fetch("compare_answers", then, failed, first=pair[0], second=pair[1])
-
         def show(found: Any) -> str:
-            view = CompareView(found, self._distance, judge, self._compared_item)
+            view = CompareView(found, self._distance, self._judge, self._compared_item)
             self._console.push_screen(view)
             return ""
 
@@ -65,6 +62,10 @@ class CopyCommands(Asking):
     def _distance(self, first: str, second: str, then: Any, failed: Any) -> None:
         """Ask how far the weights of two versions lie apart."""
         self.fetch("weights_distance", then, failed, first=first, second=second)
+
+    def _judge(self, first: str, second: str | None, then: Any, failed: Any) -> None:
+        """Ask what the evaluation sets say of two models."""
+        self.fetch("compare_answers", then, failed, first=first, second=second)
 
     def _compared_item(self, first: int, second: int, item: str, then: Any, failed: Any) -> None:
         """Read an item that two evaluations asked, whole."""

@@ -19,13 +19,17 @@ from tui.safe import Line, clip, pad, wrap
 Distance = Callable[[str, str, Callable[[Any], None], Callable[[str], None]], None]
 """(first, second, then, failed): asks how far the weights of two versions lie apart."""
 
-Judged = Callable[[Callable[[Any], None], Callable[[str], None]], None]
-"""(then, failed): asks what the evaluation sets say; ends in the event loop."""
+Judge = Callable[[str, str | None, Callable[[Any], None], Callable[[str], None]], None]
+"""(first, second or None for the present state, then, failed): asks what the evaluation sets say;
+ends in the event loop."""
 
 LABEL = 12
 EXAMPLES, SETTINGS, FILES, TENSORS = 50, 60, 30, 12
 """Most of each that are listed: the rest is counted."""
 HEAD = "head"
+BASE = "base"
+"""The model that the home started from."""
+READING = "reading the answers…"
 
 
 class CompareView(ReadingView):
@@ -35,17 +39,20 @@ class CompareView(ReadingView):
     BINDINGS = [
         Binding("w", "weights", show=False),
         Binding("i", "items", show=False),
+        Binding("b", "base", show=False),
     ]
-    keys = "i items that changed  w weights  up/down scroll  Esc close"
+    keys = "i items that changed  b against the base  w weights  Esc close"
 
-    def __init__(self, found: Record, distance: Distance, judged: Judged, fetch: Fetch) -> None:
+    def __init__(self, found: Record, distance: Distance, judge: Judge, fetch: Fetch) -> None:
         self._found = found
         self._distance = distance
-        self._judge = judged
+        self._judge = judge
         self._fetch = fetch
         self._weights: Any = None
+        self._of = names_of(found)
+        """Who the answers are of: the two, or the base model and the later of them."""
         self._judged: Record | None = None
-        self._unjudged = "reading the answers…"
+        self._unjudged = READING
         """Why there is nothing of the evaluation sets."""
         self._asked = False
         a, b = names(found)
@@ -53,19 +60,40 @@ class CompareView(ReadingView):
 
     def begin(self) -> None:
         super().begin()
-        self._judge(self._answered, self._unanswered)
+        self._ask_answers()
+
+    def _ask_answers(self) -> None:
+        of = self._of
+        self._judged, self._unjudged = None, READING
+
+        def then(judged: Any) -> None:
+            if of == self._of:  # nobody has asked for another two since
+                self._judged = judged if isinstance(judged, Mapping) else {}
+                self._renew()
+
+        def failed(reason: str) -> None:
+            if of == self._of:
+                self._unjudged = reason
+                self._renew()
+
+        self._judge(of[0], None if of[1] == HEAD else of[1], then, failed)
 
     def _drawn(self, width: int) -> list[Line]:
         judged = self._judged if self._judged is not None else self._unjudged
-        return list(compare_lines(self._found, width, self._weights, judged))
+        return list(compare_lines(self._found, width, self._weights, judged, self._called))
 
-    def _answered(self, judged: Any) -> None:
-        self._judged = judged if isinstance(judged, Mapping) else {}
-        self._renew()
+    @property
+    def _called(self) -> tuple[str, str]:
+        """How those are called on the screen whose answers are compared."""
+        return self._of[0], "now" if self._of[1] == HEAD else self._of[1]
 
-    def _unanswered(self, reason: str) -> None:
-        self._unjudged = reason
-        self._renew()
+    def action_base(self) -> None:
+        """The answers against those of the base model instead, and back."""
+        a, b = names_of(self._found)
+        self._of = (a, b) if self._of[0] == BASE else (BASE, a if b == HEAD else b)
+        self._ask_answers()
+        self._body.renew()
+        self.note(f"the answers: {self._called[1]} against {self._called[0]}")
 
     def _renew(self) -> None:
         """Draw anew, without a move of what is being read."""
@@ -77,7 +105,7 @@ class CompareView(ReadingView):
         if self._judged is None:
             self.note(self._unjudged)
         else:
-            self.app.push_screen(ChangedView(self._judged, names(self._found), self._fetch))
+            self.app.push_screen(ChangedView(self._judged, self._called, self._fetch))
 
     def action_weights(self) -> None:
         a, b = self._found.get("a") or {}, self._found.get("b") or {}
@@ -117,10 +145,15 @@ def names(found: Record) -> tuple[str, str]:
 
 
 def compare_lines(
-    found: Record, width: int, weights: Any = None, judged: Record | str = ""
+    found: Record,
+    width: int,
+    weights: Any = None,
+    judged: Record | str = "",
+    called: tuple[str, str] | None = None,
 ) -> Iterator[Line]:
-    """All that is known of both, the two in columns. `judged` is the answer to `compare_answers`,
-    or why there is none."""
+    """All that is known of both, the two in columns. `judged` is the answer to `compare_answers`
+    about those `called` so (by default the two), or why there is none."""
+    called = called or names(found)
     a, b = found.get("a") or {}, found.get("b") or {}
     column = max(10, min(24, (width - LABEL) // 2 - 1))
 
@@ -138,7 +171,7 @@ def compare_lines(
     yield pair("since fork", *(counted(since.get(side), "step") for side in "ab"))
     for key, name in (("loss", "loss"), ("val_loss", "val loss")):
         yield pair(name, loss(a.get(key)), loss(b.get(key)) + _change(a.get(key), b.get(key)))
-    if isinstance(judged, Mapping):
+    if isinstance(judged, Mapping) and called == names(found):
         for name, one, other, tone in shares(judged):
             yield pair(name, one, other, tone)
     samples = found.get("samples")
@@ -152,7 +185,9 @@ def compare_lines(
     yield from _weights(found, weights, width)
     yield ()
     if isinstance(judged, Mapping):
-        yield from judged_lines(judged, names(found), width)
+        if called != names(found):
+            yield ((f"the answers of {called[1]} against those of {called[0]}", "bold"),)
+        yield from judged_lines(judged, called, width)
         yield ()
     elif judged:
         for part in wrap(f"evaluation sets: {judged}", width):
