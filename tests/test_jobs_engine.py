@@ -331,9 +331,6 @@ def test_an_item_a_version_and_the_base_are_asked_here(tmp_path: Path) -> None:
     with open_state(home) as state:  # judged as soon as it was answered
         verdict = verdicts.of(state, by["version"].digest)
     assert verdict is not None and (verdict["n"], verdict["against"]) == (ITEMS, "base")
-    with open_state(home) as state:  # judged as soon as it was answered
-        verdict = verdicts.of(state, by["version"].digest)
-    assert verdict is not None and (verdict["n"], verdict["against"]) == (ITEMS, "base")
     assert {row["id"] for row in listing["jobs"]} == {job.id for job in found}
     assert status["evaluation"] == {"waiting": 0, "running": []}
 
