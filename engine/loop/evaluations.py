@@ -200,6 +200,7 @@ class Evaluations:
             job = jobs.claim(state, waits.id, place.name)
         except Refused:
             return  # somebody cancelled it just now
+        self.waiting -= 1
         place.job, place.model, place.stage = job.id, job.model, job.state
         place.met(BUSY)
         device = config.evaluation.local or "cpu"
