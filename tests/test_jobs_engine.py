@@ -314,7 +314,9 @@ def test_an_item_a_version_and_the_base_are_asked_here(tmp_path: Path) -> None:
         version = running.tell("snapshot_version")["name"]
         found = all_ended(home, 3)
         wait_until(lambda: running.host("local")["state"] == "idle")
-        listing, status = running.tell("jobs"), running.status
+        quiet = {"waiting": 0, "running": []}
+        wait_until(lambda: running.status["evaluation"] == quiet, what="nothing waits or runs")
+        listing = running.tell("jobs")
     by = {str(job.reason): job for job in found}
     assert set(by) == {"item", "baseline", "version"}
     assert {job.state for job in found} == {JobState.DONE}
@@ -332,7 +334,6 @@ def test_an_item_a_version_and_the_base_are_asked_here(tmp_path: Path) -> None:
         verdict = verdicts.of(state, by["version"].digest)
     assert verdict is not None and (verdict["n"], verdict["against"]) == (ITEMS, "base")
     assert {row["id"] for row in listing["jobs"]} == {job.id for job in found}
-    assert status["evaluation"] == {"waiting": 0, "running": []}
 
 
 @needs_sshd[0]

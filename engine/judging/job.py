@@ -4,7 +4,8 @@ Reads an order, one JSON object a line: {"home", "act": "look", "host"}, a look 
 {"home", "act": "evaluate", "model", "digest", "sets", "host", "device", "threads"}. Tells on its
 output, in lines of JSON, how far it is: {"stage": "shipping", "sent", "of"}, {"stage": "running",
 "items", "answered"}, {"meters": {gpu, ram}}; and last an `Outcome`. {"cancel": true} on its input,
-or the end of it, breaks it off: what was answered is kept.
+or the end of it, breaks it off: what was answered is kept; {"limit": CPU seconds a second, or null}
+holds a worker of this machine to that, as "limit" of the order does from the start.
 
 Answers go to metrics.db as they come, in short transactions of their own; the job's row is the
 engine's. Must never hold a lock that training waits for, and never outlive the engine.
@@ -17,7 +18,7 @@ import json
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,17 +66,24 @@ class Outcome:
 class Controls:
     """What the engine says on our input meanwhile."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: float | None = None) -> None:
+        self._limit = limit
         self._cancelled = threading.Event()
         threading.Thread(target=self._listen, name="controls", daemon=True).start()
 
     def cancelled(self) -> bool:
         return self._cancelled.is_set()
 
+    def limit(self) -> float | None:
+        """CPU seconds a second that a worker here may take; None for as many as there are."""
+        return self._limit
+
     def _listen(self) -> None:
         for line in sys.stdin.buffer:
-            if json.loads(line).get("cancel"):
+            words = json.loads(line)
+            if words.get("cancel"):
                 break
+            self._limit = words["limit"]
         self._cancelled.set()
 
 
@@ -132,7 +140,7 @@ def evaluate(state: State, config: Config, order: Json, controls: Controls) -> O
         if before:
             try:
                 asking.ask(
-                    _machine(state.home, config, order),
+                    _machine(state.home, config, order, controls),
                     cancelled=ending,
                     told=told,
                     sent=lambda sent, of: say(stage="shipping", sent=sent, of=of),
@@ -178,9 +186,9 @@ def _model(state: State, config: Config, order: Json) -> Model:
     return found
 
 
-def _machine(home: Home, config: Config, order: Json) -> Machine:
+def _machine(home: Home, config: Config, order: Json, controls: Controls) -> Machine:
     if order["host"] == machines.LOCAL:
-        return machines.local(order["device"], order["threads"])
+        return replace(machines.local(order["device"], order["threads"]), limit=controls.limit)
     return machines.machine(home, config.hosts, order["host"])
 
 
@@ -226,7 +234,7 @@ def main() -> int:
         except (TrainctlError, OSError) as error:
             tell(ok=False, error=str(error))
         return 0
-    outcome = carry_out(order, Controls())
+    outcome = carry_out(order, Controls(order["limit"]))
     tell(ok=True, outcome=asdict(outcome))
     return 0
 

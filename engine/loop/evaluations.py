@@ -200,6 +200,7 @@ class Evaluations:
             job = jobs.claim(state, waits.id, place.name)
         except Refused:
             return  # somebody cancelled it just now
+        self.waiting -= 1
         place.job, place.model, place.stage = job.id, job.model, job.state
         place.met(BUSY)
         device = config.evaluation.local or "cpu"
@@ -214,9 +215,13 @@ class Evaluations:
 def _threads(engine: Engine) -> int:
     """CPU threads of a job on this machine: where a CPU trains, every thread more is one that a
     step may have to wait for."""
-    trains = engine.board.state not in STILL
+    return 1 if _trains_here(engine) else max(1, (os.cpu_count() or 1) // 2)
+
+
+def _trains_here(engine: Engine) -> bool:
+    """Whether the processor trains now, or may for all that is known."""
     on_cpu = str(engine.board.model.get("device")).startswith(("cpu", "{"))
-    return 1 if trains and on_cpu else max(1, (os.cpu_count() or 1) // 2)
+    return on_cpu and engine.board.state not in STILL
 
 
 class _Run:
@@ -234,7 +239,7 @@ class _Run:
 
     def run(self) -> None:
         try:
-            outcome = jobprocess.run(self.order, self._told, self._ending)["outcome"]
+            outcome = jobprocess.run(self.order, self._told, self._ending, self._limit)["outcome"]
         except (Died, OSError) as error:
             outcome = {"kind": "broken", "error": str(error)}
         self._place_after(outcome)
@@ -244,6 +249,14 @@ class _Run:
             log.debug("%s", error)  # cancelled at the last moment
 
     # -- while it runs --------------------------------------------------------------------------
+
+    def _limit(self) -> float | None:
+        """CPU seconds a second for a job on the processor that trains: the share of the whole
+        that training.monitoring_budget leaves to looking at the model."""
+        if self.place.name != LOCAL or not _trains_here(self.engine):
+            return None
+        budget = self.of._config_now(self.engine).training.monitoring_budget
+        return budget * (os.cpu_count() or 1) or None  # without one it is called off
 
     def _told(self, line: Json) -> None:
         place = self.place

@@ -35,9 +35,15 @@ class Died(TrainctlError):
     """The process ended without a word on what came of it."""
 
 
-def run(order: Mapping[str, Any], told: Callable[[Json], None], ending: Callable[[], bool]) -> Json:
+def run(
+    order: Mapping[str, Any],
+    told: Callable[[Json], None],
+    ending: Callable[[], bool],
+    limit: Callable[[], float | None] = lambda: None,
+) -> Json:
     """The last line of the process that gets `order`; `told` hears the others. It is asked to end
-    once `ending` says so. Blocks. Raises Died, OSError."""
+    once `ending` says so, and told how much of the processor a worker of this machine may take
+    whenever `limit` changes. Blocks. Raises Died, OSError."""
     command = programs.lowered(programs.python(MODULE), signal.SIGKILL)
     with (
         tempfile.TemporaryFile() as errors,
@@ -51,8 +57,9 @@ def run(order: Mapping[str, Any], told: Callable[[Json], None], ending: Callable
         ) as child,
     ):
         try:
-            _say(child, order)
-            last = _listen(child, told, ending)
+            said = limit()
+            _say(child, {**order, "limit": said})
+            last = _listen(child, told, ending, limit, said)
             child.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
             raise Died("the process of the job did not end") from None
@@ -73,7 +80,11 @@ def _say(child: subprocess.Popen[bytes], words: Mapping[str, Any]) -> None:
 
 
 def _listen(
-    child: subprocess.Popen[bytes], told: Callable[[Json], None], ending: Callable[[], bool]
+    child: subprocess.Popen[bytes],
+    told: Callable[[Json], None],
+    ending: Callable[[], bool],
+    limit: Callable[[], float | None],
+    said: float | None,
 ) -> Json:
     assert child.stdout is not None
     fd, rest, asked = child.stdout.fileno(), b"", 0.0
@@ -87,6 +98,9 @@ def _listen(
             elif ending():
                 asked = time.monotonic()
                 _say(child, {"cancel": True})
+            elif limit() != said:
+                said = limit()
+                _say(child, {"limit": said})
             if not selector.select(LOOK_SECONDS):
                 continue
             data = os.read(fd, 1 << 16)

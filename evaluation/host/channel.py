@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import select
+import signal
 import subprocess
 import threading
 import time
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 from typing import IO, Any
 
 from evaluation.host.errors import HostFailure, ended
+from evaluation.host.pace import Limit, Pace
 from evaluation.host.shipped.frames import MAGIC, BadFrame, Message, pack, read
 from queue_store import programs
 from queue_store.safe import safe_line
@@ -33,7 +35,8 @@ class Channel:
     """`first` goes to the child before any frame; `where` and `host` name it in errors.
 
     `start` is how long the first word may take, `silence` how long nothing may be heard after it,
-    both in seconds; `ping` how often it is asked. Not for several threads to receive from.
+    both in seconds; `ping` how often it is asked; `limit` is for a child of this machine (pace).
+    Not for several threads to receive from.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Channel:
         start: float = 40.0,
         silence: float = 45.0,
         ping: float = 5.0,
+        limit: Limit | None = None,
     ) -> None:
         self.where, self.host = where, host
         self.silence, self.ping = silence, ping
@@ -57,13 +61,15 @@ class Channel:
         self._tail = b""
         self._noise = b""
         self.child = subprocess.Popen(
-            programs.lowered(command),
+            # What may stand stopped when we die hears nothing but SIGKILL.
+            programs.lowered(command, signal.SIGKILL if limit else signal.SIGTERM),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=programs.environment(),
             bufsize=0,
         )
+        self._pace = Pace(self.child, limit) if limit else None
         self._heard = time.monotonic()
         self._deadline = start
         self._threads = [
@@ -118,6 +124,8 @@ class Channel:
 
     def close(self) -> None:
         """Say goodbye and end the child; never raises. Idempotent."""
+        if self._pace is not None:
+            self._pace.close()
         if not self.closed.is_set():
             self.closed.set()
             assert self.child.stdin is not None

@@ -15,6 +15,7 @@ from pathlib import Path
 from evaluation.host import bundle
 from evaluation.host.channel import Channel
 from evaluation.host.errors import HostFailure
+from evaluation.host.pace import Limit
 from queue_store import places, ssh
 from queue_store.config import Host
 from queue_store.errors import NotFound, Refused
@@ -46,6 +47,8 @@ class Machine:
     silence: float = 45.0
     start: float = 40.0
     ping: float = 5.0
+    limit: Limit | None = None
+    """Of a worker on this machine: how much of the processor it may take; see pace."""
     keep: int = 3
     """Models that stay in the host's store; one is that of the base where adapters train."""
 
@@ -89,6 +92,7 @@ class Machine:
             start=self.start,
             silence=self.silence,
             ping=self.ping,
+            limit=self.limit,
         )
 
 
