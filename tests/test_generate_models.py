@@ -191,9 +191,9 @@ def test_a_worker_that_loaded_another_model_is_not_believed(home: Home, stub) ->
 
 def test_it_grows_and_can_be_cancelled_with_what_there_is(home: Home) -> None:
     heard = Heard(stop=3)
-    (said,) = asked(home, "v001", "v002", heard=heard, max_tokens=2000, temperature=5.0, seed=1)
+    (said,) = asked(home, "v001", "v002", heard=heard, max_tokens=2000, temperature=0.01, seed=1)
     assert said["stop"] == "cancelled" and heard.turns == ["v001"]
-    assert (said["temperature"], said["top_p"], said["seed"]) == (5.0, 1.0, 1)
+    assert (said["temperature"], said["top_p"], said["seed"]) == (0.01, 1.0, 1)
     assert 0 < said["tokens"] < 2000 and said["answer"] == heard.texts[-1]
     assert len(heard.texts[0]) < len(heard.texts[-1])
 
@@ -231,7 +231,7 @@ def test_the_engines_model_is_not_asked_elsewhere(home: Home, trainctl) -> None:
             assert running.engine.prompt_progress("another") == asking_nothing()
 
         growing.grow = heard  # type: ignore[method-assign]
-        long = running.ask("generate", prompt=PROMPT, max_tokens=300, temperature=5.0, key="mine")
+        long = running.ask("generate", prompt=PROMPT, max_tokens=300, key="mine")
         assert len(told) > 1 and all(one["answering"] for one in told)
         assert long["answer"].startswith(told[-1]["answer"].rstrip("\ufffd"))
 
@@ -344,7 +344,8 @@ def read_until(leader: int, enough: Callable[[bytes], bool]) -> bytes:
 
 
 def test_ctrl_c_ends_it_at_once_and_leaves_no_process(terminal) -> None:
-    words = ("--prompt", PROMPT, "--max-tokens", "4000", "--temperature", "5", "--local")
+    # Greedy, so young a model never ends by itself; drawn, it may.
+    words = ("--prompt", PROMPT, "--max-tokens", "4000", "--local")
     process, leader = terminal("generate", "v001", "v002", *words)
     # An answer that is not at its end is on the screen.
     seen = read_until(leader, lambda seen: len(seen.partition(b"v001:")[2]) > 100)
