@@ -44,6 +44,7 @@ BENCHES = (
     "prepare",
     "gap",
     "hosts",
+    "jobs",
 )
 PEERS = {"prepare": "trl"}
 """What a bench compares with, where it is nothing without it."""

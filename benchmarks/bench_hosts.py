@@ -5,6 +5,8 @@ Over a real sshd on loopback where there is one, so what a network takes is not 
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 import random
 import statistics
 import subprocess
@@ -77,6 +79,41 @@ class Plain:
             tokenizer.batch_decode(out[:, some["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
+class Harness:
+    """lm-evaluation-harness's transformers backend in this process, on the same prompts."""
+
+    def __init__(self, plain: Plain) -> None:
+        from lm_eval.models.huggingface import HFLM
+
+        words = {"tokenizer": plain.tokenizer, "batch_size": BATCH, "device": "cpu"}
+        self.model: Any = HFLM(plain.model, **words)
+        self.tokenizer = plain.tokenizer
+
+    def __call__(self, asked: list[dict[str, Any]]) -> None:
+        from lm_eval.api.instance import Instance
+
+        wanted = {"until": [], "max_gen_toks": TOKENS, "do_sample": False}
+        requests = [
+            Instance("generate_until", {}, (self._text(item), dict(wanted)), n)
+            for n, item in enumerate(asked)
+        ]
+        self.model.generate_until(requests, disable_tqdm=True)
+
+    def _text(self, item: dict[str, Any]) -> str:
+        text: str = self.tokenizer.apply_chat_template(
+            item["messages"], add_generation_prompt=True, tokenize=False
+        )
+        return text
+
+
+def harness(plain: Plain) -> Harness | None:
+    """None where it is not installed: pip install 'trainctl[bench]'."""
+    if importlib.util.find_spec("lm_eval") is None:
+        return None
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    return Harness(plain)
+
+
 def rate(act: Callable[[], object], count: int) -> float:
     """Items a second of an act over `count` of them."""
     started = time.perf_counter()
@@ -95,7 +132,8 @@ def generating(host: Host, folder: Path, quick: bool) -> list[Row]:
     asked, rounds = items(128 if quick else 512), 3 if quick else 5
     config = {"max_tokens": TOKENS, "batch": BATCH}
     plain_generate = Plain(model)
-    worker, plain = [], []
+    peer = harness(plain_generate)
+    worker, plain, other = [], [], []
     with Session(machine(host, folder)) as session:
         loaded = session.load(packed)
         for _ in range(rounds + 1):
@@ -103,17 +141,35 @@ def generating(host: Host, folder: Path, quick: bool) -> list[Row]:
                 rate(lambda: session.generate(asked, config, lambda answer: None), len(asked))
             )
             plain.append(rate(lambda: plain_generate(asked), len(asked)))
+            if peer is not None:
+                other.append(rate(lambda: peer(asked), len(asked)))
         trips = measure.round_trips(session, 200 if quick else 1000)
         speed = [measure.throughput(session) / 1e6 for _ in range(3)]
-    worker, plain = worker[1:], plain[1:]  # the first round warms up
-    ratios = [one / other for one, other in zip(worker, plain, strict=True)]
+    # The first round warms up.
+    worker, plain, other = worker[1:], plain[1:], other[1:]
     return [
         figure("builtin:tiny, items/s of the worker over ssh", worker, "items/s"),
         figure("  of a plain batched generate, same items and batches", plain, "items/s"),
-        at_least("  worker against plain", ratios, "times", RATE),
+        at_least("  worker against plain", ratios(worker, plain), "times", RATE),
+        *against(worker, other),
         figure("  loading it there, torch's import and digests with it", [loaded.seconds], "s"),
         at_most("round trip of a frame over ssh", trips, "ms", TRIP_MS),
         figure("  4 MiB there and back", speed, "MB/s"),
+    ]
+
+
+def ratios(ours: list[float], theirs: list[float]) -> list[float]:
+    """Round by round."""
+    return [one / other for one, other in zip(ours, theirs, strict=True)]
+
+
+def against(worker: list[float], other: list[float]) -> list[Row]:
+    """The worker beside lm-evaluation-harness, where that is installed."""
+    if not other:
+        return [skipped("  lm-evaluation-harness", "not installed: pip install 'trainctl[bench]'")]
+    return [
+        figure("  of lm-evaluation-harness (HFLM), same items and batches", other, "items/s"),
+        at_least("  worker against lm-evaluation-harness", ratios(worker, other), "times", RATE),
     ]
 
 

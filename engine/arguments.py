@@ -28,6 +28,7 @@ class Kind(Enum):
     LOOK = "from another machine or a child, which may take long; nothing changes"
     STORE = "a change of the store; the engine is woken after it"
     UPKEEP = "a change of versions, trash or copies, which may take long; the head stays"
+    ASK = "models, asked by a worker, which takes minutes; the head stays"
     ENGINE = "on the engine thread, at a step boundary"
 
 

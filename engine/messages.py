@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -70,15 +70,7 @@ class Mode(StrEnum):
 Metric = Literal[
     "loss", "val_loss", "learning_rate", "grad_norm", "tokens_per_second", "seconds", "memory"
 ]
-METRICS: tuple[str, ...] = (
-    "loss",
-    "val_loss",
-    "learning_rate",
-    "grad_norm",
-    "tokens_per_second",
-    "seconds",
-    "memory",
-)
+METRICS: tuple[str, ...] = get_args(Metric)
 
 
 class Hello(Command, frozen=True):
@@ -106,18 +98,8 @@ class Series(Command, frozen=True):
 
 class QueuePage(Command, frozen=True):
     state: (
-        Literal[
-            "waiting",
-            "queued",
-            "preparing",
-            "training",
-            "paused",
-            "trained",
-            "done",
-            "failed",
-            "skipped",
-            "rejected",
-        ]
+        Literal["waiting", "queued", "preparing", "training", "paused"]
+        | Literal["trained", "done", "failed", "skipped", "rejected"]
         | None
     ) = None
     limit: Annotated[int, Meta(ge=1, le=5000)] = 500
@@ -148,6 +130,8 @@ class Samples(Command, frozen=True):
 
 PROMPT_SECONDS = {"training": 10.0, "standing": 60.0}
 """The longest that the answer to a prompt holds up training, or takes while nothing steps."""
+ASK_SECONDS = 600.0
+"""The longest that models of the home are asked one prompt: whoever asked may be gone."""
 LongText = Annotated[str, Meta(max_length=200_000)]
 
 
@@ -159,11 +143,23 @@ class Generate(Command, frozen=True):
     max_tokens: Annotated[int, Meta(ge=1, le=1_000_000)] = 256
     temperature: Annotated[float, Meta(ge=0, le=10)] = 0.0
     """0: the most likely token each time."""
+    top_p: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    seed: Count | None = None
+    """What is drawn above temperature 0 follows from it; None = a new one each time."""
     key: Name | None = None
-    """By which cancel_generate knows it."""
+    """By which cancel_generate and prompt_progress know it."""
 
 
-class CancelGenerate(Command, frozen=True):
+class Ask(Generate, frozen=True, kw_only=True):
+    """As Generate, of models that a worker loads."""
+
+    models: Annotated[list[Name], Meta(min_length=1, max_length=20)]
+    """Versions, tags, checkpoints, digests, base."""
+    host: Name | None = None
+    """A host of config.toml, "local", or the first that is free."""
+
+
+class OnePrompt(Command, frozen=True):
     key: Name
 
 
@@ -267,6 +263,7 @@ COMMANDS: dict[str, Spec] = {
     "hello": Spec(Hello, Kind.SERVER),
     "snapshot": Spec(Nothing, Kind.SERVER),
     "meters": Spec(Nothing, Kind.SERVER),
+    "prompt_progress": Spec(OnePrompt, Kind.SERVER),
     "events": Spec(Events, Kind.READ),
     "series": Spec(Series, Kind.READ),
     "queue": Spec(QueuePage, Kind.READ),
@@ -300,6 +297,7 @@ COMMANDS: dict[str, Spec] = {
     "trash_empty": Spec(TrashEmpty, Kind.UPKEEP),
     "backup_targets": Spec(Nothing, Kind.READ),
     "backup": Spec(Backup, Kind.UPKEEP),
+    "ask": Spec(Ask, Kind.ASK),
     "pause": Spec(Pause, Kind.ENGINE),
     "resume": Spec(Nothing, Kind.ENGINE),
     "skip": Spec(Skip, Kind.ENGINE),
@@ -310,7 +308,7 @@ COMMANDS: dict[str, Spec] = {
     "rollback": Spec(Rollback, Kind.ENGINE),
     "handover": Spec(Nothing, Kind.ENGINE),
     "generate": Spec(Generate, Kind.ENGINE),
-    "cancel_generate": Spec(CancelGenerate, Kind.ENGINE),
+    "cancel_generate": Spec(OnePrompt, Kind.ENGINE),
     **evaluation_messages.COMMANDS,
 }
 """`item` is the argument that names an item, as `id` is the request's own."""

@@ -80,6 +80,7 @@ class Training(Section, frozen=True):
     packing: bool
     liger: Literal["auto", "on", "off"]
     gradient_checkpointing: bool
+    check_memory: bool
     deterministic: bool
     threads: Steps
     seed: Steps
@@ -163,6 +164,8 @@ class Host(Section, frozen=True):
     """An interpreter there that has torch and transformers."""
     ssh_config: str = ""
     """A file for `ssh -F`, where the host needs other settings than ~/.ssh/config."""
+    deploy: Literal["", "best"] = ""
+    """What is brought to its store to be served from there, whenever it becomes another."""
 
 
 class Watchdog(Section, frozen=True):
@@ -172,6 +175,8 @@ class Watchdog(Section, frozen=True):
 
 class Samples(Section, frozen=True):
     count: Annotated[int, Meta(ge=0, le=1000)]
+    item_count: Annotated[int, Meta(ge=0, le=1000)]
+    schedule: list[Steps]
     max_tokens: Positive
 
 

@@ -6,6 +6,8 @@ head now stands on. Nothing on disk is deleted or overwritten.
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 
 from queue_store import journal, queue, records
@@ -26,12 +28,15 @@ def move_head(
     branch: int | None = None,
     rolled_back: bool = False,
     new: bool = True,
+    kind: str = "head",
+    data: dict[str, Any] | None = None,
 ) -> records.Head:
     """Stand on `target` from now on; items and cursors become those of that moment.
 
     `new`: start a branch there (a decision; a crash goes on along its own). `branch`: one that
     the caller has made. `rolled_back`: items that trained only on the branch left are skipped
-    with that reason; otherwise they go to the front of the queue.
+    with that reason; otherwise they go to the front of the queue. `kind` and `data` are those of
+    the event that tells of it.
     The caller's item (skipped, failed) has its state set by its own move before.
     """
     with state.transaction():
@@ -42,9 +47,8 @@ def move_head(
                 branch = records.new_branch(state, branch, target.id, target.step, why)
         records.set_head(state, target.id, branch)
         _reconcile(state, target.progress, rolled_back=rolled_back)
-        journal.record(
-            state, "head", why, branch=branch, step=target.step, data={"checkpoint": target.id}
-        )
+        told = {"checkpoint": target.id, **(data or {})}
+        journal.record(state, kind, why, branch=branch, step=target.step, data=told)
         found = records.head(state)
         assert found is not None
         return found

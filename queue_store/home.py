@@ -83,6 +83,11 @@ class Home:
         return self.store / "reserve"
 
     @property
+    def memory(self) -> Path:
+        """What models take of a device's memory, measured; made anew where it is not there."""
+        return self.store / "memory"
+
+    @property
     def tmp(self) -> Path:
         return self.store / "tmp"
 

@@ -34,6 +34,8 @@ RESCAN_SECONDS = 30.0
 _HINT_STEP_MS = 50
 _HINT_DEBOUNCE_MS = 100
 _WAKE_MS = 200
+_UNWATCHED_LOOKS = 60
+"""How often to look, once a second, before file events are tried again."""
 _log = logging.getLogger(__name__)
 
 
@@ -207,24 +209,33 @@ class Inbox:
 
         logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it logs every change
 
-        try:
-            for changes in watch(
-                self._home.inbox,
-                watch_filter=None,
-                step=_HINT_STEP_MS,
-                debounce=_HINT_DEBOUNCE_MS,
-                rust_timeout=_WAKE_MS,
-                yield_on_timeout=True,
-                stop_event=stop_event,
-                raise_interrupt=False,
-                ignore_permission_denied=True,
-            ):
-                yield bool(changes)
-        except (OSError, RuntimeError) as error:
-            # No inbox at the moment, or no more watches on this system: look by the clock.
-            _log.warning("no file events from the inbox: %s", error)
-            while not stop_event.wait(1.0):
-                yield True
+        while not stop_event.is_set():
+            worked = False
+            try:
+                for changes in watch(
+                    self._home.inbox,
+                    watch_filter=None,
+                    step=_HINT_STEP_MS,
+                    debounce=_HINT_DEBOUNCE_MS,
+                    rust_timeout=_WAKE_MS,
+                    yield_on_timeout=True,
+                    stop_event=stop_event,
+                    raise_interrupt=False,
+                    ignore_permission_denied=True,
+                ):
+                    # What came before this watch stood made no event.
+                    yield bool(changes) or not worked
+                    worked = True
+            except (OSError, RuntimeError) as error:
+                if worked:  # it ends over a name that is no UTF-8
+                    _log.debug("the watch of the inbox begins anew: %s", error)
+                    continue
+                # No inbox at the moment, or no more watches on this system: look by the clock.
+                _log.warning("no file events from the inbox: %s", error)
+                for _ in range(_UNWATCHED_LOOKS):
+                    yield True
+                    if stop_event.wait(1.0):
+                        return
 
     def _open(self) -> State:
         if self._state is None:

@@ -67,6 +67,8 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "evaluation.canary": (EVALUATION, BAD),
     "best.moved": (EVALUATION, GOOD),
     "best.kept": (EVALUATION, PLAIN),
+    "best.deployed": (EVALUATION, GOOD),
+    "best.undeployed": (EVALUATION, WARN),
     "version.deleting": (VERSIONS, WARN),
     "version.deleted": (VERSIONS, WARN),
     "version.restoring": (VERSIONS, PLAIN),

@@ -24,6 +24,22 @@ SPLIT = "split"
 """The name under which an item's own held-out rows are validated."""
 
 
+ITEM_MARK = "/"
+"""How the id of an example of an item begins; a set has a name, so its examples' ids never do."""
+
+
+def item_example(item: int, digest: str, line: int) -> str:
+    """The id of the example that is a row of an item; another file begins new histories."""
+    return f"{ITEM_MARK}{item}-{digest[:8]}/line {line}"
+
+
+def item_of(example: str) -> int | None:
+    """The item whose row an example is, None for one of a held-out set."""
+    if not example.startswith(ITEM_MARK):
+        return None
+    return int(example[len(ITEM_MARK) :].partition("-")[0])
+
+
 @dataclass(frozen=True)
 class StepMetric:
     """One optimizer step. Cursors count rows in training order, on through the epochs; `loss` is
@@ -57,7 +73,8 @@ class Validation:
 
 @dataclass(frozen=True)
 class Example:
-    """A fixed example of the samples: `prompt` as shown, `expected` the gold answer."""
+    """A fixed example of the samples: `prompt` as shown, `expected` the gold answer. `set_name` is
+    its set's, or the name of the item that it is a row of (see `item_example`)."""
 
     id: str
     set_name: str

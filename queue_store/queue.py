@@ -195,11 +195,13 @@ def _move_before(state: State, item_id: int, other_id: int, told: dict[str, Any]
         return get(state, item_id)
 
 
-def shift(state: State, item_ids: list[int], by: int) -> list[int]:
+def shift(state: State, item_ids: list[int], by: int, among: list[int] | None = None) -> list[int]:
     """Move items by so many places among those of their priority that wait as they do (below 0:
     earlier), on the order as it is now; what meets the end stays there, and items side by side
-    stay so. The ids of those that moved. Raises Refused where none can, NotFound.
+    stay so. `among`: only these count as places, as where a person sees only some of the queue.
+    The ids of those that moved. Raises Refused where none can, NotFound.
     """
+    seen = None if among is None else set(among)
     with state.transaction() as db:
         chosen = [_open_item(state, item_id) for item_id in dict.fromkeys(item_ids)]
         running = [item for item in chosen if not item.runnable]
@@ -215,7 +217,7 @@ def shift(state: State, item_ids: list[int], by: int) -> list[int]:
                 (of, priority),
             ).fetchall()
             before = [row[0] for row in rows]
-            after = shifted(before, wanted, by)
+            after = shifted(before, wanted, by, seen)
             places = sorted(row[1] for row in rows)
             if len(set(places)) < len(places):  # two came to stand on one place: number anew
                 places = [float(n) for n in range(1, len(places) + 1)]
@@ -230,7 +232,8 @@ def shift(state: State, item_ids: list[int], by: int) -> list[int]:
             moved += [id_ for n, id_ in enumerate(after) if id_ in wanted and at[id_] != n]
         if not moved:
             who = f"{len(chosen)} items are" if len(chosen) > 1 else f"{chosen[0].name} is"
-            raise Refused(f"{who} {'first' if by < 0 else 'last'} already, within the priority")
+            edge = f"{who} {'first' if by < 0 else 'last'} already, within the priority"
+            raise Refused(edge + ("" if seen is None else " and what is shown"))
         name = next(item.name for item in chosen if item.id == moved[0])
         rest = f" and {len(moved) - 1} more" if len(moved) > 1 else ""
         text = f"{name}{rest} moved {abs(by)} {'earlier' if by < 0 else 'later'}"
@@ -238,20 +241,46 @@ def shift(state: State, item_ids: list[int], by: int) -> list[int]:
         return moved
 
 
-def shifted(order: list[int], wanted: set[int], by: int) -> list[int]:
-    """`order` with the `wanted` moved `by` places, as far as there is room."""
+def shifted(
+    order: list[int], wanted: set[int], by: int, among: set[int] | None = None
+) -> list[int]:
+    """`order` with the `wanted` moved `by` places, as far as there is room; `among`: past so many
+    of these, each then right beside the last one that it passed."""
     back = by > 0
     line = order[::-1] if back else order
+    counted = [one for one in line if among is None or one in among or one in wanted]
     places: dict[int, int] = {}
     free = 0
-    for at, item_id in enumerate(line):
+    for at, item_id in enumerate(counted):
         if item_id in wanted:
             free = max(free, at - abs(by))
             places[free] = item_id
             free += 1
-    others = iter(item_id for item_id in line if item_id not in wanted)
-    result = [places[n] if n in places else next(others) for n in range(len(line))]
+    others = iter(item_id for item_id in counted if item_id not in wanted)
+    moved = [places[n] if n in places else next(others) for n in range(len(counted))]
+    # Of each that moves, the next other one after it: where it passed none, the one it had.
+    was, then, at_first = (_next_other(one, wanted) for one in (counted, moved, line))
+    before: dict[int | None, list[int]] = {}
+    for item_id in moved:
+        if item_id in wanted:
+            stays = was[item_id] == then[item_id]
+            before.setdefault((at_first if stays else then)[item_id], []).append(item_id)
+    rest = [item_id for item_id in line if item_id not in wanted]
+    result = [one for other in rest for one in (*before.get(other, ()), other)]
+    result += before.get(None, [])
     return result[::-1] if back else result
+
+
+def _next_other(line: list[int], wanted: set[int]) -> dict[int, int | None]:
+    """Of each of the `wanted`, the first one after it that is not, None at the end."""
+    found: dict[int, int | None] = {}
+    other: int | None = None
+    for item_id in reversed(line):
+        if item_id in wanted:
+            found[item_id] = other
+        else:
+            other = item_id
+    return found
 
 
 def _renumber(state: State, priority: Priority) -> None:

@@ -4,7 +4,9 @@ Keyed by model (its weights' digest), set (its file's digest), item, generation 
 digest), and for a score by scorer and version. What is complete is never overwritten: an answer
 sent twice is the same answer, and a broken job goes on with `missing`. A failure (a timeout, a
 refused request, a dead link) is kept as one and is no answer; the next try replaces it.
-In metrics.db; a connection belongs to the thread that opened it.
+No rule removes any: they outlive the versions and checkpoints that gave them (a regression is
+against what was), and are in every daily copy of metrics.db. A connection belongs to the thread
+that opened it.
 """
 
 from __future__ import annotations

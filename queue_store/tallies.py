@@ -15,6 +15,9 @@ import orjson
 
 from queue_store.results import Outcome, Scored
 
+Question = tuple[str, str, str]
+"""A set's name and digest, and the digest of the generation configuration."""
+
 UNANSWERED = 0.05
 """The share of items without an answer up to which a model is judged by a set at all: what fails
 is often what is hard or long."""
@@ -40,7 +43,7 @@ class Tally:
         return self.items - self.n <= UNANSWERED * self.items
 
     @property
-    def question(self) -> tuple[str, str, str]:
+    def question(self) -> Question:
         """What was asked, and how: equal for evaluations that can be compared."""
         return self.set_name, self.set_digest, self.config
 
@@ -90,25 +93,31 @@ def newest(found: Iterable[Tally]) -> dict[str, dict[str, Tally]]:
     return told
 
 
-def alike(found: Iterable[Tally], models: Collection[str]) -> dict[str, list[Tally]]:
-    """{model: its evaluations}, all of one and the same questions, for shares of others are no
-    comparison: of each set in the state and manner in which most of `models` were asked (the
-    newest of equals), of the sets that at least half as many were asked as of the commonest. Not
-    in it: a model that lacks one of them, or was asked but a part of it."""
-    asked: dict[str, dict[tuple[str, str, str], Tally]] = {}
+def commonest(found: Collection[Tally]) -> dict[str, tuple[Question, int]]:
+    """{set: (the state and manner in which most models were asked it, how many)}, the sets by
+    name; of equals the one that was asked last."""
+    models: dict[Question, set[str]] = {}
+    last: dict[Question, int] = {}
     for one in found:
-        if one.model in models and one.whole:
-            asked.setdefault(one.model, {})[one.question] = one
-    counts: dict[tuple[str, str, str], tuple[int, int]] = {}
-    for mine in asked.values():
-        for question, one in mine.items():
-            number, last = counts.get(question, (0, 0))
-            counts[question] = number + 1, max(last, one.evaluation)
-    commonest: dict[str, tuple[str, str, str]] = {}
-    for question in sorted(counts, key=lambda question: counts[question]):
-        commonest[question[0]] = question
-    most = max((number for number, _ in counts.values()), default=0)
-    questions = [q for _, q in sorted(commonest.items()) if 2 * counts[q][0] >= most]
+        models.setdefault(one.question, set()).add(one.model)
+        last[one.question] = max(last.get(one.question, 0), one.evaluation)
+    best: dict[str, tuple[Question, int]] = {}
+    for question in sorted(models, key=lambda asked: (len(models[asked]), last[asked])):
+        best[question[0]] = question, len(models[question])
+    return dict(sorted(best.items()))
+
+
+def alike(found: Collection[Tally], models: Collection[str]) -> dict[str, list[Tally]]:
+    """{model: its evaluations}, all of one and the same questions, for shares of others are no
+    comparison: the commonest of each set, of the sets that at least half as many were asked as of
+    the set that most were. Not in it: a model that lacks one of them, or was asked but a part."""
+    fit = [one for one in found if one.model in models and one.whole]
+    asked: dict[str, dict[Question, Tally]] = {}
+    for one in fit:
+        asked.setdefault(one.model, {})[one.question] = one
+    best = commonest(fit).values()
+    most = max((number for _, number in best), default=0)
+    questions = [question for question, number in best if 2 * number >= most]
     return {
         model: [mine[question] for question in questions]
         for model, mine in asked.items()

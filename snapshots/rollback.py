@@ -19,7 +19,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from queue_store import config, durable, journal, queue, records
+from queue_store import config, durable, queue, records
 from queue_store.database import CommitUnknown, State, now, open_metrics
 from queue_store.errors import NotFound, Refused
 from queue_store.head import ROLLED_BACK, move_head
@@ -180,13 +180,13 @@ def _move(
                 weights_digest=sealed.weights_digest,
             )
             standing = records.checkpoint(state, row)
-        head = move_head(state, standing, why=why, branch=branch, rolled_back=True)
-        journal.record(
+        head = move_head(
             state,
-            "rollback",
-            why,
+            standing,
+            why=why,
             branch=branch,
-            step=target.step,
+            rolled_back=True,
+            kind="rollback",
             data={"version": target.name, "from_step": before.checkpoint.step},
         )
         durable.crash_point("rollback.before_commit")

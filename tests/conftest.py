@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 ROOT = Path(__file__).parents[1]
+_numbers = itertools.count()
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +29,8 @@ def own_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytes
     for name in ("TRAINCTL_HOME", "TRAINCTL_CRASH_AT", "NO_COLOR", "TEXTUAL_THEME", "COLORTERM"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
-    outside = tmp_path_factory.mktemp("xdg")
+    # Not made, and not by mktemp, which looks through all that were made before.
+    outside = tmp_path_factory.getbasetemp() / "xdg" / str(next(_numbers))
     monkeypatch.setenv("XDG_DATA_HOME", str(outside / "data"))
     monkeypatch.setenv("XDG_STATE_HOME", str(outside / "state"))
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +33,7 @@ SETTINGS: dict[str, Any] = {
     },
     "snapshots": {"save_seconds": 0},
     "queue": {"quiet_seconds": 0.0},
-    "samples": {"count": 0},
+    "samples": {"count": 0, "item_count": 0, "schedule": []},
     # Who tests evaluation jobs switches on what they are made of.
     "evaluation": {"after_item": False, "versions": False, "baseline": False},
 }
@@ -143,6 +140,10 @@ class Running:
         """Until nothing is left to train and the last of it is saved."""
 
         def quiet() -> bool:
+            if self.engine.ended:
+                return True
+            if self.status.get("state") != "idle":
+                return False  # no look into the database beside every step
             with open_state(self.home) as state:
                 left = {i.state for i in queue.items(state)} - {
                     ItemState.DONE,
@@ -150,7 +151,7 @@ class Running:
                     ItemState.FAILED,
                     ItemState.REJECTED,
                 }
-            return self.engine.ended or (not left and self.status.get("state") == "idle")
+            return not left and self.status.get("state") == "idle"
 
         wait_until(quiet, timeout=180)
         assert self.engine.error is None, str(self.engine.error)
@@ -205,13 +206,3 @@ def states(home: Home) -> dict[str, str]:
 
 def opened(home: Home) -> State:
     return open_state(home)
-
-
-def process(home: Home, **environment: str) -> subprocess.Popen[bytes]:
-    """The same engine in a process of its own, which trains the queue and ends when it is idle
-    (or by SIGTERM, saving)."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.engine_process", str(home.root)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-    )

@@ -57,6 +57,9 @@ class SteppingEngine:
     def meters(self) -> dict[str, Any]:
         return History().shown(INTERVAL)
 
+    def prompt_progress(self, key: str) -> dict[str, Any]:
+        return {"answering": False, "answer": "", "tokens": 0}
+
     def submit(self, command: str, arguments: dict[str, Any]) -> Future[Any]:
         answer: Future[Any] = Future()
         self._requests.put((command, arguments, answer))

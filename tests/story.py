@@ -92,7 +92,7 @@ class Story:
             ],
         )
 
-    def checkpoint(self, item: int = 1) -> records.Checkpoint:
+    def checkpoint(self, item: int = 1, digest: str = "w" * 64) -> records.Checkpoint:
         assert self.run is not None
         name = f"checkpoint-{self.step}-r{self.run.id}"
         (self.home.checkpoints / name).mkdir()
@@ -109,7 +109,7 @@ class Story:
             val_loss=None,
             learning_rate=1e-3,
             manifest_digest="m",
-            weights_digest="w" * 64,
+            weights_digest=digest,
         )
 
     def version(self, point: records.Checkpoint, name: str, state: str = "verified") -> None:
@@ -117,8 +117,11 @@ class Story:
             db.execute(
                 "INSERT INTO versions(name, kind, scope, state, checkpoint, branch, step, created,"
                 " description, size_bytes, verified_at, loss, manifest_digest, weights_digest)"
-                " VALUES(?, 'manual', 'whole', ?, ?, ?, ?, 1.0, '', 1000, 2.0, ?, 'm', 'w')",
-                (name, state, point.id, point.branch, point.step, point.loss),
+                " VALUES(?, 'manual', 'whole', ?, ?, ?, ?, 1.0, '', 1000, 2.0, ?, 'm', ?)",
+                (
+                    *(name, state, point.id, point.branch, point.step, point.loss),
+                    point.weights_digest,
+                ),
             )
 
     def roll_back(self, point: records.Checkpoint) -> None:

@@ -81,13 +81,14 @@ def main() -> None:
                 file.write(json.dumps([name for name, _ in job.rows]) + "\n")
             for count, (name, ids) in enumerate(job.rows):
                 if act and count == act["after"]:
-                    misfortune(act["act"], job)
+                    ids = misfortune(act["act"], job) or ids
                 if job.stopped():
                     break
                 job.result(name, [*map(ord, "said "), *ids, 0], 1.0, 4)
             job.done(4)
 
-    def misfortune(name: str, job: Any) -> None:
+    def misfortune(name: str, job: Any) -> list[int] | None:
+        """May say what the model answers in place of the prompt."""
         out = job.send.__self__.out
         if name == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -108,6 +109,12 @@ def main() -> None:
             job.result("nobody asked this", [65, 0], 1.0, 4)
         elif name == "other digest":
             job.loaded.digest = "1" * 64
+        elif name == "hostile":
+            for text in ("\x1b", "\x1b]52;c;", "\x1b]52;c;aGk=\x07caf\ufffd"):
+                body = {"job": job.id, "text": f"said {text}", "tokens": 2}
+                job.send({"kind": "progress", **body})
+            job.send({"kind": "progress", "job": job.id, "text": ["none"], "tokens": "x"})
+            return [*map(ord, "\x1b]52;c;aGk=\x07caf\xe9\r\x9b31m")]
         elif name == "early done":
             job.rows.clear()
             job.done(1)
@@ -116,6 +123,7 @@ def main() -> None:
                 signal.sigtimedwait([], 0.02)
         elif name == "crash":
             raise RuntimeError("\x1b[2Jno kernel image\x07")
+        return None
 
     serve.load, serve.BACKENDS = load, (Backend,)
     serve.prepare_process = lambda *_: None

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from engine.hints import rest
+from engine.hints.watch import Watch
 from engine.judging import verdicts
 from engine.judging.after import judged
 from engine.judging.evaluating import Model, model
@@ -38,7 +39,7 @@ class Judge(World):
         for _ in range(4):
             self.go(10)
             self.save()
-            versions.create(self.state)
+            versions.create(self.state, verified=False)
 
     def go(self, steps: int, loss: float = 0.4) -> None:
         for _ in range(steps):
@@ -57,6 +58,10 @@ class Judge(World):
     def judge(self, name: str) -> Any:
         settings = config.load(self.home.config)
         return judged(self.state, settings, model(self.state, settings, name))
+
+    def judge_base(self) -> Any:
+        base = Model("base", BASE, 0, 1, self.home.root, True, {})
+        return judged(self.state, config.load(self.home.config), base)
 
     def told(self) -> list[tuple[str, str]]:
         found = [e for e in journal.latest(self.state, 100) if e.kind in KINDS]
@@ -90,15 +95,19 @@ def test_best_goes_from_base_to_version_by_a_paired_test_and_each_is_told_once(
     world.answers("v001", 20)
     assert "base has no results" in world.judge("v001")["best"]["why"] and best(world) == ""
     world.answers("base", 4)
-    found = world.judge("v001")
-    assert found["against"] == "base" and best(world) == "v001"
+    world.judge_base()  # it was asked last: v001 waited for it
+    assert best(world) == "v001"
+    found = verdicts.of(world.state, versions.get(world.state, "v001").weights_digest)
+    assert found is not None and found["against"] == "base"
     moved = {"moved": True, "n": 40, "gained": 16, "lost": 0, "final": True}
     assert moved.items() <= found["best"].items() and found["best"]["p"] < 1e-4
-    assert world.judge("v001")["best"] == {"unknown": "v001 is the best version"}
+    assert "has the weights of the best" in world.judge("v001")["best"]["unknown"]
 
     world.answers("v002", 23)
     assert not world.judge("v002")["best"]["moved"] and best(world) == "v001"
     assert world.judge("v002") == world.judge("v002"), "nothing new, nothing decided anew"
+    world.answers("v001", 40, settings={"max_tokens": 9})  # another question: the same decision
+    assert not world.judge("v002")["best"]["moved"] and len(world.told()) == 3
     world.answers("v003", 30)
     assert world.judge("v003")["best"]["why"].startswith("v003 is better than v001: gained 10")
     assert best(world) == "v003"
@@ -129,6 +138,9 @@ def test_a_regression_is_told_hinted_and_over_with_a_later_model(world: Judge) -
     hint = world.hints()["regression"]
     assert hint["level"] == "warn" and "trainctl compare v002 v003" in hint["advice"]
     assert (hint["figures"]["lost"], hint["since"]["step"]) == (18, 30)
+    status = {"state": "training", "global_step": 40, "queue": {}, "item": None, "gpus": []}
+    watched = {one.rule: one for one in Watch(world.home).look(world.state, status)}
+    assert watched["regression"].text == hint["text"], "and the engine's own look has it"
     # The tag moved by hand: what was found was against another one.
     labels.untag(world.state, "v002", "best")
     assert world.hints() == {}
@@ -154,18 +166,19 @@ def test_the_canary_speaks_and_nothing_else_is_decided(world: Judge) -> None:
     labels.tag(world.state, "v003", "best")
     world.go(60, loss=0.01)
     world.save()
-    versions.create(world.state)
+    versions.create(world.state, verified=False)
     world.answers("v005", 0)
     found = world.judge("v005")
     assert "none of 40 answers is right while the training loss is 0.01" in found["canary"]
     assert found["regressions"] == [] and best(world) == "v003"
+    assert found["best"]["why"].startswith("v005 is not judged: none of 40 answers is right")
     hints = world.hints()
     assert set(hints) == {"canary"} and hints["canary"]["level"] == "bad"
     assert [kind for kind, _ in world.told()] == ["evaluation.canary", "best.kept"]
     # The same answers where the loss is no such thing: no alarm, and a regression.
     world.go(60, loss=0.4)
     world.save()
-    versions.create(world.state)
+    versions.create(world.state, verified=False)
     world.answers("v006", 0)
     found = world.judge("v006")
     assert found["canary"] == "" and found["regressions"]
@@ -205,11 +218,15 @@ def test_a_checkpoint_is_judged_and_no_candidate(world: Judge) -> None:
     found = world.judge(point.name)
     assert found["regressions"] and "is no version" in found["best"]["unknown"]
     assert "regression" in world.hints()
+    # A version made of it has its answers already, and is a candidate without a new one.
+    versions.create(world.state, verified=False)
+    assert not world.judge("v005")["best"]["moved"]
+    assert [kind for kind, _ in world.told()] == ["evaluation.regression", "best.kept"]
+    versions.create(world.state, records.checkpoint(world.state, 2), verified=False)
+    assert "has the weights of the best" in world.judge("v006")["best"]["unknown"]
     # The base model was asked last, and is older than any: no regression, and no candidate.
     world.answers("base", 0)
-    settings = config.load(world.home.config)
-    base = Model("base", BASE, 0, 1, world.home.root, True, {})
-    found = judged(world.state, settings, base)
+    found = world.judge_base()
     assert found["regressions"] == [] and "unknown" in found["best"]
 
 

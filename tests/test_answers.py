@@ -22,12 +22,30 @@ from tests.test_rendering import evaluation
 @pytest.mark.parametrize(
     ("config", "files", "says"),
     [
-        ("", (), "no held-out examples: put JSONL files into the home's evaluation/ folder"),
-        ("[samples]\ncount = 0", ("a",), "switched off: samples.count = 0"),
-        ("[training]\nsample_steps = 0", ("a",), "switched off: training.sample_steps = 0"),
+        (
+            "[samples]\nitem_count = 0",
+            (),
+            "no held-out examples: put JSONL files into the home's evaluation/ folder",
+        ),
+        ("", (), "the next come at a step that 1000 divides (training.sample_steps) and as a file"),
+        (
+            "[samples]\ncount = 0\nitem_count = 0",
+            ("a",),
+            "switched off: samples.count = 0 and samples.item_count = 0",
+        ),
+        (
+            "[training]\nsample_steps = 0\n[samples]\nschedule = []",
+            ("a",),
+            "switched off: training.sample_steps = 0 and samples.schedule = []",
+        ),
+        ("[training]\nsample_steps = 0", ("a",), "the next come as a file begins to train"),
         ("[training]\nmonitoring_budget = 0.0", ("a",), "training.monitoring_budget = 0"),
-        ('[evaluation]\nsets = ["b"]', ("a",), "evaluation.sets in config.toml names b"),
-        ("[training]\nsample_steps = 7", ("a",), "the next comes at a step that 7 divides"),
+        (
+            '[evaluation]\nsets = ["b"]\n[samples]\nitem_count = 0',
+            ("a",),
+            "evaluation.sets in config.toml names b",
+        ),
+        ("[training]\nsample_steps = 7", ("a",), "the next come at a step that 7 divides"),
         ("[training]\nsample_stepz = 7", ("a",), "unknown key training.sample_stepz"),
     ],
 )
@@ -133,5 +151,3 @@ def test_a_real_tick_measures_the_loss_of_the_expected_answer(
     assert len({row["expected_loss"] for row in rows}) > 1
     text = trainctl("samples", home=home).out
     assert "loss of the expected answer" in text and "nats a token" in text
-    refused = trainctl("generate", "--prompt", "What is 1?", home=home)
-    assert refused.code == 3 and "no engine is running" in refused.err

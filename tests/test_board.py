@@ -9,7 +9,9 @@ import pytest
 from engine.loop.board import STILL, Board
 from engine.machine.telemetry import Telemetry
 from engine.messages import EngineState
+from queue_store import config
 from queue_store.metrics import StepMetric
+from tests.store_world import World
 from trainctl.commands.status import plain
 
 
@@ -59,6 +61,22 @@ def test_steps_taken_back_leave_neither_loss_nor_validation_loss(board: Board) -
     board.forget_steps()
     told = board.build()
     assert "unknown" in told["loss"] and "unknown" in told["val_loss"]
+
+
+def test_after_a_rollback_the_figures_are_those_on_record_until_there_is_a_step(
+    board: Board, tmp_path: Path
+) -> None:
+    world = World(tmp_path / "home")
+    world.train(world.add(), 3, val_loss=0.8)
+    board.forget_steps()
+    board.stand_on_head(world.state, config.default().snapshots)
+    world.close()
+    told = board.build()
+    assert (told["global_step"], told["loss"], told["val_loss"]) == (3, 0.25, 0.8)
+    assert told["learning_rate"] == 2e-4
+    assert told["tokens_per_second"] == {"unknown": "no step since this checkpoint"}
+    board.step(metric(2))
+    assert board.build()["loss"] == 0.5
 
 
 def test_a_validation_loss_alone_is_not_read_as_the_loss(board: Board) -> None:

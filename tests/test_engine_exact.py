@@ -11,6 +11,7 @@ from queue_store import queue
 from queue_store.home import Home
 from queue_store.items import ItemState, Priority
 from tests import engine_kit as kit
+from tests.engine_process import EngineProcess
 from tests.waiting import wait_until
 
 FILES = (("a.jsonl", 40, 1), ("b.jsonl", 30, 2), ("c.jsonl", 50, 3))
@@ -85,7 +86,7 @@ def test_stop_and_restart_at_any_step_give_the_same_weights(
 
 def test_sigterm_saves_and_ends(undisturbed: tuple[Home, str], tmp_path: Path) -> None:
     home = three_files(tmp_path, training={"save_steps": 1000})
-    child = kit.process(home)
+    child = EngineProcess(home, {})
     wait_until(lambda: kit.states(home).get("a.jsonl") == "training", timeout=120)
     child.send_signal(signal.SIGTERM)
     assert child.wait(120) == 0
@@ -109,7 +110,7 @@ def test_sigkill_loses_at_most_the_steps_since_the_last_checkpoint(
     undisturbed: tuple[Home, str], tmp_path: Path, at: str, background: str
 ) -> None:
     home = three_files(tmp_path, snapshots={"background": background})
-    assert kit.process(home, TRAINCTL_CRASH_AT=at).wait(120) == -signal.SIGKILL
+    assert EngineProcess(home, {"TRAINCTL_CRASH_AT": at}).wait(120) == -signal.SIGKILL
     assert kit.train_all(home) == undisturbed[1]
     for item in (1, 2, 3):
         kit.assert_each_row_once(home, item)

@@ -100,6 +100,9 @@ def test_two_versions_are_asked_here_and_then_compared(home: Home, trainctl) -> 
     assert {tier: rate["total"] for tier, rate in one["tiers"].items()} == {"easy": 3, "hard": 3}
     assert one["speed"][0]["backend"] == "plain" and one["speed"][0]["hosts"] == ["local"]
     assert asked["settings"]["max_tokens"] == 8 and asked["settings"]["temperature"] == 0
+    # It is judged at once; what it is compared with first was never asked.
+    assert asked["verdict"]["against"] == "base" and asked["deployed"] == []
+    assert "base has no results" in asked["verdict"]["best"]["why"]
     with open_state(home) as state, Results(home) as results:
         (kept,) = results.evaluations(set_name="sums")
         assert kept.model == versions.get(state, "v001").weights_digest == asked["model"]["digest"]

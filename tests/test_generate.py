@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 from textual.widgets import TextArea
 
+from engine.faults import UnknownCommand
 from engine.loop import prompting
 from engine.reading.views import Views
 from engine.sessions.dispatch import Dispatcher
@@ -63,6 +65,7 @@ def test_prompts_while_it_trains_change_no_bit_of_the_weights(tmp_path: Path) ->
 
     def ask(step: int) -> None:
         words = {"prompt": PROMPT, "max_tokens": 3, "temperature": draw.choice((0.0, 0.7))}
+        words |= {"top_p": 0.9, "seed": step, "key": f"prompt {step}"}
         asked.append(running.engine.submit("generate", words))
 
     with kit.Running(home) as running:
@@ -204,7 +207,7 @@ async def test_the_prompt_box_asks_the_real_model(paused: kit.Running) -> None:
         assert "paused: answered at once" in screen(pilot)
         await pilot.press(*"hello", "enter")
         await until(pilot, lambda: "step 3 · " in screen(pilot))
-        told = app._commands._asked[-1].result
+        told = app._commands._asked[-1].said[0].result
         assert told is not None and told["tokens"] > 0 and told["prompt_tokens"] > 5
         app.screen.query_one("#prompt", TextArea).load_text("What? " * 9000)
         await pilot.press("enter")
@@ -226,3 +229,54 @@ def test_the_verb_asks_over_the_socket(paused: kit.Running, capsys: Any) -> None
         assert "temperature" in capsys.readouterr().err
     finally:
         server.stop()
+
+
+class Slow:
+    """A session whose engine answers once it is cancelled; what is there of it grows."""
+
+    def __init__(self, interrupts: bool) -> None:
+        self.interrupts = interrupts
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.cancelled = threading.Event()
+        self.looks = 0
+
+    def request(self, command: str, timeout: float | None = None, **words: Any) -> Any:
+        self.asked.append((command, words))
+        if command == "prompt_progress":
+            self.looks += 1
+            if not self.interrupts:
+                self.cancelled.set()
+                raise UnknownCommand("an engine of before")
+            if self.looks == 3:
+                raise KeyboardInterrupt
+            return {"answering": True, "answer": "It is\x1b"[: 2 * self.looks], "tokens": 1}
+        if command == "cancel_generate":
+            self.cancelled.set()
+            return {}
+        assert self.cancelled.wait(30)
+        return {
+            **{"answer": "It is 5", "stop": "end", "tokens": 3, "seconds": 1.0, "step": 7},
+            **{"tokens_per_second": 3.0, "backend": "engine"},
+            **{key: {"unknown": "it trained on"} for key in ("model", "digest")},
+        }
+
+    def close(self) -> None:
+        self.cancelled.set()
+
+
+@pytest.mark.parametrize("interrupts", [True, False])
+def test_ctrl_c_cancels_the_engines_answer_and_an_older_engine_only_does_not_stream(
+    paused: kit.Running, capsys: Any, monkeypatch: pytest.MonkeyPatch, interrupts: bool
+) -> None:
+    session = Slow(interrupts)
+    monkeypatch.setattr("trainctl.context.Context.engine", lambda context: session)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    code = main(["generate", "--prompt", PROMPT, "--home", str(paused.home.root)])
+    out = capsys.readouterr().out
+    key = session.asked[0][1]["key"]
+    if interrupts:
+        assert (code, out) == (130, "It i\n")
+        assert session.asked[-1] == ("cancel_generate", {"key": key})
+    else:
+        assert code == 0 and session.looks == 1
+        assert out.startswith("It is 5\nstep 7 · unknown: it trained on · 3 tokens in 1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -61,6 +62,18 @@ def test_files_from_before_and_after_the_start_are_taken_soon(watched: Watched) 
     (watched.home.root / "new").write_text(LINE)
     (watched.home.root / "new").rename(watched.home.inbox / "high" / "new.jsonl")
     wait_until(lambda: "new.jsonl" in watched.taken(), every=0.005)
+
+
+def test_a_name_that_is_no_utf8_is_taken_and_does_not_end_the_file_events(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    wait_until(lambda: watched.taken() == ["before.jsonl"])
+    for n in range(3):
+        (watched.home.inbox / os.fsdecode(b"%d\xff.jsonl" % n)).write_text(LINE)
+        wait_until(lambda name=f"{n}\ufffd.jsonl": name in watched.taken())
+    (watched.home.inbox / "after.jsonl").write_text(LINE)
+    wait_until(lambda: "after.jsonl" in watched.taken())
+    assert "no file events" not in caplog.text
 
 
 def test_a_slow_copy_is_taken_after_its_end_and_whole(watched: Watched) -> None:

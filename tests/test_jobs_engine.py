@@ -1,7 +1,7 @@
 """Evaluation jobs of a real engine: made, run beside training by real processes, and ended.
 
-One test has the real worker with the real model; the others have the worker of stub_worker.py
-behind a real sshd, which can die, hang and be busy when a test wants it.
+Some have the real worker with the real model, at the lowest priority on this machine; the others
+the worker of stub_worker.py behind a real sshd, which can die, hang and be busy.
 """
 
 from __future__ import annotations
@@ -10,20 +10,22 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from engine.judging import wanted
+from engine.judging import verdicts, wanted
 from engine.sessions.dispatch import Dispatcher
 from evaluation.host.session import Session
 from queue_store import config, jobs, journal
-from queue_store.database import open_state
+from queue_store.database import now, open_state
 from queue_store.errors import Refused
 from queue_store.home import Home
 from queue_store.jobs import Job, JobState
@@ -32,52 +34,90 @@ from snapshots import versions
 from tests import engine_kit as kit
 from tests.conftest import ROOT
 from tests.host_kit import Stub, make_stub, table
-from tests.sshd_kit import make_host, needs_sshd
+from tests.sshd_kit import Host, make_host, needs_sshd
+from tests.store_world import World
 from tests.test_evaluate import write_set
 from tests.waiting import wait_until
+from trainctl.commands.status import plain
 
 CHILD = "engine.judging.job"
 ITEMS = 6
 
 
-def make(folder: Path, **evaluation: Any) -> Home:
-    home = kit.make_home(folder, samples={"max_tokens": 8}, evaluation=evaluation)
+def make(folder: Path, **changes: dict[str, Any]) -> Home:
+    home = kit.make_home(folder, samples={"max_tokens": 8}, **changes)
     write_set(home, "sums", *(f"What is {n} + 1?" for n in range(ITEMS)))
     return home
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """A home with v001 and v002, which asks for no job by itself."""
-    off = {"after_item": False, "versions": False, "baseline": False}
-    home = make(tmp_path_factory.mktemp("jobs") / "home", **off)
-    for seed in (1, 2):
-        kit.add(home, f"{seed}.jsonl", rows=4, seed=seed)
-        kit.train_all(home)
-        with open_state(home) as state:
-            versions.create(state)
-    return home
+class Engine(kit.Running):
+    """An engine that commands reach as those of a session do."""
 
+    def tell(self, command: str, **arguments: Any) -> Any:
+        dispatcher = Dispatcher(self.engine)
+        try:
+            return dispatcher.begin(command, arguments).result(60)
+        finally:
+            dispatcher.close()
 
-@pytest.fixture
-def home(trained: Home, tmp_path: Path) -> Home:
-    """A copy of that home."""
-    shutil.copytree(trained.root, tmp_path / "home", symlinks=True)
-    return Home(tmp_path / "home")
+    def host(self, name: str) -> dict[str, Any]:
+        found = self.tell("jobs")["hosts"]
+        return next((host for host in found if host["name"] == name), {"state": "not named"})
 
 
 @pytest.fixture(scope="module")
-def stubs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Stub]]:
-    """Makes hosts of that name, each with a store of its own, behind one sshd."""
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """An engine with v001, that has trained and asks for no job by itself; for all tests that
+    bring a host and a set of their own."""
+    home = make(tmp_path_factory.mktemp("jobs") / "home")
+    kit.add(home, "a.jsonl", rows=4)
+    with Engine(home) as engine:
+        engine.wait_trained()
+        engine.tell("snapshot_version")
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     host = make_host(tmp_path_factory.mktemp("sshd"), "titan")
     host.start()
-    yield lambda name: make_stub(host, tmp_path_factory.mktemp(name))
+    yield host
     host.stop()
 
 
-def name_hosts(home: Home, **hosts: Stub) -> None:
-    tables = "\n".join(table(name, stub) for name, stub in hosts.items())
-    home.config.write_text(f"{home.config.read_text()}\n{tables}")
+class Set:
+    """A set of its own for a test, and hosts with stub workers of its own."""
+
+    def __init__(self, home: Home, name: str, sshd: Host, folder: Path) -> None:
+        self.home, self.name, self._sshd, self._folder = home, name, sshd, folder
+        write_set(home, name, *(f"What is {n} + {name}?" for n in range(ITEMS)))
+
+    def host(self, name: str, *acts: dict[str, Any]) -> Stub:
+        """A host in config.toml. `acts` befall the workers of jobs; a look comes before them."""
+        folder = self._folder / name
+        folder.mkdir()
+        stub = make_stub(self._sshd, folder)
+        stub.acts(None, *acts)
+        self.home.config.write_text(f"{self.home.config.read_text()}\n{table(name, stub)}")
+        return stub
+
+    def answered(self) -> int:
+        with Results(self.home) as results:
+            return sum(one.complete for one in results.evaluations(set_name=self.name))
+
+    def order(self, running: Engine, host: str, **more: Any) -> int:
+        values = {"model": "v001", "sets": [self.name], "host": host, **more}
+        return int(running.tell("evaluate", **values)["id"])
+
+    def until_answered(self, count: int) -> None:
+        wait_until(lambda: self.answered() == count, timeout=120, what=f"{count} answers")
+
+
+@pytest.fixture
+def own(running: Engine, sshd: Host, tmp_path: Path) -> Iterator[Set]:
+    before = running.home.config.read_text()
+    yield Set(running.home, tmp_path.name.replace("_", "-")[-40:], sshd, tmp_path)
+    running.home.config.write_text(before)
 
 
 def listed(home: Home) -> list[Job]:
@@ -95,7 +135,7 @@ def wait_for(home: Home, number: int, *states: JobState) -> Job:
         job = one(home, number)
         return job if job.state in states else None
 
-    return wait_until(there, timeout=60, what=f"job {number} {states}, {one(home, number)}")
+    return wait_until(there, timeout=120, what=f"job {number} {states}, {one(home, number)}")
 
 
 def all_ended(home: Home, count: int) -> list[Job]:
@@ -106,26 +146,12 @@ def all_ended(home: Home, count: int) -> list[Job]:
     return wait_until(ended, timeout=120, what="the jobs' end")
 
 
-def answered(home: Home) -> int:
-    with Results(home) as results:
-        return sum(one.complete for one in results.evaluations())
-
-
 def told(home: Home, number: int) -> list[str]:
     """The states that the journal tells of a job."""
     with open_state(home) as state:
         events = journal.events(state, 0, 5000)
         kinds = [e.kind for e in events if e.data.get("job") == number]
     return [kind.removeprefix("evaluation.") for kind in kinds]
-
-
-def ask(running: kit.Running, command: str, **arguments: Any) -> Any:
-    """A command as a session sends it."""
-    dispatcher = Dispatcher(running.engine)
-    try:
-        return dispatcher.begin(command, arguments).result(60)
-    finally:
-        dispatcher.close()
 
 
 def children() -> list[psutil.Process]:
@@ -140,15 +166,155 @@ def children() -> list[psutil.Process]:
     return found
 
 
+HANGS = "until cancelled"
+
+
+# -- one engine, hosts with a worker that dies, hangs and is busy when a test wants it -----------
+
+
+@needs_sshd[0]
+@needs_sshd[1]
+def test_a_worker_that_is_killed_is_tried_again_and_only_what_is_missing_is_asked(
+    running: Engine, own: Set
+) -> None:
+    # Three sessions of the first try, and the second try.
+    killed = [{"after": 2, "act": "killed"}, *[{"after": 0, "act": "killed"}] * 3]
+    stub = own.host("sturdy", *killed)
+    made = running.tell("evaluate", model="v001", sets=[own.name])
+    assert (made["state"], made["reason"], made["priority"]) == ("waiting", "demand", "high")
+    job = wait_for(own.home, made["id"], JobState.DONE)
+    assert (job.answered, job.items, job.tries, job.host) == (ITEMS, ITEMS, 2, "sturdy")
+    assert "waiting" in told(own.home, job.id)[1:] and job.error == ""
+    first, *_, last = stub.asked
+    assert len(first) == ITEMS and set(last) == set(first[2:])
+    wait_until(lambda: running.host("sturdy")["state"] == "idle")
+    host = running.host("sturdy")
+    assert host["ram"]["total"] > 0 and host["seen"] > 0 and isinstance(host["gpus"], list)
+
+
+@needs_sshd[0]
+@needs_sshd[1]
+def test_a_running_job_is_shown_and_cancelled_and_keeps_what_it_was_answered(
+    running: Engine, own: Set, trainctl
+) -> None:
+    own.host("shown", {"after": 3, "act": HANGS})
+    number = own.order(running, "shown")
+    own.until_answered(3)
+
+    def row() -> dict[str, Any]:
+        return next(job for job in running.tell("jobs")["jobs"] if job["id"] == number)
+
+    wait_until(lambda: row()["answered"] == 3)
+    assert (row()["state"], row()["items"], row()["host"]) == ("running", ITEMS, "shown")
+    host = running.host("shown")
+    assert (host["state"], host["job"]) == ("busy", number)
+    page = plain(running.status)
+    assert f"v001 on shown, 3 of {ITEMS}" in page and "shown busy" in page
+    done = trainctl("jobs", "cancel", str(number), home=own.home)
+    assert done.code == 0, done.err
+    wait_until(lambda: not children(), timeout=30, what="the end of its process")
+    wait_until(lambda: running.host("shown")["state"] == "idle", timeout=10)
+    with pytest.raises(Refused, match="is cancelled already"):
+        running.tell("cancel_job", job=number)
+    assert one(own.home, number).state is JobState.CANCELLED
+    assert told(own.home, number)[-1] == "cancelled" and own.answered() == 3
+
+
+@needs_sshd[0]
+@needs_sshd[1]
+def test_a_deadline_ends_a_job_in_the_middle(running: Engine, own: Set) -> None:
+    own.host("late", {"after": 1, "act": HANGS})
+    number = own.order(running, "late")
+    own.until_answered(1)
+    wait_for(own.home, number, JobState.RUNNING)
+    with open_state(own.home) as state, state.transaction() as db:
+        db.execute("UPDATE jobs SET deadline = ? WHERE id = ?", (now() - 1, number))
+    job = wait_for(own.home, number, JobState.FAILED)
+    assert "evaluation.deadline_minutes" in job.error and own.answered() == 1
+    assert told(own.home, number)[-2:] == ["running", "failed"]
+
+
+@needs_sshd[0]
+@needs_sshd[1]
+def test_two_hosts_have_two_jobs_at_once_and_a_busy_one_passes_its_on(
+    running: Engine, own: Set
+) -> None:
+    first = own.host("one", {"after": 1, "act": HANGS})
+    own.host("two", {"after": 1, "act": HANGS})
+    numbers = [
+        running.tell("evaluate", model=model, sets=[own.name])["id"] for model in ("v001", "base")
+    ]
+    own.until_answered(2)
+    hosts = [running.host(name) for name in ("one", "two")]
+    assert {host["job"] for host in hosts} == set(numbers)
+    for number in numbers:
+        running.tell("cancel_job", job=number)
+    wait_until(lambda: not children(), timeout=30)
+    # The first host is somebody else's now: the job goes to the second.
+    with Session(first.machine, who="somebody else"):
+        number = running.tell("evaluate", model="v001", sets=[own.name])["id"]
+        job = wait_for(own.home, number, JobState.DONE)
+        host = running.host("one")
+    assert job.host == "two" and host["state"] == "busy" and "somebody else" in host["error"]
+
+
+@needs_sshd[0]
+@needs_sshd[1]
+def test_the_process_of_a_job_is_killed_and_it_is_tried_again(running: Engine, own: Set) -> None:
+    stub = own.host("lost", {"after": 2, "act": HANGS})
+    number = own.order(running, "lost")
+    own.until_answered(2)
+    (process,) = children()
+    process.send_signal(signal.SIGKILL)
+    job = wait_for(own.home, number, JobState.DONE)
+    assert (job.tries, job.answered) == (2, ITEMS)
+    assert set(stub.asked[1]) == set(stub.asked[0][2:])
+
+
+def test_a_host_that_cannot_be_reached_rests_and_costs_no_try(running: Engine) -> None:
+    home = running.home
+    before = home.config.read_text()
+    home.config.write_text(before + '\n[hosts.nas]\nssh = "nas.invalid"\npython = "python3"\n')
+    number = running.tell("evaluate", model="v001", host="nas")["id"]
+    wait_until(lambda: running.host("nas")["state"] == "unreachable", timeout=60)
+    host = running.host("nas")
+    assert host["error"] and host["seen"] == {"unknown": "never reached since the engine started"}
+    home.config.write_text(before)
+    wait_until(lambda: "no host nas in config.toml" in one(home, number).error, timeout=20)
+    job = one(home, number)
+    assert (job.state, job.tries) == (JobState.WAITING, 0)
+    running.tell("cancel_job", job=number)
+
+
+def test_a_model_that_went_ends_its_job_with_the_reason(running: Engine) -> None:
+    with open_state(running.home) as state:
+        job = jobs.add(
+            state,
+            model="v009",
+            digest="0" * 64,
+            step=1,
+            branch=1,
+            sets=["sums"],
+            reason=jobs.Reason.VERSION,
+        )
+    ended = wait_for(running.home, job.id, JobState.SUPERSEDED)
+    assert "000000000000" in ended.error
+
+
+# -- engines of their own -----------------------------------------------------------------------
+
+
 def test_an_item_a_version_and_the_base_are_asked_here(tmp_path: Path) -> None:
-    home = make(tmp_path / "home", after_item=True, versions=True, baseline=True)
+    on = {"after_item": True, "versions": True, "baseline": True}
+    home = make(tmp_path / "home", evaluation=on)
     kit.add(home, "a.jsonl", 8, 1)
-    with kit.Running(home) as running:
+    with Engine(home) as running:
         running.wait_trained()
         all_ended(home, 2)
-        version = ask(running, "snapshot_version")["name"]
+        version = running.tell("snapshot_version")["name"]
         found = all_ended(home, 3)
-        listing, status = ask(running, "jobs"), running.status
+        wait_until(lambda: running.host("local")["state"] == "idle")
+        listing, status = running.tell("jobs"), running.status
     by = {str(job.reason): job for job in found}
     assert set(by) == {"item", "baseline", "version"}
     assert {job.state for job in found} == {JobState.DONE}
@@ -162,53 +328,32 @@ def test_an_item_a_version_and_the_base_are_asked_here(tmp_path: Path) -> None:
         asked = {one.model: one.complete for one in results.evaluations()}
     assert asked == {by["item"].digest: ITEMS, by["baseline"].digest: ITEMS}
     assert by["version"].digest == by["item"].digest != by["baseline"].digest
+    with open_state(home) as state:  # judged as soon as it was answered
+        verdict = verdicts.of(state, by["version"].digest)
+    assert verdict is not None and (verdict["n"], verdict["against"]) == (ITEMS, "base")
     assert {row["id"] for row in listing["jobs"]} == {job.id for job in found}
-    (host,) = listing["hosts"]
-    assert (host["name"], host["state"]) == ("local", "idle")
     assert status["evaluation"] == {"waiting": 0, "running": []}
-    with kit.Running(home):  # a restart asks for nothing again
-        wait_until(lambda: not children(), timeout=30)
-        assert len(listed(home)) == 3
-
-
-@needs_sshd[0]
-@needs_sshd[1]
-def test_a_worker_that_is_killed_is_tried_again_and_only_what_is_missing_is_asked(
-    home: Home, stubs: Callable[[str], Stub]
-) -> None:
-    stub = stubs("killed")
-    name_hosts(home, titan=stub)
-    # The look at the host, three sessions of the first try, and the second try.
-    stub.acts(None, {"after": 2, "act": "killed"}, *[{"after": 0, "act": "killed"}] * 3)
-    with kit.Running(home) as running:
-        made = ask(running, "evaluate", model="v002")
-        assert (made["state"], made["reason"], made["priority"]) == ("waiting", "demand", "high")
-        job = wait_for(home, made["id"], JobState.DONE)
-        (host,) = ask(running, "jobs")["hosts"]
-    assert (job.answered, job.items, job.tries, job.host) == (ITEMS, ITEMS, 2, "titan")
-    assert "waiting" in told(home, job.id)[1:] and job.error == ""
-    asked = stub.asked
-    assert len(asked[0]) == ITEMS and set(asked[-1]) == set(asked[0][2:])
-    assert host["state"] == "idle" and host["ram"]["total"] > 0 and host["seen"] > 0
 
 
 @needs_sshd[0]
 @needs_sshd[1]
 def test_an_engine_that_is_killed_leaves_no_process_and_the_job_goes_on(
-    home: Home, stubs: Callable[[str], Stub]
+    running: Engine, sshd: Host, tmp_path: Path
 ) -> None:
-    stub = stubs("engine")
-    name_hosts(home, titan=stub)
-    stub.acts(None, {"after": 2, "act": "until cancelled"})
+    home = Home(tmp_path / "home")
+    copied(running.home, home)
+    own = Set(home, "killed", sshd, tmp_path)
+    stub = own.host("titan", {"after": 2, "act": HANGS})
     with open_state(home) as state:
-        number = wanted.order(state, config.load(home.config), "v001").id
+        settings = config.load(home.config)
+        number = wanted.order(state, settings, "v001", ["killed"]).id
     engine = subprocess.Popen(
         [sys.executable, "-m", "tests.engine_process", str(home.root), "stay"],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     try:
-        wait_until(lambda: answered(home) == 2, timeout=90, what="two answers")
+        own.until_answered(2)
         wait_for(home, number, JobState.RUNNING)
         below = psutil.Process(engine.pid).children(recursive=True)
         assert any(CHILD in process.cmdline() for process in below)
@@ -217,169 +362,92 @@ def test_an_engine_that_is_killed_leaves_no_process_and_the_job_goes_on(
         engine.wait()
     wait_until(lambda: not any(p.is_running() for p in below), what="their end")
     assert one(home, number).state is JobState.RUNNING
-    with kit.Running(home):
+    with Engine(home):
         job = wait_for(home, number, JobState.DONE)
     assert (job.answered, job.tries) == (ITEMS, 2)
     first, second = stub.asked
     assert len(first) == ITEMS and set(second) == set(first[2:])
 
 
-@needs_sshd[0]
-@needs_sshd[1]
-def test_a_running_job_is_cancelled_and_keeps_what_it_was_answered(
-    home: Home, stubs: Callable[[str], Stub], trainctl
-) -> None:
-    stub = stubs("cancelled")
-    name_hosts(home, titan=stub)
-    stub.acts(None, {"after": 3, "act": "until cancelled"})
-    with kit.Running(home) as running:
-        number = ask(running, "evaluate", model="v001")["id"]
-        wait_until(lambda: answered(home) == 3, timeout=60, what="three answers")
-        wait_until(lambda: ask(running, "jobs")["jobs"][0]["answered"] == 3)
-        (row,) = ask(running, "jobs")["jobs"]
-        assert (row["state"], row["items"]) == ("running", ITEMS)
-        (host,) = running.status["hosts"]
-        assert (host["state"], host["job"]) == ("busy", number)
-        done = trainctl("jobs", "cancel", str(number), home=home)
-        assert done.code == 0, done.err
-        wait_until(lambda: not children(), timeout=30, what="the end of its process")
-        wait_until(lambda: running.status["hosts"][0]["state"] == "idle", timeout=10)
-        with pytest.raises(Refused, match="is cancelled already"):
-            ask(running, "cancel_job", job=number)
-    job = one(home, number)
-    assert job.state is JobState.CANCELLED and told(home, number)[-1] == "cancelled"
-    assert answered(home) == 3
-
-
-@needs_sshd[0]
-@needs_sshd[1]
-def test_a_deadline_ends_a_job_in_the_middle(home: Home, stubs: Callable[[str], Stub]) -> None:
-    stub = stubs("late")
-    name_hosts(home, titan=stub)
-    stub.acts(None, {"after": 1, "act": "until cancelled"})
-    with kit.Running(home) as running:
-        number = ask(running, "evaluate", model="v001")["id"]
-        with open_state(home) as state, state.transaction() as db:
-            db.execute("UPDATE jobs SET deadline = created + 6")
-        job = wait_for(home, number, JobState.FAILED)
-    assert "evaluation.deadline_minutes" in job.error and job.ended is not None
-    assert job.ended - job.created >= 6
-
-
-@needs_sshd[0]
-@needs_sshd[1]
-def test_two_hosts_have_two_jobs_at_once_and_a_busy_one_passes_its_on(
-    home: Home, stubs: Callable[[str], Stub]
-) -> None:
-    first, second = stubs("one"), stubs("two")
-    name_hosts(home, one=first, two=second)
-    for stub in (first, second):
-        stub.acts(None, {"after": 1, "act": "until cancelled"})
-    with kit.Running(home) as running:
-        numbers = [ask(running, "evaluate", model=f"v00{n}")["id"] for n in (1, 2)]
-        wait_until(lambda: answered(home) == 2, timeout=60, what="an answer of each")
-        rows = ask(running, "jobs")
-        assert {row["host"] for row in rows["jobs"]} == {"one", "two"}
-        assert {host["job"] for host in rows["hosts"]} == set(numbers)
-        for number in numbers:
-            ask(running, "cancel_job", job=number)
-        wait_until(lambda: not children(), timeout=30)
-        # The first host is somebody else's now: the job goes to the second.
-        first.acts(), second.acts()
-        with Session(first.machine, who="somebody else"):
-            number = ask(running, "evaluate", model="v001")["id"]
-            job = wait_for(home, number, JobState.DONE)
-            hosts = {host["name"]: host for host in ask(running, "jobs")["hosts"]}
-        assert job.host == "two" and hosts["one"]["state"] == "busy"
-        assert "somebody else" in hosts["one"]["error"]
-
-
-@needs_sshd[0]
-@needs_sshd[1]
-def test_the_process_of_a_job_is_killed_and_it_is_tried_again(
-    home: Home, stubs: Callable[[str], Stub]
-) -> None:
-    stub = stubs("process")
-    name_hosts(home, titan=stub)
-    stub.acts(None, {"after": 2, "act": "until cancelled"})
-    with kit.Running(home) as running:
-        number = ask(running, "evaluate", model="v001")["id"]
-        wait_until(lambda: answered(home) == 2, timeout=60, what="two answers")
-        (process,) = children()
-        process.send_signal(signal.SIGKILL)
-        job = wait_for(home, number, JobState.DONE)
-    assert (job.tries, job.answered) == (2, ITEMS)
-    assert set(stub.asked[1]) == set(stub.asked[0][2:])
+def copied(home: Home, to: Home) -> None:
+    """A copy of a home whose engine stands idle: the databases by their own means."""
+    ignored = shutil.ignore_patterns("*.db*", "engine.*", "status.json")
+    shutil.copytree(home.root, to.root, symlinks=True, ignore=ignored)
+    for name in ("state.db", "metrics.db"):
+        with (
+            closing(sqlite3.connect(home.store / name)) as source,
+            closing(sqlite3.connect(to.store / name)) as target,
+        ):
+            source.backup(target)
 
 
 def test_training_is_bit_identical_with_jobs_beside_it(tmp_path: Path) -> None:
-    plain, judged = make(tmp_path / "plain"), make(tmp_path / "judged", after_item=True)
+    plain, judged = (
+        make(tmp_path / name, evaluation={"after_item": name == "judged"})
+        for name in ("plain", "judged")
+    )
     for home in (plain, judged):
         kit.add(home, "a.jsonl", 60, 1)
     expected = kit.train_all(plain)
-    with kit.Running(judged) as running:
+    with Engine(judged) as running:
         running.pause_at(4)
-        running.ask("save")
-        ask(running, "evaluate", model="base")
+        running.tell("evaluate", model="base")
         wait_until(children, timeout=30, what="the process of a job")
         running.ask("resume")
         running.wait_trained()
-        assert len(listed(judged)) == 2, "and one for the item"
+        wait_until(lambda: len(listed(judged)) == 2, what="the one for the item")
     assert kit.head(judged).weights_digest == expected
 
 
-def test_the_words_of_the_command_line(home: Home, trainctl) -> None:
-    none = trainctl("jobs", home=home)
-    assert none.code == 0 and "no evaluation job yet" in none.out
-    made = trainctl("evaluate", "v001", "--queue", "--priority", "low", "--json", home=home)
-    job = json.loads(made.out)
-    assert (made.code, job["model"], job["priority"], job["state"]) == (0, "v001", "low", "waiting")
-    assert job["sets"] == ["sums"] and job["host"] == {"unknown": "no host has had it yet"}
-    said = trainctl("evaluate", "v002", "--queue", "--host", "nas", home=home)
-    assert said.code == 1 and "no host nas" in said.err
-    for words in (("--priority", "low"), ("--queue", "--limit", "2")):
-        wrong = trainctl("evaluate", "v001", *words, home=home)
-        assert wrong.code == 2 and "--queue" in wrong.err
-    with open_state(home) as state:
-        jobs.claim(state, job["id"], "titan")
-    told = json.loads(trainctl("jobs", "--json", home=home).out)
-    assert told["hosts"] == {"unknown": "no engine is running"}
-    assert [row["state"] for row in told["jobs"]] == ["waiting"], "nobody has it"
-    page = trainctl("jobs", home=home).out
-    assert "v001" in page and "demand" in page and "titan" in page
-    assert trainctl("jobs", "cancel", "1", home=home).code == 0
-    again = trainctl("jobs", "cancel", "1", home=home)
-    assert again.code == 1 and "is cancelled already" in again.err and again.err.count("\n") == 1
-    assert trainctl("jobs", "cancel", "7", home=home).code == 1
-
-
-def test_a_model_that_went_ends_its_job_with_the_reason(home: Home) -> None:
-    with open_state(home) as state:
-        job = wanted.order(state, config.load(home.config), "v001")
-        state.db.execute("UPDATE jobs SET model = 'v009', digest = ?", ("0" * 64,))
-    with kit.Running(home):
-        ended = wait_for(home, job.id, JobState.SUPERSEDED)
-    assert "000000000000" in ended.error
-
-
+@pytest.mark.slow
 def test_where_the_budget_is_nothing_jobs_run_here_only_while_nothing_trains(
     tmp_path: Path,
 ) -> None:
-    home = make(tmp_path / "home")
-    home.config.write_text(
-        home.config.read_text().replace("[training]", "[training]\nmonitoring_budget = 0.0")
-    )
-    kit.add(home, "a.jsonl", 400, 1)
-    with kit.Running(home) as running:
+    home = make(tmp_path / "home", training={"monitoring_budget": 0.0})
+    kit.add(home, "a.jsonl", 4000, 1)
+    with Engine(home) as running:
         running.pause_at(3)
-        number = ask(running, "evaluate", model="base")["id"]
+        number = running.tell("evaluate", model="base")["id"]
         wait_until(children, timeout=30, what="the process of a job")
         running.ask("resume")
         wait_for(home, number, JobState.WAITING)
         wait_until(lambda: not children(), timeout=30)
         job = one(home, number)
         assert "monitoring_budget is 0" in job.error and job.failures == 0
-        (host,) = ask(running, "jobs")["hosts"]
-        assert host["state"] == "idle"
         running.ask("pause")
-        wait_for(home, number, JobState.DONE)
+        wait_for(home, number, JobState.SHIPPING)
+
+
+# -- without an engine --------------------------------------------------------------------------
+
+
+def test_the_words_of_the_command_line(tmp_path: Path, trainctl) -> None:
+    world = World(tmp_path / "home")
+    home = world.home
+    home.config.write_text("")
+    write_set(home, "sums", "1 + 1?")
+    world.train(world.add())
+    versions.create(world.state)
+    world.close()
+    none = trainctl("jobs", home=home)
+    assert none.code == 0 and "no evaluation job yet" in none.out
+    made = trainctl("evaluate", "v001", "--queue", "--priority", "low", "--json", home=home)
+    job = json.loads(made.out)
+    assert (made.code, job["model"], job["priority"], job["state"]) == (0, "v001", "low", "waiting")
+    assert job["sets"] == ["sums"] and job["host"] == {"unknown": "no host has had it yet"}
+    said = trainctl("evaluate", "v001", "--queue", "--host", "nas", home=home)
+    assert said.code == 1 and "no host nas" in said.err
+    for words in (("--priority", "low"), ("--queue", "--limit", "2")):
+        wrong = trainctl("evaluate", "v001", *words, home=home)
+        assert wrong.code == 2 and "--queue" in wrong.err
+    with open_state(home) as state:
+        jobs.claim(state, job["id"], "titan")
+    listing = json.loads(trainctl("jobs", "--json", home=home).out)
+    assert listing["hosts"] == {"unknown": "no engine is running"}
+    assert [row["state"] for row in listing["jobs"]] == ["waiting"], "nobody has it"
+    page = trainctl("jobs", home=home).out
+    assert "v001" in page and "demand" in page and "titan" in page
+    assert trainctl("jobs", "cancel", "1", home=home).code == 0
+    again = trainctl("jobs", "cancel", "1", home=home)
+    assert again.code == 1 and "is cancelled already" in again.err and again.err.count("\n") == 1
+    assert trainctl("jobs", "cancel", "7", home=home).code == 1

@@ -19,7 +19,7 @@ from tests.engine_kit import make_home
 from trainctl.__main__ import main
 
 ROOT = Path(engine.__file__).parents[1]
-WRITERS = {"record", "_tell", "_event", "move_state"}
+WRITERS = {"record", "_tell", "_event", "move_state", "move_head"}
 """The functions that are handed a kind."""
 
 
@@ -51,6 +51,9 @@ def written() -> set[str]:
                     values = node.args[1:2]
                 elif name in WRITERS:
                     values = [*node.args[1:3], *(k.value for k in node.keywords if k.arg == "kind")]
+            elif isinstance(node, ast.FunctionDef) and node.name in WRITERS:
+                defaults = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+                values = [value for one, value in defaults if one.arg == "kind" and value]
             elif path.is_relative_to(ROOT / "evaluation"):
                 continue  # there a kind is one of failure, or of files
             elif isinstance(node, ast.Assign) and _name(node) in ("EVENT", "kind"):

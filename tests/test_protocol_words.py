@@ -52,7 +52,7 @@ def test_an_error_of_a_newer_engine_is_still_an_error() -> None:
 
 
 def test_every_command_that_the_store_answers_has_a_handler_and_no_other() -> None:
-    kinds = (Kind.READ, Kind.LOOK, Kind.STORE, Kind.UPKEEP)
+    kinds = (Kind.READ, Kind.LOOK, Kind.STORE, Kind.UPKEEP, Kind.ASK)
     stored = {name for name, spec in COMMANDS.items() if spec.kind in kinds}
     assert set(_HANDLERS) == stored
 

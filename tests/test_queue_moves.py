@@ -60,6 +60,31 @@ def test_one_place_at_a_time_or_all_at_once_is_the_same() -> None:
         assert queue.shifted(order, chosen, by) == steps
 
 
+def test_it_moves_past_so_many_of_those_that_are_seen(five: State) -> None:
+    assert queue.shift(five, [5], -1, among=[2, 5]) == [5]
+    assert names(five) == ["a", "e", "b", "c", "d"]
+    with pytest.raises(Refused, match="e is first already, within the priority and what is shown"):
+        queue.shift(five, [5], -1, among=[2, 5])
+    queue.shift(five, [1, 5], 2, among=[1, 3, 4, 5])
+    assert names(five) == ["b", "c", "d", "a", "e"]
+
+
+def test_what_is_not_seen_keeps_its_order_and_what_passes_none_its_place() -> None:
+    assert queue.shifted([1, 2, 3, 4, 5], {1, 4}, -1, {1, 3, 4, 5}) == [1, 2, 4, 3, 5]
+    chance = random.Random(7)
+    for _ in range(300):
+        order = list(range(chance.randint(1, 9)))
+        chosen = set(chance.sample(order, chance.randint(1, len(order))))
+        seen = set(chance.sample(order, chance.randint(0, len(order))))
+        by = chance.choice([-3, -1, 1, 2])
+        after = queue.shifted(order, chosen, by, seen)
+        counted = [one for one in order if one in seen | chosen]
+        assert [one for one in after if one in seen | chosen] == queue.shifted(counted, chosen, by)
+        assert [one for one in after if one not in chosen] == [o for o in order if o not in chosen]
+        if by > 0:  # no further than right behind what it passed
+            assert queue.shifted(order[::-1], chosen, -by, seen) == after[::-1]
+
+
 def test_each_priority_moves_for_itself_and_what_runs_does_not(five: State) -> None:
     queue.set_priority(five, 5, Priority.HIGH)
     add(five, "f", Priority.HIGH)

@@ -87,7 +87,9 @@ def test_rollback_gives_the_versions_files_step_items_and_cursors(world: World) 
     states = [(i.state, i.cursor) for i in (item(world, 1), item(world, 2), item(world, 3))]
     assert states == [(ItemState.DONE, ROWS), (ItemState.PAUSED, 4), (ItemState.SKIPPED, 0)]
     assert item(world, 3).reason == heads.ROLLED_BACK
-    assert journal.latest(world.state, 1)[0].kind == "rollback"
+    told = [e for e in journal.events(world.state) if e.text.startswith("rolled back")]
+    assert [e.kind for e in told] == ["rollback"], "one act, one line"
+    assert told[0].data["from_step"] == 30 and told[0].data["checkpoint"] == now.checkpoint.id
 
 
 def test_the_state_that_was_left_is_a_verified_version_and_can_be_restored(world: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,23 @@ def test_ticks_run_when_due_and_do_not_move_the_result(place: dict[str, Any]) ->
     assert [a.id for a in recorder.sampled[0].answers] == ["p0", "p1", "p2"]
     assert ticking.digest() == quiet.digest()
     assert ticking.loaded.model.training
+
+
+def test_samples_before_the_first_step_and_by_the_schedule_do_not_move_the_result(
+    place: dict[str, Any],
+) -> None:
+    prepared = place["files"][1]
+    quiet = Bench(place["dropout"], training())
+    quiet.run(prepared, Recorder(), epochs=2)
+    asked = Bench(place["dropout"], training())
+    asked.monitoring = replace(_monitoring(place, 1e9), schedule=frozenset({0, 2}))
+    recorder = Recorder()
+    asked.run(prepared, recorder, epochs=2)
+    last = recorder.asked[-1]
+    assert last > 2
+    assert [s.place.global_step for s in recorder.sampled] == [0, 2, last]
+    assert [s.item_step for s in recorder.sampled] == [0, 2, last]
+    assert asked.digest() == quiet.digest()
 
 
 def test_ticks_stay_within_their_budget(place: dict[str, Any]) -> None:

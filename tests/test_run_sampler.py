@@ -16,6 +16,7 @@ from engine.training import sampler
 from engine.training.controls import Prompt
 from engine.training.rng import capture_rng
 from engine.training.sampler import (
+    Drawing,
     answer,
     encode_prompt,
     end_tokens,
@@ -144,7 +145,9 @@ def test_neither_moves_the_generators_nor_the_mode(place: dict[str, Any]) -> Non
         loaded.model.train(mode)
         before = capture_rng()
         answer(loaded.model, loaded.tokenizer, PROMPTS[:2], max_tokens=3)
-        answer(loaded.model, loaded.tokenizer, PROMPTS[:2], max_tokens=3, temperature=0.8)
+        answer(
+            loaded.model, loaded.tokenizer, PROMPTS[:2], max_tokens=3, drawing=Drawing(0.8, 1.0, 5)
+        )
         validation_loss(loaded.model, place["prepared"], batch_size=2)
         expected_loss(loaded.model, rows_of(place["prepared"]))
         after = capture_rng()
@@ -178,14 +181,37 @@ def test_what_is_answered_when_it_is_enough_stays(place: dict[str, Any]) -> None
     assert whole[0].text.startswith(cut[0].text)
 
 
-def test_drawn_answers_differ_from_call_to_call(place: dict[str, Any]) -> None:
+def test_what_is_drawn_follows_from_the_seed(place: dict[str, Any]) -> None:
     loaded = place["bench"].loaded
-    texts = set()
-    for _ in range(6):
-        drawn = answer(loaded.model, loaded.tokenizer, PROMPTS[:1], max_tokens=8, temperature=5.0)
-        assert drawn is not None
-        texts.add(drawn[0].text)
-    assert len(texts) > 3
+
+    def drawn(seed: int, top_p: float = 1.0) -> str:
+        how = Drawing(5.0, top_p, seed)
+        found = answer(loaded.model, loaded.tokenizer, PROMPTS[:1], max_tokens=8, drawing=how)
+        assert found is not None
+        return found[0].text
+
+    assert len({drawn(seed) for seed in range(6)}) > 3
+    assert drawn(3) == drawn(3)
+    # Of so small a share only the likeliest token is left.
+    greedy = answer(loaded.model, loaded.tokenizer, PROMPTS[:1], max_tokens=8)
+    assert greedy is not None and drawn(3, 1e-6) == greedy[0].text
+
+
+def test_an_answer_is_told_while_it_grows(
+    place: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = place["bench"].loaded
+    monkeypatch.setattr(sampler, "GROWN_SECONDS", 0.0)
+    told: list[tuple[str, int]] = []
+    whole = answer(
+        *(loaded.model, loaded.tokenizer, PROMPTS[-1:]),
+        max_tokens=12,
+        grown=lambda text, tokens: told.append((text, tokens)),
+    )
+    assert whole is not None
+    assert [tokens for _, tokens in told] == list(range(1, whole[0].tokens + 1))
+    assert all(whole[0].text.startswith(text) for text, _ in told)
+    assert told[-1][0] == whole[0].text and told[0][0] != whole[0].text
 
 
 def test_less_memory_means_smaller_batches(

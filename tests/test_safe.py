@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.style import Style
 
-from queue_store.safe import safe, safe_line
+from queue_store.safe import cell_width, safe, safe_line
 from tui.safe import clip, content, fit, pad, strip, wrap
 
 OSC52 = "\x1b]52;c;aGFja2Vk\x07"
@@ -58,6 +58,25 @@ def test_a_drawn_line_is_exactly_as_wide_as_its_room_and_clean(text: str, width:
     drawn = strip(fit(((text, ""),), width), width, lambda tone: Style.null(), Style.null())
     assert drawn.cell_length == width
     assert harmless(drawn.text)
+
+
+FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
+JOINED = (FAMILY, "\u2764\ufe0f", "\U0001f44d\U0001f3fd", "1\ufe0f\u20e3")
+PIECES = st.sampled_from(["a", "\u200d", "\ufe0f", "\U0001f3fd", "漢", "\u3164", *JOINED])
+
+
+@given(st.lists(PIECES, max_size=30).map("".join))
+def test_a_row_is_as_wide_in_a_terminal_that_joins_no_signs(text: str) -> None:
+    """Such a terminal (tmux before 3.5, the Linux console) goes by each character alone."""
+    for drawn in (clip(text, 20), pad(text, 20), fit(((text, ""),), 20)[0][0] if text else ""):
+        assert cell_len(drawn) == cell_width(drawn)
+    assert cell_width(pad(text, 20)) == 20
+    assert "\u200d" not in content(text).plain
+
+
+def test_joined_signs_stay_readable() -> None:
+    assert pad("\U0001f468\u200d\U0001f467", 6) == "\U0001f468\U0001f467  "
+    assert pad("\u2764\ufe0f ok", 5) == "\u2764 ok "
 
 
 def test_text_that_looks_like_markup_is_shown_letter_by_letter() -> None:

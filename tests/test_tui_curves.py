@@ -282,6 +282,19 @@ async def test_the_gap_compares_the_same_steps_and_says_which() -> None:
         assert "val 2.500 at 100" in above(app) and "gap +0.500" in above(app)
 
 
+async def test_early_the_gap_is_not_that_to_a_model_that_had_learned_less() -> None:
+    world = trained(15)
+    world.val = {10: world.loss[9]}
+    app = console_on(world)
+    async with running(app, (200, 50)) as pilot:
+        await until(pilot, lambda: "at 10" in above(app))
+        assert "gap" not in above(app), "any mean would be that of other steps"
+        world.train(105)  # its loss falls by half every 42 steps; its validation loss is 5% above
+        await until(pilot, lambda: "at 100" in above(app))
+        gap = float(above(app).split("gap ")[1].split()[0])
+        assert abs(gap) < 0.1, "that to the mean of all the steps is -0.7"
+
+
 async def test_before_a_metric_was_measured_it_says_so() -> None:
     world = trained()
     good = world.series

@@ -187,6 +187,23 @@ async def test_pressed_five_times_it_moves_five_places_while_the_engine_is_slow(
     assert sum(move["by"] for move in moves) == 5 and len(moves) == 2
 
 
+async def test_under_a_filter_it_moves_past_the_next_row_that_is_shown() -> None:
+    world = trained()
+    queued(world, "set1", "b", "c", "set2", "d", "e", "set3")
+    app = console_on(world)
+    async with running(app) as pilot:
+        await pilot.press("1")
+        app.queue_pane.set_filter("set")
+        app.queue_pane.chosen = 11
+        await pilot.press("K")
+        await until(pilot, lambda: "set3.jsonl moved 1 earlier" in screen(pilot))
+        await until(pilot, lambda: order(app)[6] == "set3")
+        assert order(app)[2:10] == ["gsm8k", "set1", "b", "c", "set3", "set2", "d", "e"]
+        await pilot.press("K", "K")
+        await until(pilot, lambda: "first already, within the priority and what" in screen(pilot))
+        assert order(app)[3:5] == ["set3", "set1"]
+
+
 async def test_a_marked_block_moves_as_one_and_the_end_says_so() -> None:
     world = trained()
     queued(world, *"abcd")

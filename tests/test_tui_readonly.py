@@ -21,9 +21,9 @@ from tests import engine_kit as kit
 from tests.stepping_engine import SteppingEngine
 from tests.stepping_engine import make_home as stepping_home
 from tests.test_tui_screen import trained
-from tests.tui_pilot import NARROW, WIDE, console_on, lines, running, screen, until
+from tests.tui_pilot import NARROW, WIDE, configured, console_on, lines, running, screen, until
 from tests.tui_rows import RowsWorld
-from tests.tui_world import READING
+from tests.tui_world import READING, World
 from tui.actions import ACTIONS
 from tui.console import Console
 
@@ -88,6 +88,33 @@ async def test_the_header_is_marked_at_every_size(size: tuple[int, int]) -> None
     app = console_on(trained(), readonly=True)
     async with running(app, size) as pilot:
         assert "READ-ONLY" in lines(pilot)[0] and "step 120" in lines(pilot)[0]
+
+
+async def test_an_empty_home_promises_no_key_that_would_not_act() -> None:
+    world = World()
+    world.items.clear()
+    world.state = "idle"
+    app = console_on(world, readonly=True)
+    async with running(app) as pilot:
+        await pilot.press("1")
+        await until(pilot, lambda: "No files yet" in screen(pilot))
+        assert "the queue is empty" in screen(pilot) and "No versions yet." in screen(pilot)
+        for promise in ("adds a file", "keeps the present", "Add one", "a add", "p pause", "skip"):
+            assert promise not in screen(pilot), promise
+        world.state = "paused"
+        await until(pilot, lambda: "paused" in lines(pilot)[0])
+        assert "goes on" not in screen(pilot)
+
+
+async def test_the_keys_that_are_told_are_those_of_the_config() -> None:
+    world = World()
+    world.items.clear()
+    world.state = "idle"
+    app = console_on(world, config=configured(keys={"add": "f5", "snapshot": "f6"}))
+    async with running(app) as pilot:
+        await pilot.press("1")
+        await until(pilot, lambda: "f5 adds a file" in screen(pilot))
+        assert "f5              here" in screen(pilot) and "f6 keeps" in screen(pilot)
 
 
 async def test_it_looks_at_the_store_until_an_engine_comes_and_starts_none(

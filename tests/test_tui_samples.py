@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from textual.widgets import TextArea
+from textual.widgets import Input, TextArea
 
 from tests.test_tui_screen import trained
 from tests.tui_pilot import (
@@ -240,7 +240,8 @@ async def test_a_prompt_is_asked_and_its_answer_shown(size: tuple[int, int]) -> 
         assert "training: answered after the step under way" in screen(pilot)
         await pilot.press("ctrl+j", *"you", "enter")
         await until(pilot, lambda: "It is a WINDOW." in screen(pilot))
-        assert "step 120 · 9 tokens in 0.2 s · ended by itself" in screen(pilot)
+        shown = " ".join(screen(pilot).translate({ord(c): " " for c in "│┃║|"}).split())
+        assert "step 120 · no digest · 9 tokens in 0.2 s · ended by" in shown
         words = next(words for command, words in world.log if command == "generate")
         assert words["prompt"] == "hello\nyou" and words["system"] is None
         assert (words["max_tokens"], words["temperature"]) == (256, 0.0)
@@ -263,7 +264,7 @@ async def test_prompts_of_before_come_back_and_fields_are_sent() -> None:
         assert box.text == "one"
         await pilot.press("down", "down", "down")
         assert box.text == "dra"
-        await pilot.press("tab", *"Be kind", "tab", "backspace", "backspace", "backspace", *"12")
+        await pilot.press("tab", *"Be kind", "tab", "tab", *["backspace"] * 3, *"12")
         await pilot.press("tab", "backspace", *"0.5", "enter")
         await until(pilot, lambda: screen(pilot).count("ended by itself") == 3)
         words = world.log[-1][1]
@@ -382,3 +383,80 @@ async def test_hostile_text_in_answer_and_paste_is_shown_as_signs() -> None:
         await until(pilot, lambda: isinstance(app.screen, DevelopmentView))
         for text in (first, screen(pilot)):
             assert not set(text) & {*map(chr, range(9)), "\x1b", "\x85", "\x9b", "\u202e"}
+
+
+# -- several models, and answers that grow --------------------------------------------------------
+
+
+async def ask_models(pilot: Any, names: str, text: str = "hi") -> None:
+    await asking(pilot, text)
+    await go_to(pilot, "#models")
+    await pilot.press(*["backspace"] * 3, *names, "enter")
+
+
+async def test_versions_and_the_present_model_answer_beside_each_other() -> None:
+    world = trained()
+    world.said = "WINDOW"
+    app = console_on(world)
+    async with running(app, WIDE) as pilot:
+        await ask_models(pilot, "now v001 base")
+        await until(pilot, lambda: screen(pilot).count("ended by itself") == 3)
+        shown = screen(pilot)
+        row = next(line for line in shown.splitlines() if "WINDOW says v001" in line)
+        assert row.index("WINDOW") < row.index("WINDOW says v001") < row.index("WINDOW says base")
+        assert "v001 · step 10 · 111111111111" in " ".join(shown.split("|"))
+        asked = dict(world.log[-2:])
+        assert asked["ask"]["models"] == ["v001", "base"] and "models" not in asked["generate"]
+    async with running(console_on(world), NARROW) as pilot:
+        await ask_models(pilot, "now,v001,base")
+        await until(pilot, lambda: "WINDOW says base" in screen(pilot))
+        lines_ = screen(pilot).splitlines()
+        assert not any("says v001" in line and "says base" in line for line in lines_)
+
+
+async def test_a_model_that_is_not_there_is_refused_in_its_place() -> None:
+    world = trained()
+    world.said = "WINDOW"
+    app = console_on(world)
+    async with running(app, WIDE) as pilot:
+        await ask_models(pilot, "now v999")
+        await until(pilot, lambda: "no model v999" in screen(pilot))
+        await until(pilot, lambda: "WINDOW" in screen(pilot))
+        assert "says" not in screen(pilot), "nobody else answered for it"
+
+
+async def test_answers_are_shown_while_they_grow_and_esc_cancels_all_of_them() -> None:
+    world = trained()
+    world.asking.clear()
+    app = console_on(world)
+    async with running(app, WIDE) as pilot:
+        await ask_models(pilot, "now v001 base")
+        world.growing[""] = {"answering": True, "answer": "It is a \x1b[3", "tokens": 4}
+        await until(pilot, lambda: "It is a ␛[3…" in screen(pilot))
+        whole = {"model": "v001", "step": 1, "digest": "c" * 64, "answer": "A DOOR", "stop": "end"}
+        world.growing["-models"] = {
+            **{"answering": True, "model": "base", "answer": "", "tokens": 0},
+            **{"doing": "sending its weights, 40 %", "said": [whole]},
+        }
+        await until(pilot, lambda: "sending its weights, 40 %…" in screen(pilot))
+        assert "A DOOR" in screen(pilot) and "cccccccccccc" in screen(pilot)
+        await pilot.press("escape")
+        await until(pilot, lambda: len(world.cancelled) == 2)
+        await until(pilot, lambda: "· cancelled" in screen(pilot))
+
+
+async def test_up_and_down_name_the_models_that_can_be_asked() -> None:
+    world = trained()
+    app = console_on(world)
+    async with running(app) as pilot:
+        await asking(pilot)
+        await until(pilot, lambda: bool(app.frame.versions))
+        names = [str(one["name"]) for one in app.frame.versions]
+        await go_to(pilot, "#models")
+        field = app.screen.query_one("#models", Input)
+        await pilot.press("down")
+        assert field.value == names[-1]
+        await pilot.press("space", "up")
+        assert field.value == f"{names[-1]} base"
+        await pilot.press("up")
+        assert field.value == f"{names[-1]} {names[0]}"

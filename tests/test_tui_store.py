@@ -214,6 +214,19 @@ async def test_a_rollback_in_the_store_starts_the_curve_anew(
         assert list(series.steps) == list(range(1, 24)) and series.mean[-1] == 5.0
 
 
+def counted(app: Console) -> list[Frame]:
+    """What each look of the console's poller came to know, as they come."""
+    looks: list[Frame] = []
+    poll = app.poller.poll
+
+    def looked(views: Reader) -> Frame:
+        looks.append(poll(views))
+        return looks[-1]
+
+    app.poller.poll = looked  # type: ignore[method-assign]
+    return looks
+
+
 async def test_who_attaches_sees_the_step_the_curves_and_the_samples_that_the_last_one_saw(
     home: Home, engine: Telling, story: Story
 ) -> None:
@@ -225,9 +238,13 @@ async def test_who_attaches_sees_the_step_the_curves_and_the_samples_that_the_la
         session = connect(home)
         try:
             app = Console(default(), session, Views(home), leave=lambda way: None)
+            looks = counted(app)
             async with running(app) as pilot:
                 await until(pilot, lambda: "expected 0" in screen(pilot) and app.frame.marks)
+                first = len(looks)
                 await until(pilot, lambda: "* val 61.5" in screen(pilot))
+                # Four a second: all of it within a second, however slow this machine is.
+                assert first <= 4, f"all that it knows came with look {first}"
                 shown = [
                     line[region.x : region.right]
                     for region in (app.curves_pane.region, app.samples_pane.region)
@@ -268,8 +285,12 @@ async def test_after_a_killed_engine_no_step_is_shown_twice(
     try:
         async with running(app) as pilot:
             await until(pilot, lambda: app.frame.series["loss"].last == 40)
+            looks = counted(app)
             server.stop()
+            gone = len(looks)
             await until(pilot, lambda: "engine lost: reconnecting" in screen(pilot))
+            late = next(n for n, look in enumerate(looks[gone:]) if look.lost)
+            assert late <= 4, f"four looks a second, and number {late} told it: two seconds at most"
             assert list(app.frame.series["loss"].steps) == list(range(1, 41)), "what it had stays"
             # It had saved at 20: what came after was lost with it and is trained once more.
             story.begin()

@@ -176,6 +176,16 @@ def test_the_terminal_is_as_before_after_a_defect_of_the_console(start: Any) -> 
     assert b"ZeroDivisionError" in log.read_bytes()
 
 
+def test_the_terminal_is_as_before_where_textual_does_not_give_it_back(start: Any) -> None:
+    screen = start("train", "unrestored")
+    screen.see("6 events")
+    assert termios.tcgetattr(screen.slave) != screen.before, "the console is in raw mode"
+    screen.press("q")
+    assert screen.left() == "detach"
+    assert screen.process.wait(10) == 0
+    assert termios.tcgetattr(screen.slave) == screen.before
+
+
 def test_output_of_libraries_goes_to_the_log_and_not_to_the_screen(start: Any) -> None:
     screen = start("train", "noise")
     screen.see("6 events")

@@ -23,6 +23,7 @@ from tests.tui_pilot import (
     until,
 )
 from tests.tui_world import World
+from tui.console import Console
 from tui.dialogs.confirm import TextDialog
 from tui.dialogs.delete import DeleteDialog
 from tui.dialogs.label import DescribeDialog, TagDialog
@@ -40,8 +41,42 @@ def branched() -> World:
     return world
 
 
+def chosen(app: Console) -> object:
+    found = app.versions_pane.selected()
+    return found and found["name"]
+
+
 def pane(pilot: Any) -> list[str]:
     return [line for line in lines(pilot) if "v00" in line]
+
+
+async def test_the_cursor_stays_on_its_row_and_goes_with_the_newest_only_when_left_there() -> None:
+    world = branched()
+    app = console_on(world)
+
+    async def another(name: str) -> None:
+        world.train(1)
+        world.version(name)
+        await until(pilot, lambda: len(app.versions_pane.keys()) == len(world.versions_))
+
+    async with running(app, NARROW) as pilot:
+        await another("fifth")
+        assert chosen(app) == "v005", "nobody was there"
+        await pilot.press("5")
+        await another("sixth")
+        assert chosen(app) == "v005", "a key would act on another one"
+        await pilot.press("1")
+        await another("seventh")
+        assert chosen(app) == "v005", "it was not left at the newest"
+        await pilot.press("5", "g", "1")
+        await another("eighth")
+        assert chosen(app) == "v008"
+        await pilot.press("5", "T")
+        assert chosen(app) == "v008", "another order, the same row"
+        await pilot.press("T", "down")
+        world.versions_.remove(world._version("v007"))
+        await until(pilot, lambda: "v007" not in list(app.versions_pane.keys()))
+        assert chosen(app) == "v006", "the row after the one that has gone"
 
 
 async def test_the_list_is_the_newest_first_and_the_tree_as_they_came() -> None:

@@ -48,7 +48,7 @@ class Terminal:
     def shows(self, pattern: str, timeout: float = 60) -> str:
         """Wait until the screen matches, and return it."""
         try:
-            wait_until(lambda: re.search(pattern, self.screen()), timeout=timeout)
+            wait_until(lambda: re.search(pattern, self.screen()), timeout=timeout, every=0.1)
         except AssertionError:
             raise AssertionError(f"never showed {pattern!r}:\n{self.screen()}") from None
         return self.screen()

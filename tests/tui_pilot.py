@@ -12,9 +12,11 @@ from textual.pilot import Pilot
 
 from queue_store.config import Config, default
 from queue_store.errors import NoEngine
+from tests import tui_calm
 from tests.tui_world import World
 from tui.console import Console
 
+tui_calm.use()
 WIDE, NARROW = (120, 36), (80, 24)
 
 

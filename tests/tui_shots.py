@@ -301,7 +301,7 @@ DIALOGS = (
     Shot("item", ("enter",), "tokens", ItemView),
     Shot("item failed", ("enter",), "what to do", ItemView, first=choose(5)),
     Shot("item rows", ("t",), "line 1", ItemView),
-    Shot("item row wrong", ("t", "n", "n"), "does not train", ItemView),
+    Shot("item row wrong", ("t", ":", "4", "enter"), "does not train", ItemView),
     Shot("item line asked for", ("t", ":", "7"), "n next", ItemView),
     Shot("item row not there", ("t", ":", "9", "9", "enter"), "no line 99", ItemView),
     Shot("priority", ("+",), "The order then", PriorityDialog, first=choose(3)),

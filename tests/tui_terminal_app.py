@@ -11,6 +11,8 @@ import sys
 import threading
 from pathlib import Path
 
+from textual.drivers.linux_driver import LinuxDriver
+
 from queue_store.config import default
 from queue_store.home import Home
 from tests.tui_rows import RowsWorld, row, words
@@ -56,6 +58,10 @@ def main() -> int:
     if "broken" in options:
         # A defect of the console itself, at a key: in its event loop, where nothing catches it.
         QueuePane.do_down = lambda pane: 1 // 0  # type: ignore[method-assign, assignment, return-value]
+
+    if "unrestored" in options:
+        # Textual fails to give the terminal back: then whoever holds it for the console must.
+        LinuxDriver.stop_application_mode = LinuxDriver.disable_input  # type: ignore[method-assign]
 
     if "train" in options:
         threading.Thread(target=train, daemon=True).start()

@@ -26,7 +26,7 @@ from tui.frame import PRIORITIES
 READING = (
     *("snapshot", "meters", "rollback_plan", "verifying", "version", "removal_plan", "row"),
     *("compare", "compare_answers", "compared_item", "backup_targets", "trash", "jobs"),
-    *("evaluation_sets", "host_look", "host_key"),
+    *("evaluation_sets", "host_look", "host_key", "prompt_progress"),
 )
 
 

@@ -37,6 +37,8 @@ class WorldState:
         """While it is not set, an answer goes on (and can be cancelled)."""
         self.asking.set()
         self.cancelled: set[str] = set()
+        self.growing: dict[str, dict[str, Any]] = {}
+        """What `prompt_progress` tells: "" of the model that trains, "-models" of the others."""
         self.loss: list[float | None] = []
         self.val: dict[int, float] = {}
         self.answers: dict[int, list[dict[str, Any]]] = {}

@@ -55,17 +55,18 @@ class QueueAnswers(WorldState):
         self.event("priority", f"{self._get(id)['name']} is {priority}")
         return {}
 
-    def do_shift(self, items: list[int], by: int) -> dict[str, Any]:
+    def do_shift(self, items: list[int], by: int, among: list[int] | None = None) -> dict[str, Any]:
         first = self._get(items[0])
         same = ("priority", "state")
         peers = [i for i in self.items if all(i[key] == first[key] for key in same)]
         order = sorted(peers, key=lambda i: i["position"])
         before = [i["id"] for i in order]
         places = [i["position"] for i in order]
-        after = shifted(before, set(items), by)
+        after = shifted(before, set(items), by, None if among is None else set(among))
         if after == before:
             edge = "first" if by < 0 else "last"
-            raise Refused(f"{first['name']} is {edge} already, within the priority")
+            shown = "" if among is None else " and what is shown"
+            raise Refused(f"{first['name']} is {edge} already, within the priority{shown}")
         for number, place in zip(after, places, strict=True):
             self._get(number)["position"] = place
         self.event("item.moved", f"{first['name']} moved")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from queue_store.errors import Refused
+from queue_store.errors import NotFound, Refused
 from tests.tui_world_base import WorldState, unknown
+
+ASKED_NOTHING = {"answering": False, "answer": "", "tokens": 0}
 
 
 class SampleAnswers(WorldState):
@@ -71,7 +73,28 @@ class SampleAnswers(WorldState):
             "seconds": 0.2,
             "branch": self.branch,
             "step": self.step,
+            "model": unknown("it trained on"),
+            "digest": unknown("it trained on since checkpoint-100"),
         }
+
+    def do_prompt_progress(self, key: str) -> dict[str, Any]:
+        return self.growing.get(key.rpartition("-models")[1], ASKED_NOTHING)
+
+    def do_ask(self, models: list[str], key: str = "", **words: Any) -> list[dict[str, Any]]:
+        known = {"base", *(str(one["name"]) for one in self.versions_)}
+        for name in models:
+            if name not in known:
+                raise NotFound(f"no model {name}", mend="trainctl models lists them")
+        self.asking.wait(20)
+        return [
+            {
+                **{"model": name, "step": 10 * n, "branch": 1, "digest": f"{n}" * 64},
+                **{"answer": f"{self.said} says {name}", "stop": "end", "tokens": 7},
+                **{"seconds": 0.5, "tokens_per_second": 14.0, "host": "local"},
+            }
+            for n, name in enumerate(models, 1)
+            if key not in self.cancelled
+        ]
 
     def do_cancel_generate(self, key: str) -> dict[str, Any]:
         self.cancelled.add(key)

@@ -14,10 +14,20 @@ JSON: [{
   gpus[{name, utilization, memory_used, memory_total, temperature, power}], ram{used, total}
   disk{free, total, store}                    bytes where its store of weights is
   models[{digest, version, bytes, used}]      what it holds; version: its name in this home
+  deployed{version, digest, weights_digest, base, time}   what `best` in its store leads to
   python, packages{}, backends[]
   job{id, model, answered, items}             what this home's engine has running there }]
 Percent, bytes, degrees Celsius, watts, seconds since the epoch; what a host did not say is
 {"unknown": why}. Reaching it takes no lock there and makes nothing.
+"""
+
+DEPLOY = """\
+A host asks with deploy = "best" in its [hosts.NAME]. Its store then has the link `best` to the
+folder of that model, and best.json, which names version, digests and, for an adapter, the base's
+folder: both are exchanged in one step after every byte was read there, so that a server that is
+started on STORE/best has a whole model at any moment. It stays there until the next one came; the
+store's retention spares it. A running engine does this by itself once the tag moves, and again
+when a host was down. JSON: [{host, version, digest, error}]. Exit 1 where a host has an error.
 """
 
 EVALUATE = """\
@@ -31,7 +41,8 @@ again the next time, unless the row was refused (the model's context does not ho
 Then it is judged, on the sets of [evaluation] sets: against the best version (base where none is
 tagged) by a paired test on the same items. Worse beyond chance is a regression; not one right
 answer at a training loss under 0.05 means a broken evaluation; the tag `best` moves to a version
-that is better, and the journal has the figures either way. A person moves it with trainctl tag.
+that is better, and the journal has the figures either way. A person moves it with trainctl tag; it
+then goes to the hosts that ask for it (trainctl hosts deploy --help).
 With --queue it is a job for the engine, which needs not run yet (trainctl jobs), and the JSON is
 that of the job.
 Exit 1 where an item has an error, 130 when interrupted.
@@ -48,9 +59,51 @@ JSON: {
   interrupted, notes[]
   verdict{model, digest, step, time, right, n, train_loss, canary, against
     regressions[{set, skill, tier, level, n, gained, lost, p, text}]
-    best{moved, why, n, gained, lost, p, final}} }
+    best{moved, why, n, gained, lost, p, final}}
+  deployed[{host, version, digest, error}] }   where the tag moved and no engine is there to do it
 RATE: {hits, total, share, low, high}, 95 % interval (Wilson), of the answers that were judged.
 """
+
+REPORT = """\
+Of the line of the present model, by what is stored; no model is asked. The verdict is one of
+  overfitting   the validation loss rises, the training loss falls
+  learning      the validation loss still falls
+  underfitting  it stands, close to the training loss, and held-out accuracy is low
+  plateau       it stands
+  unknown       under five comparable validations, or both losses rise
+and names its figures. A change counts above three standard errors of the curve's own noise and 1 %.
+What a file did to the validation loss is the difference of the validations around it: unknown
+where another file trained between them. An example is hard that was wrong in three of its last
+five answers, the last among them.
+JSON: {
+  made, branch, step
+  verdict{verdict, text, best{step, val_loss}, gap{train, val, share}, trend, noise,
+    accuracy{step, right, n, low, high, best_step, as_good_from}}
+  comparable_from                             validations before this step were of other rows
+  curves{train[[step, min, max, mean, last]], val[[step, loss]], sets{name: [[step, loss]]}}
+  marks[{kind, step, name, text}]             items, versions, rollbacks, failures, restarts
+  held[{name, step, sets[], RATE}]            sets together, models that were asked all of them
+  scores[{set, digest, config, items, settings{}, models[{name, step, digest, RATE,
+    tiers{tier: {RATE}}, evaluation}]}]
+  best                                        the version that is tagged so
+  judged{…}                                   trainctl evaluate's verdict on the newest model
+  events[{kind, time, step, text}]            regressions, alarms, decisions on best
+  hard[{set, item, wrong, of, never, prompt, expected, answer}]
+  effects[{item, name, before{step, loss}, after{step, loss}, change, clear}]
+  examples{first, last, ticks, examples, learned, lost, always, never} }
+RATE: right, n, accuracy, low, high, a 95 % interval (Wilson). What is not known is
+{"unknown": why}.
+"""
+
+
+def add_report_verb(verbs: Verbs) -> None:
+    """report: what is stored, told as a whole."""
+    report = verbs.add("report", "commands.report:report", "does it get better? with the figures")
+    report.add_argument(
+        "--learning", action="store_true", required=True, help="curves, scores, verdict, files"
+    )
+    report.add_argument("--html", metavar="FILE", help="as one page with charts, no network")
+    report.epilog, report.formatter_class = REPORT, argparse.RawDescriptionHelpFormatter
 
 
 JOBS = """\
@@ -123,11 +176,17 @@ def add_evaluate_verb(verbs: Verbs, positive: Callable[[str], int]) -> None:
 
 
 def add_host_verbs(verbs: Verbs, doctor: argparse.ArgumentParser) -> None:
-    """hosts, hosts trust, and doctor --host."""
+    """hosts, hosts deploy, hosts trust, and doctor --host."""
     doctor.add_argument("--host", metavar="NAME", help="this host instead, from ssh to tokens/s")
     hosts = verbs.add("hosts", "commands.hosts:hosts", "the machines that evaluate, asked now")
     hosts.epilog, hosts.formatter_class = HOSTS, argparse.RawDescriptionHelpFormatter
-    trust = Verbs(hosts, "hosts_verb").add(
+    further = Verbs(hosts, "hosts_verb")
+    deploy = further.add(
+        "deploy", "commands.hosts:deploy", "bring the best version to the hosts that ask for it"
+    )
+    deploy.add_argument("name", nargs="?", metavar="NAME", help="this host; default: all that ask")
+    deploy.epilog, deploy.formatter_class = DEPLOY, argparse.RawDescriptionHelpFormatter
+    trust = further.add(
         "trust", "commands.hosts:trust", "look at a host's key, and believe it from now on"
     )
     trust.add_argument("name", metavar="NAME")

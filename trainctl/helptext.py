@@ -98,10 +98,31 @@ check of the masks fails. With --tokens in a pipe or without colour, what trains
 brackets; control characters are shown as signs.
 """
 
-GENERATE = """\
-A running engine answers with the model as it stands: at the next step boundary, or at once while
-it is paused or idle. Training goes on as if nothing had been asked; it waits at most 10 s, beside
-the reading of the prompt (60 s while nothing trains), and the answer then ends with what there is.
-While it trains, a prompt has at most training.max_length tokens.
-The time counts into monitoring_share, and sample ticks wait until it is made up for.
+SAMPLES = """\
+Fixed examples of the held-out sets ([samples] count) and rows of the file that trains (item_count)
+are asked before a file trains, at the steps of it that [samples] schedule names, at its end, and at
+every training.sample_steps of the branch. A tick for which training.monitoring_budget has no room
+is put off, and says so.
+JSON: {
+  step, steps[]                                 of the tick that is shown, and of all
+  exact, total, item_exact, item_total          right answers: of the sets, of the item's rows
+  changes{improving, regressing, stable, new}   each example against its own tick before
+  due{step, training_seconds}                   a tick that is put off, and until when
+  samples[{
+    branch, step, example, set, item, position, prompt, expected, skill, level, answer, exact
+    similarity, expected_loss                   0 to 1; nats a token of the expected answer
+    learned, lost                               first step at which it was exact; since when it is
+                                                wrong after that
+    change, since                               against the tick at step since
+    tokens, seconds, time }] }
+An answer improves where it becomes exact or, not exact before and now, its similarity grows by
+0.05, and regresses the other way round. What is not known is {"unknown": why}.
+"""
+
+TAG = """\
+A name is on one version at most: take it off the other one first. `best` is moved by itself, from
+a version to a later or earlier one that a paired test shows to be better (trainctl evaluate); by
+hand it is moved as any other, and what is evaluated from then on is compared with that version.
+It goes to the hosts that ask for it (trainctl hosts deploy --help), and keeps its version from
+being pruned.
 """

@@ -12,7 +12,14 @@ from collections.abc import Sequence
 from queue_store.errors import UsageError
 from queue_store.kinds import GROUPS
 from trainctl import helptext
-from trainctl.evaluation_words import add_evaluate_verb, add_host_verbs, add_jobs_verbs
+from trainctl.evaluation_words import (
+    add_evaluate_verb,
+    add_host_verbs,
+    add_jobs_verbs,
+    add_report_verb,
+)
+from trainctl.generate_words import add_generate_verb
+from trainctl.memory_words import add_vram_verb
 from trainctl.words import Parser, Verbs, shared
 
 PRIORITIES = ("high", "normal", "low")
@@ -272,6 +279,7 @@ def _model_verbs(verbs: Verbs) -> None:
     tag.add_argument("version", metavar="VERSION")
     tag.add_argument("name", metavar="NAME")
     tag.add_argument("--off", action="store_true", help="take the name away")
+    _describe(tag, helptext.TAG)
     describe = verbs.add("describe", "commands.labels:describe", "say anew what a version is")
     describe.add_argument("version", metavar="VERSION")
     describe.add_argument("text", metavar="TEXT", help='"" for nothing')
@@ -288,7 +296,9 @@ def _model_verbs(verbs: Verbs) -> None:
     )
     _describe(compare, helptext.COMPARE)
     add_evaluate_verb(verbs, _positive)
+    add_vram_verb(verbs, _positive)
     add_jobs_verbs(verbs, _positive)
+    add_report_verb(verbs)
 
 
 def _removal_verbs(verbs: Verbs) -> None:
@@ -331,15 +341,11 @@ def _reading_verbs(verbs: Verbs) -> None:
     history = verbs.add("history", "commands.history:history", "every step that was trained")
     history.add_argument("--item", type=_positive, metavar="ID")
     history.add_argument("--series", metavar="S", help="one metric instead: loss, val_loss, …")
-    generate = verbs.add("generate", "commands.generate:generate", "ask the model that trains now")
-    generate.add_argument("--prompt", required=True, metavar="TEXT", help="a user's turn")
-    generate.add_argument("--system", metavar="TEXT", help='default: data.system_prompt; "": none')
-    generate.add_argument("--max-tokens", type=_positive, default=256, metavar="N")
-    generate.add_argument("--temperature", type=float, default=0.0, metavar="T", help="default: 0")
-    _describe(generate, helptext.GENERATE)
-    samples = verbs.add("samples", "commands.history:samples", "what the model answers, by step")
+    add_generate_verb(verbs, _positive, _not_negative)
+    samples = verbs.add("samples", "commands.samples:samples", "what the model answers, by step")
     samples.add_argument("--step", type=_not_negative, metavar="N", help="default: the newest")
     samples.add_argument("--example", metavar="ID", help="one example through the steps")
+    _describe(samples, helptext.SAMPLES)
     log = verbs.add("log", "commands.history:log", "the journal of everything that happened")
     log.add_argument("-f", "--follow", action="store_true", help="go on with what happens")
     log.add_argument("-n", type=_positive, default=50, metavar="N", help="the newest N (50)")

@@ -28,8 +28,13 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Take the line away, so that something else can stand there."""
         if self._shown and self._terminal:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        self._shown = False
 
     def __call__(self, what: str, done: int, total: int) -> None:
         if total:

@@ -184,7 +184,7 @@ ACTIONS: tuple[Action, ...] = (
         "try_prompt",
         ("t",),
         "try a prompt",
-        "Ask the model as it stands now",
+        "Ask the model that trains, or versions beside each other",
         ("samples",),
         8,
         True,
@@ -322,6 +322,11 @@ class Keymap:
     def lookup(self, pane: str, key: str) -> Action | None:
         """The action of `key` in `pane`: the pane's own before those of everywhere."""
         return self._map.get((pane, key)) or self._map.get(("", key))
+
+    def pressed(self, pane: str, name: str, character: str | None) -> Action | None:
+        """The action of a key as a terminal tells it: its name, and what it prints, if anything."""
+        key = character if character and character.isprintable() else name
+        return self.lookup(pane, "space" if key == " " else key)
 
     def footer(self, pane: str) -> list[Action]:
         """The actions that act in `pane`, the most wanted first."""

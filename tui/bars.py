@@ -130,8 +130,9 @@ class HintLine(Drawn):
     """What matters most now: the engine lost, an answer to a key, else the first hint that was
     not hushed, with the key that explains it."""
 
-    def __init__(self, keymap: Keymap, hushed: Hushed) -> None:
+    def __init__(self, keymap: Keymap, hushed: Hushed, *, readonly: bool = False) -> None:
         super().__init__(id="hint")
+        self._readonly = readonly
         self.message: Span = ("", "")
         self._keymap, self._hushed = keymap, hushed
         self._pane = PANES[0]
@@ -182,7 +183,7 @@ class HintLine(Drawn):
             return [((f" cannot read the store: {frame.problem}", "bad"),)]
         hints = self._hushed.shown(frame)
         if not hints:
-            told = " · ".join(filter(None, (summary(frame), doing(frame.status))))
+            told = " · ".join(filter(None, (self._summary(frame), doing(frame.status))))
             return [((f" {told}", "dim"),)]
         more = f" (+{len(hints) - 1})" if len(hints) > 1 else ""
         why = f" [why: {self._keymap.keys_of('why', self._pane)[0]}] "
@@ -190,18 +191,26 @@ class HintLine(Drawn):
         text = pad(f"{sign} {hints[0].get('text', '')}", width - 1 - cell_len(more + why))
         return [((" ", ""), (text, tone), (more, tone), (why, "bold"))]
 
+    def _summary(self, frame: Frame) -> str:
+        """How things stand, with the key that changes it where this console may."""
+        text, action, does = summary(frame)
+        if not action or self._readonly:
+            return text
+        return f"{text}: {self._keymap.keys_of(action, self._pane)[0]} {does}"
 
-def summary(frame: Frame) -> str:
-    """What was done, once nothing waits any more; else how the engine stands."""
+
+def summary(frame: Frame) -> tuple[str, str, str]:
+    """What was done, once nothing waits any more; else how the engine stands. With the action that
+    one would want next and what it does, "" for none."""
     status = frame.status
     if frame.state == "paused":
-        return "paused: p goes on"
+        return "paused", "pause", "goes on"
     if frame.state != "idle":
-        return str(status.get("phase") or "")
+        return str(status.get("phase") or ""), "", ""
     states = frame.queue.states
     done, failed = states["done"] + states["trained"], states["failed"]
     if not done and not failed:
-        return "the queue is empty: a adds a file"
+        return "the queue is empty", "add", "adds a file"
     parts = [f"training finished: {counted(done, 'file')}", counted(frame.step, "step")]
     if failed:
         parts.append(f"{failed} failed")
@@ -213,14 +222,16 @@ def summary(frame: Frame) -> str:
     if samples is not None:
         exact = sum(bool(answer.get("exact")) for answer in samples.answers)
         parts.append(f"exact {exact}/{len(samples.answers)}")
-    return " · ".join(parts)
+    return " · ".join(parts), "", ""
 
 
 class Footer(Drawn):
-    """The keys that act here, the most wanted first; `? help` always fits."""
+    """The keys that act here, the most wanted first; `? help` always fits. Those that change
+    something are left out where `readonly`."""
 
-    def __init__(self, keymap: Keymap) -> None:
+    def __init__(self, keymap: Keymap, *, readonly: bool = False) -> None:
         super().__init__(id="footer")
+        self._readonly = readonly
         self._keymap = keymap
         self._pane = PANES[0]
         self._paused = False
@@ -235,12 +246,16 @@ class Footer(Drawn):
             self._paused = paused
             self.redraw()
 
+    def _actions(self) -> list[Action]:
+        found = self._keymap.footer(self._pane)
+        return [action for action in found if not (self._readonly and action.changes)]
+
     def _label(self, action: Action) -> tuple[str, str]:
         label = "resume" if action.id == "pause" and self._paused else action.label
         return key_label(action), label
 
     def lines(self, width: int, height: int) -> list[Line]:
-        actions = self._keymap.footer(self._pane)
+        actions = self._actions()
         tail = [self._label(action) for action in actions if action.id == "leave"]
         texts: list[tuple[str, str]] = []
         for action in actions:
@@ -260,7 +275,7 @@ class Footer(Drawn):
         place = _place(line, event.x)
         if place:
             key = line[(place - 1) // 2 * 2 + 1][0]
-            actions = self._keymap.footer(self._pane)
+            actions = self._actions()
             self.post_message(Clicked(next(a.id for a in actions if key_label(a) == key)))
 
 

@@ -110,10 +110,10 @@ class Console(Leaving, inherit_bindings=False):
         self.pane_name = PANES[0]
         self._message_until = 0.0
         self.poller = Poller(session, views, self._publish, reconnect=reconnect, clock=clock)
-        self.queue_pane = QueuePane()
+        self.queue_pane = QueuePane(self._key_of("add"))
         self.curves_pane = CurvesPane(self._aim_curves, ascii=self._ascii)
         self.samples_pane = SamplesPane(self._aim_samples)
-        self.versions_pane = VersionsPane()
+        self.versions_pane = VersionsPane(self._key_of("snapshot"))
         self.events_pane = EventsPane(self._read_store)
         self.panes: dict[str, Pane] = {
             pane.name_of: pane
@@ -130,13 +130,17 @@ class Console(Leaving, inherit_bindings=False):
         self._bars = (
             Header(readonly=readonly),
             MeterStrip(),
-            HintLine(self.keymap, self.hushed),
+            HintLine(self.keymap, self.hushed, readonly=readonly),
         )
         self._bell = Bell() if config.console.bell else None
         self._first_run = FirstRun(self.keymap, inbox, readonly=readonly)
         self.first = Shown(self._show_first)
         self._tabs = Tabs()
-        self._footer = Footer(self.keymap)
+        self._footer = Footer(self.keymap, readonly=readonly)
+
+    def _key_of(self, action: str) -> str:
+        """The key of an action, "" where this console only looks."""
+        return "" if self.readonly else key_label(self.keymap.by_id[action])
 
     # -- the screen
 
@@ -203,12 +207,13 @@ class Console(Leaving, inherit_bindings=False):
         self._tabs.choose(name)
         self._footer.choose(name)
         self._bars[2].choose(name)
-        self.panes[name].focus()
+        self._base().set_focus(self.panes[name])  # at once: the next key may wait already
 
     @on(Pane.Focused)
     def _pane_focused(self, message: Pane.Focused) -> None:
-        """A pane got the focus by a click."""
-        if message.name in self.panes and message.name != self.pane_name:
+        """A pane got the focus by a click, and has not lost it since."""
+        pane = self.panes.get(message.name)
+        if pane is not None and pane is self.focused and message.name != self.pane_name:
             self._focus_pane(message.name)
 
     # -- frames
@@ -286,10 +291,14 @@ class Console(Leaving, inherit_bindings=False):
     # -- keys
 
     def on_key(self, event: Key) -> None:
-        if self.screen is not self._base() or isinstance(self.focused, Input) or self.left:
+        if self.screen is not self._base() or self.left:
             return  # once it is left, keys that still wait in the queue mean nothing
-        key = event.character if event.is_printable and event.character else event.key
-        action = self.keymap.lookup(self.pane_name, "space" if key == " " else key)
+        if isinstance(self.focused, Input):
+            if event.key == "escape":
+                self._filter_typed(Input.Changed(self.focused, ""))
+                self._close_filter()
+            return
+        action = self.keymap.pressed(self.pane_name, event.key, event.character)
         if action is not None:
             event.stop()
             event.prevent_default()
@@ -385,9 +394,6 @@ class Console(Leaving, inherit_bindings=False):
             pane.set_filter(event.value)
 
     @on(Input.Submitted, "#filter")
-    def _filter_done(self) -> None:
-        self._close_filter()
-
     def _close_filter(self) -> None:
         self._base().remove_class("-filtering")
         self._focus_pane(self.pane_name)

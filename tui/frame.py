@@ -35,13 +35,14 @@ History = tuple[tuple[int, str], ...]
 
 @dataclass(frozen=True)
 class Samples:
-    """Answers at one step, the `steps` of all ticks of the present line, and by its id how each
-    example went over them."""
+    """Answers at one step, the `steps` of all ticks of the present line, by its id how each example
+    went over them, and how many improved, regressed and stayed at this tick."""
 
     step: int
     steps: tuple[int, ...]
     answers: tuple[Record, ...]
     histories: Mapping[str, History]
+    changes: Record = field(default_factory=dict)
 
 
 class QueueRows(tuple[Record, ...]):

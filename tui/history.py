@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tui.figures import count
-from tui.frame import RIGHT, History
+from tui.figures import count, real
+from tui.frame import RIGHT, History, Record
 
 MIXED = "/"
 """Stands for several ticks of which some were right and some not."""
@@ -59,6 +59,17 @@ def told(history: History) -> str:
     if last[1]:
         words.append(f"right again since {count(last[0])}")
     return ", ".join(words)
+
+
+def moved(changes: Record) -> str:
+    """How many answers a tick made better and worse, each against its own tick before; "" at the
+    first one."""
+    told = {word: real(changes.get(word)) or 0 for word in ("improving", "regressing", "stable")}
+    return (
+        " ".join(f"{word} {number:.0f}" for word, number in told.items())
+        if any(told.values())
+        else ""
+    )
 
 
 def _ticks(number: int) -> str:

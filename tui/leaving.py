@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from textual.app import App
 from textual.screen import Screen
 from textual.widgets import Input
 
@@ -14,6 +13,7 @@ from queue_store.errors import TrainctlError
 from tui.dialogs.leave import LeaveDialog
 from tui.figures import count
 from tui.frame import Frame
+from tui.keyorder import KeysInOrder
 from tui.poller import Poller
 from tui.toosmall import TooSmall
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tui.commands import Commands
 
 
-class Leaving(App[int], inherit_bindings=False):
+class Leaving(KeysInOrder, inherit_bindings=False):
     """The part of the console that ends it. `left` is the way it was left, "" while it shows."""
 
     frame: Frame

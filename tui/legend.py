@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from queue_store.compared import steps_before
 from tui.figures import bar, count, counted, known, loss, real, why
 from tui.frame import Frame, Record
 from tui.marks import Mark
@@ -19,25 +20,29 @@ if TYPE_CHECKING:
     from tui.series import Series
 
 COMPARED = 100
-"""Steps up to a validation whose mean training loss it is compared with."""
+"""Steps up to the last one of both of two lines, whose mean losses are compared."""
 WIDE_GAP = 0.05
 
 
 def gap(series: Series, validation: Series, at: int = -1) -> float | None:
-    """A validation loss (the one at index `at`) less the mean training loss of the COMPARED steps
-    up to the same step (of the points nearest to it where the series is coarser); None where
-    either is missing or not a number."""
+    """A validation loss (the one at index `at`) less the mean training loss of the steps up to it
+    (of the points nearest to it where the series is coarser); None where either is missing, not a
+    number, or too early to tell."""
     if not len(validation) or not len(series):
         return None
-    found = float(validation.mean[at]) - _mean_until(series, int(validation.steps[at]))
+    step = int(validation.steps[at])
+    near = steps_before(step)
+    if not near:
+        return None
+    found = float(validation.mean[at]) - _mean_until(series, step, near)
     return found if math.isfinite(found) else None
 
 
-def _mean_until(series: Series, step: int) -> float:
-    """The mean of the COMPARED steps up to `step`; NaN without one, or where one is no number."""
-    reach = max(float(COMPARED), 2 * series.spacing)
-    near = series.mean[(series.steps > step - reach) & (series.steps <= step)]
-    return float(near.mean()) if len(near) else math.nan
+def _mean_until(series: Series, step: int, near: int) -> float:
+    """The mean of the `near` steps up to `step`; NaN without one, or where one is no number."""
+    reach = max(float(near), 2 * series.spacing)
+    found = series.mean[(series.steps > step - reach) & (series.steps <= step)]
+    return float(found.mean()) if len(found) else math.nan
 
 
 def legend(
@@ -68,7 +73,8 @@ def legend(
         parts += [("  * ", "mark"), (f"val {loss(value)} at {count(tick)}", "")]
         apart = gap(series, validation, at)
         if apart is not None:
-            parts.append((f"  gap {apart:+.3f}", "warn" if apart > WIDE_GAP else "dim"))
+            text = f"  gap {round(apart, 3) + 0.0:+.3f}"  # no -0.000
+            parts.append((text, "warn" if apart > WIDE_GAP else "dim"))
     if left:
         parts.append((f"  ~ {left} left", "dim"))
     return _ending(parts, f">> {counted(newer, 'newer step')}: f" if newer > 0 else "", width)
@@ -88,9 +94,10 @@ def overlay(plot: Plot, names: tuple[str, str], shown: tuple[Series, Series], wi
         (f"{other} {figure(metric, plot.newest_beside[0])}", ""),
     ]
     both = min(first.last, second.last)
-    apart = _mean_until(second, both) - _mean_until(first, both)
+    near = min(COMPARED, both)
+    apart = _mean_until(second, both, near) - _mean_until(first, both, near)
     if math.isfinite(apart):
-        parts.append((f"   o less - {apart:+.3g}: the {COMPARED} steps to {count(both)}", "dim"))
+        parts.append((f"   o less - {apart:+.3g}: the {near} steps to {count(both)}", "dim"))
     return _ending(parts, "Esc: off", width)
 
 

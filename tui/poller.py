@@ -298,7 +298,9 @@ class Poller:
         self._samples_key = key
         step = int(real(answers[0].get("step")) or 0)
         steps = tuple(result.get("steps", ())) or (step,)
-        return {"samples": Samples(step, steps, tuple(answers), self._histories)}
+        changes = result.get("changes") if isinstance(result, Mapping) else None
+        changes = changes if isinstance(changes, Mapping) else {}
+        return {"samples": Samples(step, steps, tuple(answers), self._histories, changes)}
 
     @staticmethod
     def _none(frame: Frame, reason: str) -> bool:

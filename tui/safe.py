@@ -7,6 +7,7 @@ Never hand a plain string to a Textual widget: it would be read as markup.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 
 from rich.cells import cell_len, chop_cells, set_cell_size
@@ -15,7 +16,7 @@ from rich.style import Style
 from textual.content import Content
 from textual.strip import Strip
 
-from queue_store.safe import safe, safe_line
+from queue_store import safe as store_safe
 
 Span = tuple[str, str]
 """Text and the name of its tone ("" is plain; see style.tcss)."""
@@ -33,9 +34,33 @@ __all__ = [
     "safe",
     "safe_line",
     "squeeze",
+    "steady",
     "strip",
     "wrap",
 ]
+
+
+# Joiners, variation selectors, skin tones: drawn in one cell with what stands before them here,
+# and beside it there. A Hangul filler is two columns of nothing in one terminal, none in another.
+_UNSTEADY = re.compile(
+    "[\u200d\u3164\ufe00-\ufe0f\uffa0\U0001f3fb-\U0001f3ff\U000e0000-\U000e01ef]"
+)
+
+
+def steady(text: str) -> str:
+    """`text` without what makes its width another one in another terminal: a family joined of
+    three signs is three signs. Without this, rows would end beside their column, or past it."""
+    return text if text.isascii() else _UNSTEADY.sub("", text)
+
+
+def safe(text: str) -> str:
+    """Without control characters (queue_store.safe), and steady; newlines and tabs stay."""
+    return steady(store_safe.safe(text))
+
+
+def safe_line(text: str) -> str:
+    """`safe` for one line: a newline becomes a sign, a tab a space."""
+    return steady(store_safe.safe_line(text))
 
 
 def content(text: object, style: str = "") -> Content:

@@ -56,6 +56,7 @@ RULES: Mapping[str, Rule] = {
     ),
     "warning": Rule("warn", "Training goes on, but not in all as it was set."),
     "backup": Rule("warn", "A target of [backups] cannot be used as it is."),
+    "deploy": Rule("warn", "A host that asks for the best version could not get it."),
     "file_waits": Rule("warn", "A file is in the inbox for more than a minute and not taken."),
     "plateau": Rule(
         "info",

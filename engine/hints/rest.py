@@ -8,7 +8,7 @@ from typing import Any
 from engine.hints import judged, surroundings
 from engine.hints.hint import Hint, fields
 from engine.hints.surroundings import Failed, Waits
-from engine.judging import verdicts
+from engine.judging import deployed, verdicts
 from engine.lines import segments
 from queue_store import queue, records
 from queue_store.config import Config
@@ -22,6 +22,11 @@ MEND_TARGET = (
     " at once, trainctl doctor looks at it)"
 )
 """What to do about a backup target that cannot be used."""
+MEND_HOST = (
+    "make the host reachable: it is tried again by itself (trainctl hosts deploy tries it at once,"
+    " trainctl doctor --host NAME looks at it)"
+)
+"""What to do about a host that could not get the best version."""
 
 
 def waits(state: State, time: float) -> list[Waits]:
@@ -83,4 +88,6 @@ def at_rest(state: State, settings: Config, step: int) -> dict[str, Any]:
 
         told = backup.hints(state, settings)
         found += [Hint("backup", text, {"targets": len(told)}, MEND_TARGET) for text in told[:1]]
+    told = deployed.hints(state, settings)
+    found += [Hint("deploy", text, {"hosts": len(told)}, MEND_HOST) for text in told[:1]]
     return fields((hint for hint in found if hint is not None), step, time)

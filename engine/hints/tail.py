@@ -11,12 +11,11 @@ from collections.abc import Sequence
 
 from engine.hints.loss import PLATEAU_STEPS, Step, Tick
 from engine.lines import Segment
+from queue_store.compared import steps_before
 from queue_store.metrics import VAL_LOSS
 
 TICKS = 200
 """Validations looked at: with eval_steps = 50, the last 10,000 steps."""
-TRAIN_STEPS = 50
-"""Steps before a validation whose mean loss is compared with it."""
 PEAK_STEPS = 200
 """An item's steps, the newest, whose memory is looked at."""
 PAIRED = 20
@@ -83,13 +82,15 @@ def ticks(db: sqlite3.Connection, line: Sequence[Segment], count: int = TICKS) -
 
 
 def _before(db: sqlite3.Connection, part: Segment, step: int) -> tuple[int, float | None]:
-    """The item that trained up to `step`, and the mean of its losses in the steps before it."""
+    """The item that trained up to `step`, and the mean of its losses in the steps before it, None
+    where those are too few."""
     rows = db.execute(
         "SELECT item, loss FROM steps WHERE run = ? AND step > ? AND step <= ? ORDER BY step DESC",
-        (part.run, max(part.low, step - TRAIN_STEPS), step),
+        (part.run, max(part.low, step - max(1, steps_before(step))), step),
     ).fetchall()
     if not rows:
         return 0, None
     item = int(rows[0][0])
     losses = [row[1] for row in rows if row[0] == item and row[1] is not None]
-    return item, sum(losses) / len(losses) if losses else None
+    enough = losses and steps_before(step)
+    return item, sum(losses) / len(losses) if enough else None

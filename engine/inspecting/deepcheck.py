@@ -43,8 +43,8 @@ def check(home: Home, file: Path, stop: child.Stop, progress: Progress) -> dict[
 
 def main(root: str, file: str) -> int:
     """The child: JSON lines on its output, the last of which is the report."""
-    from engine.checks.rowcheck import quick
     from engine.inspecting.validating import place, tokenized
+    from engine.rowcheck import quick
     from queue_store.rows import quick_check
 
     told = time.monotonic()

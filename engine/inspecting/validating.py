@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from engine.checks.rowcheck import quick, wrong
 from engine.prepare.inspect import Source, inspect, token_rows
 from engine.prepare.report import too_bad
 from engine.prepare.suggest import suggestions
 from engine.prepare.template import ModelText
+from engine.rowcheck import quick, wrong
 from engine.training.base import text_folder
 from engine.training.items import Settings
 from queue_store import config as configuration

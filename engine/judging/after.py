@@ -42,36 +42,55 @@ def judged(state: State, config: Config, model: Model) -> Json:
     before, or base; `regressions` (as hints.regressions) where a model that came after it is worse
     beyond chance; `best` whether the tag moved to this version, or {"unknown": why} where there
     was nothing to decide. Only the sets of [evaluation] sets count. What is new is journaled
-    (evaluation.canary, evaluation.regression, best.moved, best.kept). Raises OSError.
+    (evaluation.canary, evaluation.regression, best.moved, best.kept). Where it is the best itself,
+    or base, that has its answers now, the versions that waited for them are judged. Raises OSError.
     """
+    found = _settled(state, config, model)
+    if found["key"][0] == model.digest:
+        for version in versions.versions(state):
+            before = verdicts.of(state, version.weights_digest)
+            if before is not None and before["waits_for"] == model.digest:
+                _settled(state, config, _model(state, version))
+    return found
+
+
+def _settled(state: State, config: Config, model: Model) -> Json:
     while True:
         found = _judge(state, config, model)
         if found is not None:
             return found
 
 
+def _model(state: State, version: Version) -> Model:
+    told = (version.name, version.weights_digest, version.step, version.branch)
+    return Model(*told, versions.version_folder(state.home, version), False, {})
+
+
 def _judge(state: State, config: Config, model: Model) -> Json | None:
     """`judged`; None where the tag was moved by somebody else meanwhile: then it is to be asked
     again."""
     against, sets = _against(state), _sets(state, config)
+    candidate = _candidate(state, model.digest)
     with Results(state.home) as results:
         rival = None if against is None or against.digest == model.digest else against
         asked = [model.digest, *([rival.digest] if rival else [])]
         stored = [t for t in tallies.tallies(results.db, asked) if t.set_name in sets]
         mine = list(tallies.newest(stored).get(model.digest, {}).values())
-        key = [against.digest if against else "", *([t.evaluation, t.right, t.n] for t in stored)]
+        key = [
+            *(against.digest if against else "", candidate.name if candidate else ""),
+            *([t.evaluation, t.right, t.n] for t in stored),
+        ]
         before = verdicts.of(state, model.digest)
         if before is not None and before["key"] == key:
             return before
-        compared = _compared(results, rival, model, sets) if rival else "it is that model itself"
+        compared = _compared(results, rival, model, sets) if rival else None
     point = _checkpoint(state, model)
     loss = None if point is None else _train_loss(state, point)
     right, n = sum(one.right for one in mine), sum(one.n for one in mine)
     alarm = hints.canary(right, n, loss)
     regressions: list[Json] = []
-    if not isinstance(compared, str) and not alarm and _came_after(state, point, rival):
+    if isinstance(compared, dict) and not alarm and _came_after(state, point, rival):
         regressions = hints.regressions(compared)
-    candidate = _candidate(state, model.digest)
     decision = _decision(candidate, model, compared, alarm, n)
     found = {
         **{"model": model.name, "digest": model.digest, "step": model.step, "time": now()},
@@ -79,6 +98,8 @@ def _judge(state: State, config: Config, model: Model) -> Json | None:
         "train_loss": {"unknown": "no steps of it are on record"} if loss is None else loss,
         "against": against.name if against else {"unknown": "nothing has trained here"},
         "best": _told(decision),
+        # Who would have to be asked before this one can be compared; "" for nobody.
+        "waits_for": rival.digest if rival and isinstance(compared, str) else "",
     }
     with state.transaction():
         if _against(state) != against:
@@ -168,14 +189,16 @@ def _candidate(state: State, digest: str) -> Version | None:
 
 
 def _decision(
-    candidate: Version | None, model: Model, compared: Json | str, alarm: str, n: int
+    candidate: Version | None, model: Model, compared: Json | str | None, alarm: str, n: int
 ) -> Decision | str:
     """What a paired test says of the tag, or why there is nothing to decide."""
-    if candidate is None or model.base:
+    if model.base:
+        return "the base model is what versions are compared with first, and no candidate"
+    if candidate is None:
         return f"{model.name} is no version: trainctl snapshot makes one of the present state"
-    if versions.BEST in candidate.tags:
-        return f"{candidate.name} is the best version"
-    if not isinstance(compared, str) and compared["lacking"]:
+    if compared is None:
+        return f"{candidate.name} has the weights of the best version, or of base"
+    if isinstance(compared, dict) and compared["lacking"]:
         return f"{candidate.name} was not asked {', '.join(compared['lacking'])} yet"
     if isinstance(compared, str):
         why = f"{candidate.name} cannot be compared with the best: {compared}"
@@ -206,7 +229,7 @@ def _journal(
         figures = {**data, "train_loss": found["train_loss"]}
         journal.record(state, "evaluation.canary", text, data=figures, **place)
     worse = found["regressions"]
-    if worse and worse != before.get("regressions"):
+    if worse and _figures(worse) != _figures(before.get("regressions", [])):
         more = f", and in {len(worse) - 1} more of its parts" if len(worse) > 1 else ""
         text = f"{worse[0]['text']}{more}"
         figures = {**data, "regressions": worse}
@@ -220,3 +243,8 @@ def _journal(
         text = f"{found['against']} stays the best: {decision.why}"
         figures = {"version": candidate.name, **figures}
         journal.record(state, "best.kept", text, data=figures, **place)
+
+
+def _figures(regressions: list[Json]) -> list[Json]:
+    """Regressions without their words: those of a checkpoint are those of its version, too."""
+    return [{key: value for key, value in one.items() if key != "text"} for one in regressions]

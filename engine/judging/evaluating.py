@@ -108,6 +108,38 @@ def _base_folder(state: State, config: Config) -> Path:
     return folder
 
 
+def model_text(state: State, config: Config, of: Model) -> ModelText:
+    """The model's tokenizer and template. Raises NotFound."""
+    folder = of.folder
+    if not (folder / "tokenizer.json").is_file():  # an adapter's may be that of its base
+        folder = _base_folder(state, config)
+    return ModelText(folder)
+
+
+def weights_of(state: State, config: Config, of: Model) -> Weights:
+    """What goes to a worker. Raises VerificationFailed where the base model is another."""
+    if of.base:
+        return _base_weights(state, config, of.digest)
+    blake3 = {entry.name: entry.blake3 for entry in read_manifest(of.folder).files}
+    base = None
+    if (of.folder / shipment.ADAPTER).is_file():
+        base = _base_weights(state, config, named.named(state, named.BASE).digest)
+    return shipment.of_folder(
+        of.folder, name=of.name, weights_digest=of.digest, blake3=blake3, base=base
+    )
+
+
+def _base_weights(state: State, config: Config, digest: str) -> Weights:
+    folder = _base_folder(state, config)
+    if weights_digest(folder) != digest:
+        raise VerificationFailed(
+            "this is not the base model that the home was trained from",
+            where=str(folder),
+            mend="put back the one of before, or see model.base in config.toml",
+        )
+    return shipment.of_folder(folder, name=named.BASE, weights_digest=digest)
+
+
 class Evaluating:
     """One model and some sets. `settings` is the generation configuration that the answers are
     kept under; `waiting` how many items are still to be asked. One thread; use as a context."""
@@ -127,10 +159,7 @@ class Evaluating:
         (the profile), OSError."""
         self.state, self.config, self.model = state, config, of
         self._profile = profiles.find(config.data.profile)
-        text = of.folder
-        if not (text / "tokenizer.json").is_file():  # an adapter's may be that of its base
-            text = _base_folder(state, config)
-        made_of, data = ModelText(text), config.data
+        made_of, data = model_text(state, config, of), config.data
         self._renderer = Renderer(made_of, data.system_prompt, data.thinking, self._profile)
         self.settings: Json = {
             "temperature": 0.0,
@@ -232,7 +261,9 @@ class Evaluating:
             return cancelled()
 
         try:
-            packed = memory.packed(self.state, self._weights(), cancelled=cancelled)
+            packed = memory.packed(
+                self.state, weights_of(self.state, self.config, self.model), cancelled=cancelled
+            )
             probe = memory.probe(self.state, packed.digest)
             evaluate_on(
                 *(machine, packed, items, config, heard),
@@ -249,29 +280,6 @@ class Evaluating:
                 raise
         finally:
             self._keep()
-
-    def _weights(self) -> Weights:
-        """What goes to a worker. Raises VerificationFailed where the base model is another."""
-        if self.model.base:
-            return self._base(self.model.digest)
-        folder = self.model.folder
-        blake3 = {entry.name: entry.blake3 for entry in read_manifest(folder).files}
-        base = None
-        if (folder / shipment.ADAPTER).is_file():
-            base = self._base(named.named(self.state, named.BASE).digest)
-        return shipment.of_folder(
-            folder, name=self.model.name, weights_digest=self.model.digest, blake3=blake3, base=base
-        )
-
-    def _base(self, digest: str) -> Weights:
-        folder = _base_folder(self.state, self.config)
-        if weights_digest(folder) != digest:
-            raise VerificationFailed(
-                "this is not the base model that the home was trained from",
-                where=str(folder),
-                mend="put back the one of before, or see model.base in config.toml",
-            )
-        return shipment.of_folder(folder, name=named.BASE, weights_digest=digest)
 
     def _keep(self) -> None:
         """Write down what was answered."""

@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.judging import after
 from engine.judging.evaluating import Evaluating, Model, model
 from evaluation.host import look as looking
 from evaluation.host import machine as machines
@@ -105,7 +106,7 @@ class Teller:
 
 
 def evaluate(state: State, config: Config, order: Json, controls: Controls) -> Outcome:
-    """Ask the model what has no answer yet. Raises what Evaluating raises."""
+    """Ask the model what has no answer yet, and judge it. Raises what Evaluating raises."""
     try:
         of = _model(state, config, order)
     except (NotFound, Refused) as error:
@@ -142,7 +143,10 @@ def evaluate(state: State, config: Config, order: Json, controls: Controls) -> O
         counts = asdict(Counts.of(asking))
         if failure is not None:
             return _failed(failure, counts)
-        return Outcome("cancelled" if asking.waiting else "done", **counts)
+        if asking.waiting:
+            return Outcome("cancelled", **counts)
+    after.judged(state, config, of)
+    return Outcome("done", **counts)
 
 
 @dataclass(frozen=True)

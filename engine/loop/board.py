@@ -64,6 +64,7 @@ class Board:
         self.val_loss: float | None = None
         self.samples_step: int | None = None
         self.monitoring_share: float | None = None
+        self.samples_due: dict[str, Any] | None = None
         self._paused, self._paused_since = False, now()
         self.told: dict[str, Hint] = {}
         """What the engine itself has to say, by rule; see `tell`."""
@@ -73,6 +74,8 @@ class Board:
         """The keeper's: little room is left."""
         self.heartbeat = time.monotonic()
         self._last: StepMetric | None = None
+        self._on_record: records.Checkpoint | None = None
+        """The checkpoint that training stood on last: its figures hold until there is a step."""
         self._recent: deque[tuple[int, float]] = deque(maxlen=RATE_STEPS)
         self._counts: dict[str, int] = {}
         self._seq = -1
@@ -93,6 +96,8 @@ class Board:
         self.head_version = records.version_name(state, at.checkpoint.id)
         self.checkpoint_bytes = size or None
         self.stop_free = status.free_limit(rules.stop_free, size) if size else 0
+        if not ahead:
+            self._on_record = at.checkpoint
         if self.val_loss is None:
             self.val_loss = at.checkpoint.val_loss
 
@@ -102,17 +107,18 @@ class Board:
         self._recent.append((metric.tokens, metric.seconds))
 
     def figures(self) -> dict[str, float | None]:
-        """Loss, validation loss and rate of the newest step, for a checkpoint's record."""
-        last = self._last
+        """Loss, validation loss and rate of the newest step; before there is one, those on the
+        record of the checkpoint that training stands on."""
+        at = self._last or self._on_record
         return {
-            "loss": last.loss if last else None,
+            "loss": at.loss if at else None,
             "val_loss": self.val_loss,
-            "learning_rate": last.learning_rate if last else None,
+            "learning_rate": at.learning_rate if at else None,
         }
 
     def forget_steps(self) -> None:
         """The head moved back: the figures shown belong to steps that were taken back."""
-        self._last = self.val_loss = None
+        self._last = self._on_record = self.val_loss = None
         self._recent.clear()
 
     @property
@@ -151,8 +157,8 @@ class Board:
         self.told.pop(rule, None)
 
     def all_well(self) -> None:
-        """What was wrong before did not keep training from going on. Backups tell their own end."""
-        for rule in [rule for rule in self.told if rule != "backup"]:
+        """What was wrong before did not keep training from going on. Copies tell their own end."""
+        for rule in [rule for rule in self.told if rule not in ("backup", "deploy")]:
             self.untell(rule)
 
     @property
@@ -183,13 +189,13 @@ class Board:
     def build(self) -> dict[str, Any]:
         """The status object of the fields as they stand."""
         read = self.telemetry.latest()
-        last = self._last
+        figures = self.figures()
         tokens = sum(t for t, _ in self._recent)
         seconds = sum(s for _, s in self._recent)
         eta = None
         if self.item and isinstance(self.item["steps"], int) and self.step_seconds is not None:
             eta = max(0, self.item["steps"] - self.item["step"]) * self.step_seconds
-        why = "no step since the engine started" if self.global_step else "no step yet"
+        why = "no step since this checkpoint" if self.global_step else "no step yet"
         idle = unknown(f"{self.state}: no steps are done") if self.state in STILL else None
         return status.status(
             state=self.state,
@@ -211,9 +217,9 @@ class Board:
                 started=self.started,
             ),
             item=self.item,
-            loss=last.loss if last else None,
-            val_loss=self.val_loss,
-            learning_rate=last.learning_rate if last else None,
+            loss=figures["loss"],
+            val_loss=figures["val_loss"],
+            learning_rate=figures["learning_rate"],
             tokens_per_second=idle or (tokens / seconds if seconds else None),
             eta_seconds=idle or (eta if eta is None or math.isfinite(eta) else None),
             why=why,
@@ -223,5 +229,6 @@ class Board:
             requests=self.requests(),
             events_seq=self._seq,
             samples_step=self.samples_step,
+            samples_due=self.samples_due,
             monitoring_share=self.monitoring_share,
         )

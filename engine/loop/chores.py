@@ -10,10 +10,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from engine.hints import surroundings
-from engine.hints.rest import MEND_TARGET
+from engine.hints.rest import MEND_HOST, MEND_TARGET
 from engine.hints.watch import SECONDS
+from engine.judging import deploying
 from engine.loop import evaluations
 from engine.loop.keeper import Chore
+from engine.memory import cards, fitting
+from engine.memory import records as peaks
+from engine.memory.asking import Estimator
 from engine.reading.status import free_limit
 from queue_store import config, daily_copy, durable, journal, records, reserve
 from queue_store.database import State, now
@@ -122,6 +126,16 @@ def back_up_versions(engine: Engine, state: State) -> None:
         engine.board.untell("backup")
 
 
+def deploy_best(engine: Engine, state: State) -> None:
+    """The best version on the hosts that ask for it, soon after the tag moved."""
+    settings = config.load(engine.home.config)
+    hints = deploying.look_after(state, settings, engine.keeper.stopping.is_set)
+    if hints:
+        engine.board.tell("deploy", hints[0], MEND_HOST, hosts=len(hints))
+    else:
+        engine.board.untell("deploy")
+
+
 def back_up_databases(engine: Engine, state: State) -> None:
     """A checked copy of state.db and metrics.db, once a day."""
     if daily_copy.due(state):
@@ -150,6 +164,23 @@ def prepare_ahead(engine: Engine, state: State) -> None:
         engine.worker.ahead.look(engine, state)
 
 
+def compare_memory(engine: Engine, state: State) -> None:
+    """What the item takes of the device's memory, beside what was estimated."""
+    worker, item = engine.worker, engine.board.item
+    measured = engine.board.memory
+    live = worker.live if worker is not None else None
+    if worker is None or live is None or item is None or not isinstance(measured, int):
+        return
+    device = cards.here()
+    estimated = Estimator(engine.home, live.loaded.folder, device)
+    peaks.record(
+        *(state, device.name, int(item["id"])),
+        predicted=estimated(worker.config).total,
+        measured=measured,
+        settings=fitting.words(worker.config),
+    )
+
+
 def evaluate(engine: Engine, state: State) -> None:
     """Evaluation jobs: what came is asked for, and each idle host has its next one."""
     engine.evaluations.look(engine, state)
@@ -166,5 +197,7 @@ CHORES = (
     Chore("trash", 3600.0, empty_expired, delay=120.0),
     Chore("reserve", 30.0, keep_reserve, delay=0.0),
     Chore("backup", 60.0, back_up_versions, delay=10.0),
+    Chore("memory", 60.0, compare_memory, delay=60.0),
+    Chore("deploy", 60.0, deploy_best, delay=15.0),
     Chore("databases", 600.0, back_up_databases, delay=30.0),
 )

@@ -43,16 +43,18 @@ PROGRESS_SECONDS = 10.0
 """Between two notes in the table of how far a job is: each is synced."""
 MAX_FAILURES = 5
 """Tries in a row that broke off without one answer before a job has failed."""
-MEMORY_SECONDS = 300.0
+MEMORY_SECONDS = MISSING_SECONDS = 60.0
+"""How long a job waits for memory that is short here, and for a host that config.toml lost."""
 
 
 class Evaluations:
     """The jobs of one engine. `look` is for a chore; what is shown may be asked on any thread."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, config: Config) -> None:
         self.home = home
         self.waiting = 0
         self._places: dict[str, Place] = {}
+        self._arrange(config, [])
         self._config: tuple[object, Config] | None = None
         self._seq = -1
 
@@ -82,26 +84,31 @@ class Evaluations:
         jobs.recover(state, held)
         seq = journal.last_seq(state)
         if seq != self._seq:  # whatever may ask for a job is an event
-            self._seq = seq
             wanted.look(state, config)
+            self._seq = seq
         jobs.expire(state)
         waiting = jobs.unfinished(state, JobState.WAITING)
         self.waiting = len(waiting)
         self._arrange(config, waiting)
         due = [job for job in waiting if job.next_try <= now()]
+        for job in due:
+            if job.wanted and job.wanted not in self._places:
+                why = f"there is no host {job.wanted} in config.toml any more"
+                jobs.postpone(state, job.id, why, MISSING_SECONDS)
         for place in list(self._places.values()):
             if place.taken or engine.keeper.stopping.is_set():
                 continue
-            fitting = [job for job in due if job.wanted in ("", place.name)]
+            fitting = (job for job in due if job.wanted in ("", place.name))
             if place.name == LOCAL:
-                fitting = [job for job in fitting if self._may(engine, config, state, place, job)]
-            elif place.state != IDLE or not fitting:
-                if time.monotonic() >= place.look_at:
+                may = functools.partial(self._may, engine, config, state, place)
+                chosen = next(filter(may, fitting), None)
+            else:
+                chosen = next(fitting, None) if place.state == IDLE else None
+                if chosen is None and time.monotonic() >= place.look_at:
                     self._begin(engine, place, functools.partial(self._look_at, engine, place))
-                continue
-            if fitting:
-                due.remove(fitting[0])
-                self._start(engine, state, config, place, fitting[0])
+            if chosen is not None:
+                due.remove(chosen)
+                self._start(engine, state, config, place, chosen)
 
     def _config_now(self, engine: Engine) -> Config:
         """config.toml as it stands, read again where the file changed."""
@@ -123,7 +130,13 @@ class Evaluations:
             names.append(LOCAL)
         before = self._places
         names += [name for name, place in before.items() if place.taken and name not in names]
-        self._places = {name: before.get(name) or Place(name) for name in names}
+        places = {}
+        for name in names:
+            place, settings = before.get(name), config.hosts.get(name)
+            if place is None or (place.settings != settings and not place.taken):
+                place = Place(name, settings)
+            places[name] = place
+        self._places = places  # at once: it is read on other threads
         here = self._places.get(LOCAL)
         if here is not None and not here.taken and here.state != IDLE:
             here.met(IDLE)
@@ -214,7 +227,7 @@ class _Run:
     ) -> None:
         self.of, self.engine, self.state = of, engine, state
         self.place, self.job, self.order = place, job, order
-        self._why = ""
+        self._why, self._late = "", False
         self._checked = 0.0
         self._noted = time.monotonic()
         self._came = False
@@ -264,10 +277,11 @@ class _Run:
             self._why = "the engine ended"
         elif time.monotonic() - self._checked >= CHECK_SECONDS:
             self._checked = time.monotonic()
-            if jobs.get(self.state, self.job.id).state not in TAKEN:
+            found = jobs.get(self.state, self.job.id)
+            if found.state not in TAKEN:
                 self._why = "it was cancelled"
-            elif self.job.deadline is not None and now() >= self.job.deadline:
-                self._why = jobs.overdue(self.job)
+            elif found.deadline is not None and now() >= found.deadline:
+                self._why, self._late = jobs.overdue(found), True
             elif self.place.name == LOCAL and self.of._must_wait(
                 self.engine, self.of._config_now(self.engine)
             ):
@@ -302,8 +316,7 @@ class _Run:
         elif kind == "failed":
             jobs.fail(state, job.id, error, **counts)
         elif self._why:
-            late = job.deadline is not None and now() >= job.deadline
-            if late:
+            if self._late:
                 jobs.fail(state, job.id, self._why, **counts)
             else:
                 jobs.again(state, job.id, self._why, failures=job.failures, **counts)

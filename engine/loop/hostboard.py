@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.messages import known, unknown
+from queue_store.config import Host
 from queue_store.database import now
 from queue_store.safe import safe_line
 
@@ -31,6 +32,8 @@ class Place:
     """A host, or this machine. `look_at` (monotonic) is when it may be looked at again."""
 
     name: str
+    settings: Host | None = None
+    """As config.toml has them: with others it is another host of that name."""
     state: str = UNKNOWN
     error: str = ""
     seen: float | None = None

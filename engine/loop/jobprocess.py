@@ -24,8 +24,9 @@ from queue_store.safe import safe_line
 Json = dict[str, Any]
 MODULE = "engine.judging.job"
 LOOK_SECONDS = 0.25
-END_SECONDS = 15.0
-"""How long it may take to end once it was asked to: what was answered is written meanwhile."""
+END_SECONDS = 3.0
+"""How long it may take to end once it was asked to: what was answered is written meanwhile, and an
+engine that ends waits for it. One that still loads a model has nothing to write, and is killed."""
 LONGEST = 1 << 20
 """Bytes of a line."""
 

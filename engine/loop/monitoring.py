@@ -10,11 +10,13 @@ from engine.prepare import profiles
 from engine.prepare.render import Renderer
 from engine.prepare.template import ModelText
 from engine.training import examples
+from engine.training.controls import Place
 from engine.training.items import Ready, validation_sets
 from engine.training.position import Packs
 from engine.training.run import Monitoring
 from engine.training.ticks import Monitor
 from queue_store.errors import TrainctlError
+from queue_store.items import Item
 from queue_store.metrics import SPLIT
 
 if TYPE_CHECKING:
@@ -30,11 +32,14 @@ class Watch:
         self.fixed: dict[str, examples.Fixed] = {}
         self.profile = profiles.find("none")
         self._packs: dict[str, Packs] = {}
+        self._answered: dict[Place, set[str]] = {}
         self._renderer: tuple[object, Renderer] | None = None
 
-    def look_at(self, ready: Ready, folder: Path, cancelled: Callable[[], bool]) -> None:
-        """Take the sets as they are now, and the rows that the item keeps for validation; asked and
-        packed with the settings that the item trains with.
+    def look_at(
+        self, item: Item, ready: Ready, folder: Path, cancelled: Callable[[], bool]
+    ) -> None:
+        """Take the sets as they are now, some rows of the item, and those that it keeps for
+        validation; asked and packed with the settings that the item trains with.
 
         A set that cannot be read is a hint, not the item's failure.
         """
@@ -43,7 +48,10 @@ class Watch:
         self.monitor.budget = config.training.monitoring_budget
         self._packs = {}
         try:
-            self.fixed = examples.choose(worker.home, config, self._renderer_of(ready, folder))
+            renderer = self._renderer_of(ready, folder)
+            self.fixed = examples.choose(worker.home, config, renderer)
+            if count := config.samples.item_count:
+                self.fixed |= examples.of_item(worker.home, item, ready.prepared, count, renderer)
             worker.metrics.set_examples([f.row for f in self.fixed.values()])
             self._packs.update(
                 validation_sets(worker.home, config, ready.settings, folder, cancelled)
@@ -72,4 +80,6 @@ class Watch:
             [f.prompt for f in self.fixed.values()],
             self.worker.config.samples.max_tokens,
             {name: f.expected for name, f in self.fixed.items()},
+            frozenset(self.worker.config.samples.schedule),
+            self._answered,
         )

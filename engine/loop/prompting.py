@@ -9,27 +9,34 @@ budget by DEBT_SECONDS, and ticks are put off until training has made up for tha
 
 from __future__ import annotations
 
+import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from engine.loop.requests import Request, Requests
-from engine.messages import PROMPT_SECONDS
+from engine.messages import PROMPT_SECONDS, unknown
+from engine.prepare.question import question
 from engine.prepare.render import Renderer
-from engine.prepare.template import ModelText, RowRefused
+from engine.prepare.template import ModelText
 from engine.training.controls import Prompt
 from engine.training.model import LoadedModel
-from engine.training.sampler import answer, context_of, encode_prompt
+from engine.training.sampler import Drawing, answer, context_of, encode_prompt
+from queue_store import records
 from queue_store.errors import Refused
-from queue_store.rows import Row
-from queue_store.specs import Message
 
 if TYPE_CHECKING:
     from engine.loop.worker import Worker
 
 DEBT_SECONDS = 30.0
 """How far prompts may overdraw the monitoring budget before one is refused."""
+
+SEED_BITS = 32
+"""Of a seed that nobody gave: short enough to be typed again."""
+
+BACKEND = "engine"
+"""Who answers, beside the workers' backends: the engine thread, with the model that trains."""
 
 NO_MODEL = "no model is loaded: training is parked, or was paused when the engine started"
 
@@ -42,9 +49,10 @@ class Prompting:
         self._renderer: tuple[object, Renderer] | None = None
 
     def answer(self, request: Request) -> dict[str, Any]:
-        """{answer, stop, tokens, prompt_tokens, max_tokens, seconds, branch, step}. `stop` is
-        "end" (an end token), "limit" (max_tokens), "time", "cancelled", or "interrupted" by a
-        command that waits.
+        """{answer, stop, tokens, prompt_tokens, max_tokens, temperature, top_p, seed, seconds,
+        tokens_per_second, branch, step, model, digest, device, backend}. `stop` is "end" (an end
+        token), "limit" (max_tokens), "time", "cancelled", or "interrupted" by a command that
+        waits. While it is given, `prompt_progress` tells how far it is.
 
         Raises Refused: no model, a prompt that the context does not hold, too little memory, or
         training in debt with too many prompts.
@@ -62,6 +70,8 @@ class Prompting:
         )
         board = worker.board
         before = board.phase, board.progress
+        growing, key = worker.engine.growing, asked.get("key") or ""
+        growing.begin(key)
         board.set(board.state, "answering a prompt")
         worker.publish(force=True)
         started = time.perf_counter()
@@ -69,6 +79,7 @@ class Prompting:
             longest = worker.config.training.max_length if trains else None
             result = self._generate(worker.live.loaded, asked, end, longest)
         finally:
+            growing.end()
             seconds = time.perf_counter() - started
             board.set(board.state, *before)
             worker.publish(force=True)
@@ -76,10 +87,21 @@ class Prompting:
                 worker.watch.monitor.asked(seconds)
         return {
             **result,
-            "seconds": seconds,
-            "branch": board.branch,
-            "step": board.global_step,
+            **{"seconds": seconds, "tokens_per_second": result["tokens"] / seconds},
+            **{"branch": board.branch, "step": board.global_step, **self._which()},
+            **{"device": worker.live.loaded.device, "backend": BACKEND},
         }
+
+    def _which(self) -> dict[str, Any]:
+        """{model, digest} of the weights that answered: the head's, where it is saved as it is."""
+        head = records.head(self.worker.state)
+        if head is None or self.worker.changes != self.worker.saved:
+            since = head.checkpoint.name if head else "its beginning"
+            why = f"it trained on since {since}: these weights are in no checkpoint"
+            return dict.fromkeys(("model", "digest"), unknown(why))
+        base = head.checkpoint.kind == "base"
+        name = "base" if base else head.checkpoint.name
+        return {"model": name, "digest": head.checkpoint.weights_digest}
 
     def _within_debt(self) -> None:
         monitor = self.worker.watch.monitor
@@ -111,7 +133,12 @@ class Prompting:
                 mend="pause first, then longer ones are answered",
             )
         most = min(int(asked.get("max_tokens", 256)), context - length)
-        told = {"prompt_tokens": length, "max_tokens": most}
+        drawing = _drawing(asked)
+        growing, key = self.worker.engine.growing, asked.get("key") or ""
+        told = {
+            **{"prompt_tokens": length, "max_tokens": most, "temperature": 0.0},
+            **(vars(drawing) if drawing else {}),
+        }
         if end():
             return {"answer": "", "stop": end.why, "tokens": 0, **told}
         try:
@@ -120,8 +147,9 @@ class Prompting:
                 loaded.tokenizer,
                 [prompt],
                 max_tokens=most,
-                temperature=float(asked.get("temperature", 0.0)),
+                drawing=drawing,
                 until=end,
+                grown=lambda text, tokens: growing.grow(key, text, tokens),
             )
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
@@ -140,18 +168,7 @@ class Prompting:
         data = self.worker.config.data
         system = data.system_prompt if system is None else system
         renderer = self._renderer_of(ModelText(loaded.folder), system, data.thinking)
-        if renderer.model.chat_template is None:
-            if system:
-                raise Refused(
-                    "the model has no chat template, and so no place for a system prompt",
-                    mend="ask without one",
-                )
-            return Prompt("prompt", (), text)
-        try:
-            rendered = renderer.prompt(Row(1, (Message("user", text),), None), 1)
-        except RowRefused as refusal:
-            raise Refused(str(refusal)) from None
-        return Prompt("prompt", (), rendered)
+        return Prompt("prompt", (), question(renderer, text, system))
 
     def _renderer_of(self, model: ModelText, system: str, how: str) -> Renderer:
         """Kept while nothing of it changes: a large vocabulary takes up to a second to load."""
@@ -159,6 +176,14 @@ class Prompting:
         if self._renderer is None or self._renderer[0] != made_of:
             self._renderer = made_of, Renderer(model, system, how)
         return self._renderer[1]
+
+
+def _drawing(asked: dict[str, Any]) -> Drawing | None:
+    temperature, seed = float(asked.get("temperature", 0.0)), asked.get("seed")
+    if not temperature:
+        return None
+    seed = secrets.randbits(SEED_BITS) if seed is None else int(seed)
+    return Drawing(temperature, float(asked.get("top_p", 1.0)), seed)
 
 
 class _End:

@@ -10,9 +10,10 @@ from engine.reading.status import item_status
 from engine.training.controls import Place, SampleResult, ValidationResult
 from engine.training.examples import judge
 from engine.training.items import Ready
+from engine.training.ticks import SAMPLES
 from queue_store import durable, journal
 from queue_store.items import Item
-from queue_store.metrics import StepMetric, Validation
+from queue_store.metrics import ITEM_MARK, StepMetric, Validation
 
 if TYPE_CHECKING:
     from engine.loop.worker import Worker
@@ -90,25 +91,35 @@ class Reports:
         judged = judge(result, worker.watch.fixed, worker.watch.profile)
         worker.metrics.add_samples(worker.line.id, judged)
         worker.board.samples_step = result.place.global_step
-        exact = sum(s.exact for s in judged)
         shares: dict[str, list[bool]] = {}
+        of_item: list[bool] = []
         for sample in judged:
             name = worker.watch.fixed[sample.example].row.set_name
-            shares.setdefault(name, []).append(sample.exact)
-        told = ", ".join(f"{name} {sum(s)}/{len(s)}" for name, s in shares.items())
+            own = sample.example.startswith(ITEM_MARK)
+            (of_item if own else shares.setdefault(name, [])).append(sample.exact)
+        told = [f"{name} {sum(s)}/{len(s)}" for name, s in shares.items()]
+        if of_item:
+            told.append(f"rows of the item {sum(of_item)}/{len(of_item)}")
+        late = ""
+        if result.due is not None and result.due != result.place:
+            late = f"; due since step {result.due.global_step} (training.monitoring_budget)"
+        held_out = [exact for share in shares.values() for exact in share]
         with worker.state.transaction():
             journal.record(
                 worker.state,
                 "samples",
-                f"samples exact: {told}, in {result.seconds:.1f} s",
+                f"samples exact: {', '.join(told)}, in {result.seconds:.1f} s{late}",
                 item=result.item,
                 branch=result.place.branch,
                 step=result.place.global_step,
                 data={
-                    "exact": exact,
-                    "count": len(judged),
+                    "exact": sum(held_out),
+                    "count": len(held_out),
                     "seconds": result.seconds,
                     "sets": {name: [sum(s), len(s)] for name, s in shares.items()},
+                    "rows": [sum(of_item), len(of_item)],
+                    "item_step": result.item_step,
+                    "due": (result.due or result.place).global_step,
                 },
             )
 
@@ -120,6 +131,9 @@ class Reports:
         worker.changes += 1
         worker.board.global_step = place.global_step
         worker.board.monitoring_share = worker.watch.monitor.share
+        late = worker.watch.monitor.put_off(SAMPLES)
+        told = {"step": late.due.global_step, "training_seconds": late.seconds} if late else None
+        worker.board.samples_due = told
         self._show(cursor)
         self._validated()
         saving.tend(worker)

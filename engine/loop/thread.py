@@ -16,6 +16,7 @@ from engine.hints.watch import Watch
 from engine.loop.board import Board
 from engine.loop.chores import CHORES
 from engine.loop.evaluations import Evaluations
+from engine.loop.growing import Growing
 from engine.loop.keeper import Keeper
 from engine.loop.requests import Request, Requests
 from engine.machine.telemetry import Telemetry
@@ -65,8 +66,9 @@ class Engine:
         self.hold = hold
         """Why nothing is trained or changed: reads are served, all else is refused. "" = train."""
         self.board.published = self.board.build()
+        self.growing = Growing()
         self.keeper = Keeper(self, CHORES)
-        self.evaluations = Evaluations(home)
+        self.evaluations = Evaluations(home, config)
         self.hints = Watch(home)
         self.error: TrainctlError | None = None
         """Why the thread ended by itself, where it was not asked to."""
@@ -86,6 +88,9 @@ class Engine:
 
     def meters(self) -> dict[str, Any]:
         return self.telemetry.history()
+
+    def prompt_progress(self, key: str) -> dict[str, Any]:
+        return self.growing.of(key)
 
     def submit(self, command: str, arguments: dict[str, Any]) -> Future[Any]:
         request = Request(command, arguments, self.board.global_step)

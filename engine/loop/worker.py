@@ -21,6 +21,7 @@ from engine.loop.boundary import Boundary
 from engine.loop.monitoring import Watch
 from engine.loop.reporting import Reports
 from engine.loop.saving import Saver
+from engine.memory import refusing
 from engine.messages import EngineState
 from engine.prepare import profiles
 from engine.prepare.prepare import Cancelled
@@ -28,7 +29,7 @@ from engine.reading.status import item_status, model_status
 from engine.training.controls import RunItem
 from engine.training.failures import classify, ends_process
 from engine.training.items import Ready, make_ready, settings_of
-from engine.training.live import Live, first_head, load_live
+from engine.training.live import Live, base_folder, first_head, load_live
 from engine.training.run import TrainingRun
 from engine.training.sampler import ends_unheard
 from queue_store import config as configuration
@@ -122,6 +123,8 @@ class Worker:
         if at is None:
             at = first_head(self.state, self.home, self.config)
         self.free()
+        base = base_folder(self.home, self.config)
+        refusing.check(self.home, base, self.config)
         self.live = load_live(self.home, self.config, at.checkpoint)
         self.line = records.start_run(self.state)
         self.cursors = dict(at.checkpoint.progress.cursors)
@@ -272,7 +275,7 @@ class Worker:
             held_out=len(ready.prepared.held_out),
             report=ready.prepared.report,
         )
-        self.watch.look_at(ready, folder, self.boundary.calls_off)
+        self.watch.look_at(item, ready, folder, self.boundary.calls_off)
         if unheard := ends_unheard(self.live.loaded, ready.prepared.report):
             self.warn(unheard)
         return ready

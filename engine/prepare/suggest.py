@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.checks.rowcheck import mend
 from engine.prepare import packing
 from engine.prepare.footprint import bytes_per_token, positions
+from engine.rowcheck import mend
 from queue_store.config import Config
 
 STEP = 64

@@ -7,19 +7,26 @@ record and are not given here.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 from typing import Any
 
+import orjson
+
 from engine import lines
-from engine.messages import known
+from engine.messages import known, unknown
+from engine.reading.courses import Course, counts, courses
 from queue_store import config as configuration
 from queue_store.errors import NotFound, TrainctlError
 from queue_store.heldout import set_files
 from queue_store.home import Home
+from queue_store.metrics import item_of
 
 Mark = tuple[int, str, bool, float]
 """(step, example, exact, similarity)."""
 
-_WITHIN = "s.run = ? AND s.step > ? AND s.step <= ?"
+_WITHIN = "s.run = ? AND s.step >= ? AND s.step <= ?"
+"""A run's ticks on the line, that at the step where it began included: an item that begins there is
+asked before its first step. Two runs may so have a tick at one step, of the same weights."""
 
 
 def samples(
@@ -30,11 +37,14 @@ def samples(
     example: str | None = None,
     limit: int = 500,
 ) -> dict[str, Any]:
-    """{step, steps, exact, total, samples}: all examples at the newest tick (at or before `step`),
-    or one example at all ticks, the newest `limit` of them.
+    """{step, steps, exact, total, item_exact, item_total, changes, samples}: all examples at the
+    newest tick (at or before `step`), or one example at all ticks, the newest `limit` of them.
 
-    `steps` are those of all ticks; `exact` counts the right answers among `samples`. Without any
-    tick, `step` is unknown with what would have to be done. Raises NotFound.
+    `steps` are those of all ticks; `exact` counts the right answers among `samples` that are of
+    held-out sets, `item_exact` among those that are rows of the item that trained; `changes` are
+    {improving, regressing, stable, new} at that tick, each example against its own tick before
+    (see courses). Of each sample `learned`, `lost` and `change` say how its example went. Without
+    any tick, `step` is unknown with what would have to be done. Raises NotFound.
     """
     if example is not None:
         found = _answers(metrics, line, "s.example = ?", (example,), limit)
@@ -44,12 +54,31 @@ def samples(
     else:
         at = newest_step(metrics, line, step)
         found = [] if at is None else _answers(metrics, line, "s.step = ?", (at,), limit)
+    told = courses(marks(metrics, line, examples={one["example"] for one in found}))
+    for one in found:
+        one |= _course(told[one["step"], one["example"]])
+    held_out = [one for one in found if isinstance(one["item"], dict)]
+    of_item = [one for one in found if not isinstance(one["item"], dict)]
     return {
         "step": known(at, "" if at is not None else why_none(home)),
         "steps": _steps(metrics, line),
-        "exact": sum(one["exact"] for one in found),
-        "total": len(found),
+        "exact": sum(one["exact"] for one in held_out),
+        "total": len(held_out),
+        "item_exact": sum(one["exact"] for one in of_item),
+        "item_total": len(of_item),
+        "changes": counts(told, -1 if at is None else at),
         "samples": found,
+    }
+
+
+def _course(course: Course) -> dict[str, Any]:
+    never = "not right so far"
+    right = "right at this tick" if course.learned is not None else never
+    return {
+        "learned": known(course.learned, never),
+        "lost": known(course.lost, right),
+        "since": known(course.since, "its first tick"),
+        "change": course.change,
     }
 
 
@@ -67,16 +96,26 @@ def newest_step(
     return None
 
 
-def marks(metrics: sqlite3.Connection, line: list[lines.Segment], after: int = -1) -> list[Mark]:
-    """How right every answer of every tick after step `after` was, by step."""
+def marks(
+    metrics: sqlite3.Connection,
+    line: list[lines.Segment],
+    after: int = -1,
+    examples: Collection[str] | None = None,
+) -> list[Mark]:
+    """How right every answer of every tick after step `after` was, by step; those of `examples`
+    alone where given."""
     sql = f"SELECT s.step, s.example, s.exact, s.similarity FROM samples s WHERE {_WITHIN}"
-    found = [
-        (int(row[0]), str(row[1]), bool(row[2]), float(row[3]))
+    chosen = [] if examples is None else [orjson.dumps(list(examples)).decode()]
+    if examples is not None:
+        sql += " AND s.example IN (SELECT value FROM json_each(?))"
+    found = {
+        (int(row[0]), str(row[1])): (bool(row[2]), float(row[3]))
         for part in line
         if part.high > after
-        for row in metrics.execute(sql, (part.run, max(part.low, after), part.high))
-    ]
-    return sorted(found, key=lambda mark: mark[0])
+        for row in metrics.execute(sql, (part.run, max(part.low, after + 1), part.high, *chosen))
+    }
+    ordered = sorted(found.items(), key=lambda mark: mark[0][0])
+    return [(step, example, *right) for (step, example), right in ordered]
 
 
 def why_none(home: Home) -> str:
@@ -87,24 +126,26 @@ def why_none(home: Home) -> str:
     except (TrainctlError, OSError) as error:
         return f"no samples yet ({error})"
     chosen = set(config.evaluation.sets) or set(files)
-    for off, key in (
-        (not config.samples.count, "samples.count"),
-        (not config.training.sample_steps, "training.sample_steps"),
-        (not config.training.monitoring_budget, "training.monitoring_budget"),
+    told, every = config.samples, config.training.sample_steps
+    for off, keys in (
+        (not told.count and not told.item_count, "samples.count = 0 and samples.item_count = 0"),
+        (not every and not told.schedule, "training.sample_steps = 0 and samples.schedule = []"),
+        (not config.training.monitoring_budget, "training.monitoring_budget = 0"),
     ):
         if off:
-            return f"samples are switched off: {key} = 0 in config.toml"
-    if not files:
+            return f"samples are switched off: {keys} in config.toml"
+    if not told.item_count and not files:
         return (
             "no held-out examples: put JSONL files into the home's evaluation/ folder, for example"
             " trainctl data make syllo --level 1 --count 50 --held-out -o evaluation/syllo.jsonl"
         )
-    if not chosen & set(files):
+    if not told.item_count and not chosen & set(files):
         named = ", ".join(sorted(chosen))
         return f"evaluation.sets in config.toml names {named}, and evaluation/ has no such file"
-    every = config.training.sample_steps
+    when = [f"at a step that {every} divides (training.sample_steps)"] if every else []
+    when += ["as a file begins to train (samples.schedule)"] if told.schedule else []
     return (
-        f"no samples yet: the next comes at a step that {every} divides (training.sample_steps),"
+        f"no samples yet: the next come {' and '.join(when)},"
         f" once {config.training.monitoring_budget:.0%} of the training time (monitoring_budget)"
         " leaves room for it"
     )
@@ -129,16 +170,19 @@ def _answers(
         " s.seconds, s.time FROM samples s JOIN examples e ON e.id = s.example"
         f" WHERE {where} AND {_WITHIN} ORDER BY s.step DESC, e.position DESC LIMIT ?"
     )
-    found: list[dict[str, Any]] = []
+    found: dict[tuple[int, str], dict[str, Any]] = {}
     for part in line:
         rows = metrics.execute(sql, (*values, part.run, part.low, part.high, limit)).fetchall()
         for row in reversed(rows):
             answer = dict(row)
-            answer["set"] = answer.pop("set_name")
+            of, own = answer.pop("set_name"), item_of(answer["example"])
+            answer["set"] = unknown(f"a row of the item {of}") if own is not None else of
+            answer["item"] = known(own, f"of the set {of}")
             answer["level"] = known(answer["level"], "the set names no level")
             answer["expected_loss"] = known(answer["expected_loss"], "not measured at this tick")
-            found.append({**answer, "exact": bool(answer["exact"])})
-    return found[-limit:]
+            key = answer["step"], answer["example"]
+            found[key] = {**answer, "exact": bool(answer["exact"])}
+    return list(found.values())[-limit:]
 
 
 def _is_known(metrics: sqlite3.Connection, example: str) -> bool:

@@ -134,6 +134,7 @@ def status(
     requests: Sequence[str] = (),
     events_seq: int = 0,
     samples_step: int | None = None,
+    samples_due: Mapping[str, Any] | None = None,
     monitoring_share: Number = None,
 ) -> dict[str, Any]:
     """The status object. A number that is None is unknown for the reason `why`.
@@ -143,6 +144,8 @@ def status(
     that is being prepared meanwhile, and so are `hosts` and `evaluation` (engine.loop.hostboard);
     `requests` are commands asked for and not yet done;
     `hints` are the fields `hint` and `hints` (engine.hints.hint.fields);
+    `samples_due` is {step, training_seconds} of a sample tick that is put off: since when it is
+    due, and how much training the budget still needs before it has room for it;
     `monitoring_share` is the share of wall time that validation and samples take.
     """
     return {
@@ -177,5 +180,6 @@ def status(
         "requests": list(requests),
         "events_seq": events_seq,
         "samples_step": known(samples_step, "no samples yet"),
+        "samples_due": known(samples_due, "no sample tick is put off"),
         "monitoring_share": known(monitoring_share, why),
     }

@@ -16,10 +16,13 @@ from evaluation import standing
 from queue_store import config
 from queue_store.database import State
 from queue_store.home import Home
+from queue_store.metrics import ITEM_MARK
 from snapshots import listing
 from snapshots.retention import Rules
 
 NO_TICK = "no sample tick before it"
+_HELD_OUT = f"example NOT LIKE '{ITEM_MARK}%'"
+"""Rows that train say what was learnt, and not how good a version is."""
 
 
 def rows(home: Home, state: State, metrics: sqlite3.Connection) -> list[dict[str, Any]]:
@@ -47,7 +50,8 @@ def tally(metrics: sqlite3.Connection, line: list[Segment]) -> dict[str, Any]:
         return unknown(NO_TICK)
     run, step = at
     row = metrics.execute(
-        "SELECT SUM(exact), COUNT(*) FROM samples WHERE run = ? AND step = ?", (run, step)
+        f"SELECT SUM(exact), COUNT(*) FROM samples WHERE run = ? AND step = ? AND {_HELD_OUT}",
+        (run, step),
     ).fetchone()
     return {"step": step, "exact": int(row[0]), "total": int(row[1])}
 
@@ -60,7 +64,7 @@ def answers(metrics: sqlite3.Connection, line: list[Segment]) -> dict[str, sqlit
         return {}
     found = metrics.execute(
         "SELECT s.example, s.step, s.exact, e.set_name, e.position, e.prompt FROM samples s"
-        " JOIN examples e ON e.id = s.example WHERE s.run = ? AND s.step = ?"
+        f" JOIN examples e ON e.id = s.example WHERE s.run = ? AND s.step = ? AND {_HELD_OUT}"
         " ORDER BY e.set_name, e.position",
         at,
     )
@@ -71,7 +75,8 @@ def newest_tick(metrics: sqlite3.Connection, line: list[Segment]) -> tuple[int, 
     """(run, step) of the newest sample tick on a line."""
     for part in reversed(line):
         row = metrics.execute(
-            "SELECT MAX(step) FROM samples WHERE run = ? AND step > ? AND step <= ?",
+            "SELECT MAX(step) FROM samples"
+            f" WHERE run = ? AND step > ? AND step <= ? AND {_HELD_OUT}",
             (part.run, part.low, part.high),
         ).fetchone()
         if row[0] is not None:

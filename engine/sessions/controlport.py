@@ -25,6 +25,10 @@ class Control(Protocol):
         """The machine over the last minutes (see engine.machine.meters); never blocks."""
         ...
 
+    def prompt_progress(self, key: str) -> dict[str, Any]:
+        """How far the answer to a prompt is: {answering, answer, tokens}; never blocks."""
+        ...
+
     def submit(self, command: str, arguments: dict[str, Any]) -> Future[Any]:
         """Have a command of kind ENGINE done at the next step boundary; returns at once.
 

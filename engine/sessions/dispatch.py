@@ -28,6 +28,7 @@ from engine.sessions import (
     job_handlers,
     upkeep_handlers,
 )
+from engine.sessions.asks import ASKS
 from engine.sessions.controlport import Control
 from engine.verify import verifying
 from queue_store import config, intake, queue, transitions
@@ -49,6 +50,8 @@ class Dispatcher:
         self._upkeep = ThreadPoolExecutor(2, thread_name_prefix="trainctl-upkeep")
         # A host that does not answer, or a child, must hold up neither.
         self._look = ThreadPoolExecutor(2, thread_name_prefix="trainctl-look")
+        # Models are asked for minutes: neither views nor verifications wait for that.
+        self._asking = ThreadPoolExecutor(2, thread_name_prefix="trainctl-ask")
         self._own = threading.local()
         self.closing = threading.Event()
         """Set at the end; what takes long on a thread of ours looks at it and breaks off."""
@@ -64,6 +67,8 @@ class Dispatcher:
         held = getattr(self.control, "hold", "")
         if held and kind in (Kind.STORE, Kind.UPKEEP):
             raise Refused(f"held: {held}", mend="mend the disk, then start trainctl again")
+        if command == "cancel_generate":
+            ASKS.cancel(plain(checked)["key"])
         if kind is Kind.ENGINE:
             return self.control.submit(command, plain(checked))
         if kind is Kind.SERVER:
@@ -71,7 +76,7 @@ class Dispatcher:
             done.set_result(self._at_once(command, checked))
             return done
         try:
-            pools = {Kind.UPKEEP: self._upkeep, Kind.LOOK: self._look}
+            pools = {Kind.UPKEEP: self._upkeep, Kind.LOOK: self._look, Kind.ASK: self._asking}
             return pools.get(kind, self._pool).submit(self._answer, command, checked)
         except RuntimeError:
             raise NoEngine("the engine is ending") from None
@@ -80,12 +85,15 @@ class Dispatcher:
         """Take no more requests; those that wait for a thread are dropped, and what reads
         versions breaks off."""
         self.closing.set()
-        for pool in (self._pool, self._upkeep, self._look):
+        for pool in (self._pool, self._upkeep, self._look, self._asking):
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _at_once(self, command: str, arguments: Command) -> dict[str, Any]:
         if command == "hello":
             return self._hello(arguments)
+        if command == "prompt_progress":
+            key = plain(arguments)["key"]
+            return ASKS.progress(key) or self.control.prompt_progress(key)
         return self.control.meters() if command == "meters" else self.control.snapshot()
 
     def _hello(self, arguments: Command) -> dict[str, Any]:
@@ -176,8 +184,10 @@ def _move(state: State, item: int, first: bool, before: int | None) -> None:
         queue.move_before(state, item, before)
 
 
-def _shift(views: Views, items: list[int], by: int) -> dict[str, Any]:
-    return {"moved": queue.shift(views.state, items, by)}
+def _shift(
+    views: Views, items: list[int], by: int, among: list[int] | None = None
+) -> dict[str, Any]:
+    return {"moved": queue.shift(views.state, items, by, among)}
 
 
 def _remove(views: Views, item: int) -> dict[str, Any]:
@@ -244,6 +254,7 @@ _HANDLERS: dict[str, Callable[..., Any]] = {
     "verify": _verify,
     "backup_targets": backup_handlers.listed,
     "backup": backup_handlers.answer,
+    "ask": ASKS.answer,
     **job_handlers.HANDLERS,
     **upkeep_handlers.HANDLERS,
     **evaluation_handlers.HANDLERS,

@@ -97,6 +97,10 @@ class _StoreControl:
         """Nobody watches the machine."""
         raise NoEngine("no engine is running", where=str(self.home.root))
 
+    def prompt_progress(self, key: str) -> dict[str, Any]:
+        """Nobody answers a prompt."""
+        return {"answering": False, "answer": "", "tokens": 0}
+
     def submit(self, command: str, arguments: dict[str, Any]) -> Future[Any]:
         """There is nobody to do it."""
         raise NoEngine(f"{command}: no engine is running", where=str(self.home.root))

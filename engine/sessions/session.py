@@ -25,7 +25,7 @@ def patience(command: str, timeout: float | None) -> float | None:
     if timeout is not None:
         return timeout
     spec = COMMANDS.get(command)
-    if spec is not None and spec.kind in (Kind.ENGINE, Kind.UPKEEP, Kind.LOOK):
+    if spec is not None and spec.kind in (Kind.ENGINE, Kind.UPKEEP, Kind.LOOK, Kind.ASK):
         return None
     return READ_SECONDS
 

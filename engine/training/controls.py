@@ -71,6 +71,8 @@ class Answer:
 class SampleResult:
     """All answers of one sample tick, and what it cost. `expected_loss`: by the example's id, the
     mean loss (nats a token) of the expected answer given the prompt; none where none was measured.
+    `due` is where the tick fell due: before `place` where it was put off; `item_step` the item's
+    own step.
     """
 
     place: Place
@@ -78,6 +80,8 @@ class SampleResult:
     answers: tuple[Answer, ...]
     seconds: float
     expected_loss: Mapping[str, float] = field(default_factory=dict)
+    due: Place | None = None
+    item_step: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """The fixed examples of the samples: which ones, how they are asked, how answers are judged.
 
-They come from the home's held-out sets, in turn from each set, the same ones at every tick and
-in every session, so that each has a history. They are asked as the item's rows train, with the
-same template, profile, system prompt and choice about thinking.
+They come from the home's held-out sets, in turn from each set, and from the rows of the item that
+trains; the same ones at every tick and in every session, so that each has a history. They are
+asked as the item's rows train, with the same template, profile, system prompt and choice about
+thinking. What an item's own rows say is what was learnt, not how good the model is: nobody counts
+them among the held-out ones.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import numpy as np
 
 from engine.prepare import thinking
 from engine.prepare.alignment import Aligner
-from engine.prepare.prepared import Sequence
+from engine.prepare.prepared import Prepared, Sequence
 from engine.prepare.profiles import Profile, scored
 from engine.prepare.render import Rendered, Renderer
 from engine.prepare.template import RowRefused
@@ -25,6 +27,11 @@ from queue_store import metrics
 from queue_store.config import Config
 from queue_store.errors import DataError
 from queue_store.home import Home
+from queue_store.items import Item
+from queue_store.rows import Row, read_rows
+
+ROWS_LOOKED_AT = 20_000
+"""Of an item's rows, the first so many: to its last row a large file would be read for minutes."""
 
 
 @dataclass(frozen=True)
@@ -46,27 +53,73 @@ def choose(home: Home, config: Config, renderer: Renderer) -> dict[str, Fixed]:
     for depth in range(max((len(one.examples) for one in found), default=0)):
         for one in found:
             if depth < len(one.examples) and len(chosen) < config.samples.count:
-                fixed = _fixed(one, depth, len(chosen), renderer, aligner)
+                example = one.examples[depth]
+                try:
+                    # A set's bytes are part of the id: an edited set begins new histories.
+                    fixed = _fixed(
+                        f"{one.name}/{one.digest[:8]}/{example.id}",
+                        *(one.name, example, len(chosen), renderer, aligner),
+                    )
+                except RowRefused as refusal:
+                    where = f"{one.name}.jsonl:{example.row.line}"
+                    raise DataError(str(refusal), where=where) from None
                 chosen[fixed.prompt.id] = fixed
     return chosen
 
 
+def of_item(
+    home: Home, item: Item, prepared: Prepared, count: int, renderer: Renderer
+) -> dict[str, Fixed]:
+    """`count` rows of the item that train, spread evenly over it, by id; the same each time. Rows
+    without an expected answer (plain text) are none. Raises DataError where the file cannot be
+    read."""
+    trained = _lines(prepared)
+    wanted = {trained[n * len(trained) // count] for n in range(count)} if trained else set()
+    chosen: dict[str, Fixed] = {}
+    if not wanted:
+        return chosen
+    aligner, last = Aligner(renderer.model.tokenizer), max(wanted)
+    path = home.items / item.file
+    for row in read_rows(path):
+        if row.line in wanted and isinstance(row, Row):
+            try:
+                example = sets.example_of(row, path, set())
+                fixed = _fixed(
+                    metrics.item_example(item.id, item.digest, row.line),
+                    *(item.name, example, len(chosen), renderer, aligner),
+                )
+            except (RowRefused, DataError):
+                continue
+            chosen[fixed.prompt.id] = fixed
+        if row.line >= last:
+            break
+    return chosen
+
+
+def _lines(prepared: Prepared) -> list[int]:
+    """The lines of the rows that train, of the first ROWS_LOOKED_AT, in their order."""
+    kept = np.concatenate([prepared.rows_of(n) for n in range(prepared.packs)] or [np.zeros(0)])
+    rows = np.sort(kept.astype(np.int64))
+    found = prepared.arrays["lines"][rows[rows < ROWS_LOOKED_AT]].tolist()
+    return [int(line) for line in found]
+
+
 def _fixed(
-    one: sets.EvalSet, index: int, position: int, renderer: Renderer, aligner: Aligner
+    name: str,
+    of: str,
+    example: sets.Example,
+    position: int,
+    renderer: Renderer,
+    aligner: Aligner,
 ) -> Fixed:
-    example = one.examples[index]
-    try:
-        text = renderer.prompt(example.row, len(example.prompt))
-        expected = _expected(renderer.row(example.row), text, aligner)
-    except RowRefused as refusal:
-        raise DataError(str(refusal), where=f"{one.name}.jsonl:{example.row.line}") from None
-    # A set's bytes are part of the id: an edited set begins new histories.
-    name = f"{one.name}/{one.digest[:8]}/{example.id}"
+    """Raises RowRefused."""
+    text = renderer.prompt(example.row, len(example.prompt))
+    expected = _expected(renderer.row(example.row), text, aligner)
     return Fixed(
         Prompt(name, example.prompt, text),
         metrics.Example(
             id=name,
-            set_name=one.name,
+            set_name=of,
             position=position,
             prompt="\n".join(t["content"] for t in example.prompt if t["role"] != "system"),
             expected=example.expected,

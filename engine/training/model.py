@@ -18,7 +18,7 @@ import transformers
 from engine.training.failures import of_the_machine
 from engine.training.quiet import quiet
 from engine.training.rng import preserve_rng
-from queue_store.config import Model, Training
+from queue_store.config import Lora, Model, Training
 from queue_store.errors import ConfigError, TrainctlError
 
 
@@ -113,14 +113,13 @@ def _own_memory(model: torch.nn.Module) -> None:
             tensor.data = tensor.data.clone()
 
 
-def _add_lora(model: Any, config: Model, seed: int) -> Any:
+def add_lora(model: Any, lora: Lora, seed: int) -> Any:
     """The model with fresh adapters, their initial values drawn from `seed` alone.
 
     Adapters stay in fp32 (peft's default): they are small, and bf16 would lose their updates.
     """
     import peft
 
-    lora = config.lora
     settings = peft.LoraConfig(
         task_type="CAUSAL_LM",
         r=lora.r,
@@ -181,9 +180,9 @@ def load_model(
         kernels = importlib.import_module("liger_kernel.transformers")
         kernels._apply_liger_kernel_to_instance(model=model)
     if config.method == "lora":
-        model = _add_lora(model, config, training.seed)
+        model = add_lora(model, config.lora, training.seed)
     if training.gradient_checkpointing:
-        _checkpoint_activations(model)
+        checkpoint_activations(model)
     # Packed rows are isolated only without a cache (engine.prepare.collate).
     model.config.use_cache = False
     parameters = list(model.parameters())
@@ -201,7 +200,7 @@ def load_model(
     )
 
 
-def _checkpoint_activations(model: Any) -> None:
+def checkpoint_activations(model: Any) -> None:
     """Recompute activations in the backward pass; the non-reentrant way keeps the RNG right."""
     plain = getattr(model, "get_base_model", lambda: model)()
     kwargs = {"use_reentrant": False}

@@ -36,7 +36,7 @@ from engine.training.position import Packs, Plan
 from engine.training.rng import capture_rng, set_rng
 from engine.training.sampler import answer, expected_loss, validation_loss
 from engine.training.schedule import GlobalSchedule
-from engine.training.ticks import SAMPLES, VALIDATION, Monitor
+from engine.training.ticks import SAMPLES, VALIDATION, Monitor, samples_due
 from engine.training.trainer import PackDataset, StepTrainer, arguments, make_loader
 from queue_store.config import Training
 from queue_store.metrics import StepMetric
@@ -57,13 +57,16 @@ class Outcome:
 @dataclass(frozen=True)
 class Monitoring:
     """What the ticks look at: held-out packs by the name of their set, the prompts, and by their
-    ids what is expected of them, as tokens."""
+    ids what is expected of them, as tokens. `schedule` are steps of the item at which samples are
+    taken (see ticks); `answered` is kept over items: the last tick's place, and who answered."""
 
     monitor: Monitor
     validation: Mapping[str, Packs]
     prompts: Several[Prompt] = ()
     max_tokens: int = 256
     expected: Mapping[str, Sequence] = field(default_factory=dict)
+    schedule: frozenset[int] = frozenset()
+    answered: dict[Place, set[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,7 @@ class TrainingRun(TrainerCallback):
             effective_batch=settings.effective_batch,
         )
         self.cursor = item.cursor
+        self._step = self.plan.position(item.cursor).step
         self._leave = ""
         self._pending: list[_Pending] = []
         self._process = psutil.Process()
@@ -139,7 +143,7 @@ class TrainingRun(TrainerCallback):
             kind="done" if self.cursor == self.plan.rows else "left",
             reason=self._leave,
             cursor=self.cursor,
-            step=self.plan.position(self.cursor).step,
+            step=self._step,
             global_step=self.schedule.global_step,
         )
 
@@ -192,6 +196,11 @@ class TrainingRun(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         set_rng(self._rng)
+        if self.cursor == 0:
+            # What the model answers before it has seen any row of the item.
+            self._samples_due()
+            if not self.controls.waiting():
+                self._tick()
         self._rate = self.schedule.rate
         self._clock = time.perf_counter()
 
@@ -215,6 +224,7 @@ class TrainingRun(TrainerCallback):
         before = self.cursor
         self._pack = min(self._pack + self.settings.effective_batch, self._epoch_packs)
         self.cursor = self.plan.cursor(self._epoch, self._pack)
+        self._step += 1
         step = self.schedule.global_step
         due = step % self.settings.log_steps == 0
         if due:
@@ -224,10 +234,27 @@ class TrainingRun(TrainerCallback):
         self._pending.append(
             _Pending(step, before, self.cursor, loss, grad_norm, self._rate, tokens, seconds)
         )
-        settings = self.settings
-        self.monitoring.monitor.stepped(seconds, step, settings.eval_steps, settings.sample_steps)
+        self.monitoring.monitor.stepped(seconds)
+        self._validation_due()
+        self._samples_due()
         if due:
             self.flush()
+
+    def _validation_due(self) -> None:
+        monitor, every = self.monitoring.monitor, self.settings.eval_steps
+        if not every:
+            monitor.forget(VALIDATION)
+        elif self.schedule.global_step % every == 0:
+            monitor.fall_due(VALIDATION, self.place)
+
+    def _samples_due(self) -> None:
+        watch, every = self.monitoring, self.settings.sample_steps
+        if not every and not watch.schedule:
+            watch.monitor.forget(SAMPLES)
+            return
+        step = self.schedule.global_step
+        if samples_due(step, self._step, self.plan.steps, every, watch.schedule):
+            watch.monitor.fall_due(SAMPLES, self.place)
 
     def flush(self) -> None:
         """Read the losses and norms that are still on the device, check them, report the steps.
@@ -297,10 +324,15 @@ class TrainingRun(TrainerCallback):
         return True
 
     def _sample(self) -> bool:
-        if not self.monitoring.prompts:
+        watch = self.monitoring
+        # Between two items no step is done: who answered after the one has the same answer.
+        before = watch.answered.get(self.place, set())
+        prompts = [prompt for prompt in watch.prompts if prompt.id not in before]
+        if not prompts:
             return True
+        due = watch.monitor.put_off(SAMPLES)
         started = time.perf_counter()
-        expected = self.monitoring.expected
+        expected = {p.id: watch.expected[p.id] for p in prompts if p.id in watch.expected}
         losses = expected_loss(
             self.loaded.model,
             list(expected.values()),
@@ -312,8 +344,8 @@ class TrainingRun(TrainerCallback):
         answers = answer(
             self.loaded.model,
             self.loaded.tokenizer,
-            self.monitoring.prompts,
-            max_tokens=self.monitoring.max_tokens,
+            prompts,
+            max_tokens=watch.max_tokens,
             waiting=self.controls.waiting,
         )
         if answers is None:
@@ -322,5 +354,14 @@ class TrainingRun(TrainerCallback):
             name: loss for name, loss in zip(expected, losses, strict=True) if loss is not None
         }
         seconds = time.perf_counter() - started
-        self.reporter.samples(SampleResult(self.place, self.item.id, answers, seconds, found))
+        self.reporter.samples(
+            SampleResult(
+                *(self.place, self.item.id, answers, seconds, found),
+                due=due.due if due is not None else self.place,
+                item_step=self._step,
+            )
+        )
+        asked = {prompt.id for prompt in prompts}
+        watch.answered.clear()
+        watch.answered[self.place] = before | asked
         return True

@@ -5,10 +5,10 @@ Nothing here may move training: the generators are preserved and the model's mod
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,6 +27,23 @@ BATCH = 32
 
 LOSS_BATCH_TOKENS = 2048
 """Tokens of the rows, padding included, whose loss is computed at once; as above."""
+
+
+GROWN_SECONDS = 0.1
+"""How often an answer is told while it grows."""
+
+Grown = Callable[[str, int], None]
+"""Hears an answer so far, and its tokens; the last characters may still change."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Tokens drawn at a `temperature` above 0 from the likeliest that make up `top_p`; the same for
+    the same `seed`."""
+
+    temperature: float
+    top_p: float
+    seed: int
 
 
 @contextmanager
@@ -54,6 +71,26 @@ class _Interrupted(StoppingCriteria):
         self.hit = self.hit or self.waiting()
         full = torch.full((input_ids.shape[0],), self.hit, device=input_ids.device)
         return full  # type: ignore[return-value]
+
+
+class _Growing(StoppingCriteria):
+    """Ends nothing: it tells the answer of the one prompt while it grows."""
+
+    def __init__(self, told: Grown, tokenizer: Any, prompt: int, ends: set[int]) -> None:
+        self.told, self.tokenizer, self.prompt, self.ends = told, tokenizer, prompt, ends
+        self.next = 0.0
+
+    def __call__(
+        self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: Any
+    ) -> torch.BoolTensor:
+        now = time.monotonic()
+        if now >= self.next:
+            self.next = now + GROWN_SECONDS
+            tokens = input_ids[0, self.prompt :].tolist()
+            body = [token for token in tokens if token not in self.ends]
+            self.told(self.tokenizer.decode(body, skip_special_tokens=True), len(tokens))
+        going_on = torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+        return going_on  # type: ignore[return-value]
 
 
 def end_tokens(model: Any, tokenizer: Any) -> list[int]:
@@ -104,12 +141,13 @@ def answer(
     *,
     max_tokens: int,
     batch_size: int = BATCH,
-    temperature: float = 0.0,
+    drawing: Drawing | None = None,
     waiting: Callable[[], bool] = _never,
     until: Callable[[], bool] = _never,
+    grown: Grown | None = None,
 ) -> tuple[Answer, ...] | None:
-    """Answers in the order of `prompts`, greedy at `temperature` 0, else drawn anew at each call;
-    None if `waiting` broke it off. `until` ends what is being answered with what is there.
+    """Answers in the order of `prompts`, greedy without `drawing`; None if `waiting` broke it off.
+    `until` ends what is being answered with what is there. `grown` hears of one prompt alone.
 
     Raises DataError where a prompt leaves no room for an answer in the model's context, and
     torch.OutOfMemoryError where not even one prompt fits.
@@ -135,8 +173,9 @@ def answer(
                     prompts[at : at + batch_size],
                     some,
                     limit,
-                    temperature,
+                    drawing,
                     (waiting, until),
+                    grown,
                 )
             except torch.OutOfMemoryError:
                 if batch_size == 1:
@@ -157,8 +196,9 @@ def _generate(
     prompts: Sequence[Prompt],
     encoded: list[list[int]],
     max_tokens: int,
-    temperature: float,
+    drawing: Drawing | None,
     ends_it: tuple[Callable[[], bool], Callable[[], bool]],
+    grown: Grown | None,
 ) -> list[Answer] | None:
     """One left-padded batch [B, L], padded on the left so that all answers begin together."""
     ends = end_tokens(model, tokenizer)
@@ -170,10 +210,13 @@ def _generate(
         ids[row, length - len(tokens) :] = torch.tensor(tokens)
         mask[row, length - len(tokens) :] = 1
     broken_off, enough = map(_Interrupted, ends_it)
-    if temperature:
+    criteria: list[StoppingCriteria] = [broken_off, enough]
+    if grown is not None:
+        criteria.append(_Growing(grown, tokenizer, length, set(ends)))
+    if drawing is not None:
         # Not from training's generators, which are put back: asked twice at a step, it would draw
         # the same answer twice.
-        torch.manual_seed(secrets.randbits(63))
+        torch.manual_seed(drawing.seed)
     started = time.perf_counter()
     out = model.generate(
         input_ids=ids.to(model.device),
@@ -184,9 +227,9 @@ def _generate(
             eos_token_id=ends,
             pad_token_id=pad,
             repetition_penalty=1.0,
-            **_drawing(temperature),
+            **_sampling(drawing),
         ),
-        stopping_criteria=StoppingCriteriaList([broken_off, enough]),
+        stopping_criteria=StoppingCriteriaList(criteria),
     )
     if broken_off.hit:
         return None
@@ -201,15 +244,15 @@ def _generate(
     return answers
 
 
-def _drawing(temperature: float) -> dict[str, Any]:
+def _sampling(drawing: Drawing | None) -> dict[str, Any]:
     """How the next token is chosen, in GenerationConfig's words."""
-    if not temperature:
+    if drawing is None:
         return {"do_sample": False}
     return {
         "do_sample": True,
-        "temperature": temperature,
+        "temperature": drawing.temperature,
         "top_k": 0,
-        "top_p": 1.0,
+        "top_p": drawing.top_p,
         # Drawn from NaN, a GPU's process is of no more use.
         "remove_invalid_values": True,
     }

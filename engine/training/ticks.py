@@ -1,15 +1,44 @@
-"""The time budget of monitoring: when a validation or a sample tick may run.
+"""When a validation or a sample tick is due, and when there is time for it.
+
+Validations and samples come on a grid of the branch's steps (eval_steps, sample_steps: what is
+compared over weeks). Samples come at a schedule of the item's own steps as well (samples.schedule),
+dense early and sparse later: answers change most where new rows begin to train, and in a queue of
+weeks that is at each item's beginning, not only at the branch's.
 
 Validation and samples together stay under `budget`, as a share of the training time of this
 process. A tick that is due while there is no budget left is put off to the first step where
-there is; it is never skipped in silence, for its kind stays due. A person's prompt does not wait
-for the budget; what it took is made up for by the ticks after it.
+there is; it is never skipped in silence, for its kind stays due, and its result says since when.
+A person's prompt does not wait for the budget; what it took is made up for by the ticks after it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from engine.training.controls import Place
+
 VALIDATION = "validation"
 SAMPLES = "samples"
+
+
+def samples_due(
+    step: int, item_step: int, item_steps: int, every: int, schedule: Collection[int]
+) -> bool:
+    """Whether samples fall due at global step `step`, which is step `item_step` of an item of
+    `item_steps`. `every` 0 and an empty `schedule` switch each its part off; with a schedule, an
+    item is asked once more when its last step is done, however few it has."""
+    on_grid = bool(every) and item_step > 0 and step % every == 0
+    return on_grid or item_step in schedule or (bool(schedule) and item_step == item_steps)
+
+
+@dataclass(frozen=True)
+class PutOff:
+    """A tick that waits: since when it is due, and how many seconds of training the budget needs
+    before it has room for it (0: it comes after the next step)."""
+
+    due: Place
+    seconds: float
 
 
 class Monitor:
@@ -20,26 +49,39 @@ class Monitor:
         self.training_seconds = 0.0
         self.spent = 0.0
         self._cost: dict[str, float] = {}
-        self._due: set[str] = set()
+        self._due: dict[str, Place] = {}
 
     @property
     def share(self) -> float:
         """Seconds of ticks a second of training, so far."""
         return self.spent / self.training_seconds if self.training_seconds else 0.0
 
-    def stepped(self, seconds: float, step: int, eval_steps: int, sample_steps: int) -> None:
-        """A step was trained; marks what falls due at the global step `step` (0 = never)."""
+    def stepped(self, seconds: float) -> None:
+        """A step was trained."""
         self.training_seconds += seconds
-        for kind, every in ((VALIDATION, eval_steps), (SAMPLES, sample_steps)):
-            if not every:
-                self._due.discard(kind)
-            elif step % every == 0:
-                self._due.add(kind)
+
+    def fall_due(self, kind: str, at: Place) -> None:
+        """A tick of this kind is due; one that is put off stays due since it was first."""
+        self._due.setdefault(kind, at)
+
+    def forget(self, kind: str) -> None:
+        """Ticks of this kind are switched off."""
+        self._due.pop(kind, None)
 
     def may_run(self, kind: str) -> bool:
         """Whether the kind is due and the budget has room for what it cost the last time."""
-        room = self.budget * self.training_seconds - self.spent
-        return kind in self._due and self.budget > 0 and room >= self._cost.get(kind, 0.0)
+        return kind in self._due and self.budget > 0 and self._lacks(kind) <= 0
+
+    def put_off(self, kind: str) -> PutOff | None:
+        """The tick of this kind that is due and did not run yet, None without one. Where there is
+        no budget at all, ticks are switched off."""
+        if kind not in self._due or not self.budget:
+            return None
+        return PutOff(self._due[kind], max(0.0, self._lacks(kind)) / self.budget)
+
+    def _lacks(self, kind: str) -> float:
+        """Seconds by which the budget is too small for what the kind cost the last time."""
+        return self.debt + self._cost.get(kind, 0.0)
 
     @property
     def debt(self) -> float:
@@ -55,4 +97,4 @@ class Monitor:
         self.spent += seconds
         if finished:
             self._cost[kind] = seconds
-            self._due.discard(kind)
+            self._due.pop(kind, None)

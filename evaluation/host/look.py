@@ -16,8 +16,9 @@ START_SECONDS = 20.0
 
 def look(machine: Machine, *, start: float = START_SECONDS) -> Json:
     """{name, ssh, state, why, gpus, ram, disk{free, total, store}, models[{digest, bytes, used}],
-    python, packages{}, backends[]}. `state`: "idle", "busy" (`why` says by whom), "refused" (up,
-    and something is to be mended), "down". What could not be asked is {"unknown": why}.
+    deployed{version, digest, weights_digest, base, time}, python, packages{}, backends[]}. `state`:
+    "idle", "busy" (`why` says by whom), "refused" (up, and something is to be mended), "down".
+    What could not be asked is {"unknown": why}.
     """
     place = machine.place
     found: Json = {"name": machine.name, "ssh": place.host if place else ""}
@@ -28,7 +29,7 @@ def look(machine: Machine, *, start: float = START_SECONDS) -> Json:
         transient = not isinstance(error, HostFailure) or error.transient
         why = error.what if isinstance(error, HostFailure) else str(error)
         unknown = {"unknown": why}
-        asked = ("gpus", "ram", "disk", "models", "python", "packages", "backends")
+        asked = ("gpus", "ram", "disk", "models", "deployed", "python", "packages", "backends")
         if isinstance(error, HostFailure) and error.mend and not transient:
             why = f"{why}: {error.mend}"
         state = "down" if transient else "refused"
@@ -57,10 +58,18 @@ def _told(facts: Json) -> Json:
         **{"state": state, "why": why, "gpus": facts.get("gpu", unknown)},
         **{"ram": facts.get("ram", unknown), "disk": disk},
         "models": [one for one in _list(store.get("held")) if _is_model(one)],
+        "deployed": _deployed(store.get("deployed")),
         "python": safe_line(str(facts.get("python", ""))),
         "packages": packages if isinstance(packages, dict) else unknown,
         "backends": [str(name) for name in _list(facts.get("backends"))],
     }
+
+
+def _deployed(value: Any) -> Json:
+    if not isinstance(value, dict) or not isinstance(value.get("version"), str):
+        return {"unknown": "nothing is deployed there"}
+    told = {key: value.get(key) for key in ("digest", "weights_digest", "base", "time")}
+    return {**told, "version": safe_line(value["version"])[:200]}
 
 
 def _list(value: Any) -> list[Any]:

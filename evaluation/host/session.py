@@ -7,6 +7,7 @@ of another type is a failure of the host, never an answer.
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,7 +41,8 @@ class Answer:
     """What became of an item. `digest` is the version's weights digest, proven by the host before
     it answered. `finish`: "stop", "length" (max_tokens, or no context left), or "error": then
     `error` says why there is no answer, and `text` is "". `ms` is its share of the wall time of a
-    batch of `batch` rows. `text` is foreign: through queue_store.safe before a terminal."""
+    batch of `batch` rows; `prompt_tokens` is what was read before it. `text` is foreign: through
+    queue_store.safe before a terminal."""
 
     id: str
     digest: str
@@ -51,6 +53,7 @@ class Answer:
     batch: int
     backend: str
     error: str = ""
+    prompt_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -131,9 +134,7 @@ class Session:
         sent = 0
         for last in (False, True):
             if self.machine.place is not None:
-                sent += ship(
-                    *(self.machine, self.channel, shipment), cancelled=cancelled, progress=progress
-                )
+                sent += self._ship(shipment, not last, cancelled, progress)
             try:
                 return self._load(shipment, recorded, sent)
             except HostFailure as failure:
@@ -141,16 +142,19 @@ class Session:
                     raise
         raise AssertionError("the second turn returns or raises")
 
+    def _ship(
+        self, shipment: Shipment, linked: bool, cancelled: Cancelled, progress: Progress | None
+    ) -> int:
+        return ship(
+            *(self.machine, self.channel, shipment),
+            linked=linked,
+            cancelled=cancelled,
+            progress=progress,
+        )
+
     def _load(self, shipment: Shipment, recorded: Loaded | None, sent: int) -> Loaded:
         paths = self.machine.place is None
-        message: Message = {
-            **{"kind": "load", "digest": shipment.digest},
-            "files": shipment.listed(paths=paths),
-        }
-        if shipment.base is not None:
-            message["base"] = shipment.base.digest
-            message["base_files"] = shipment.base.listed(paths=paths)
-        self.channel.send(message)
+        self.channel.send({"kind": "load", **_named(shipment, paths=paths)})
         told = expect(self.channel, "loaded", LOAD_SECONDS, self._other)
         try:
             loaded = Loaded(
@@ -169,6 +173,32 @@ class Session:
             raise HostFailure("probe", why, where=self.machine.where)
         self._loaded = shipment
         return loaded
+
+    def deploy(
+        self,
+        shipment: Shipment,
+        about: Mapping[str, str],
+        *,
+        cancelled: Cancelled = never,
+        progress: Progress | None = None,
+    ) -> Message:
+        """Bring a model there and make it the one that is served from the host's store, every byte
+        of it read there; needs no torch. `about` is its version and weights_digest. What the host
+        says is deployed then. Raises HostFailure, BrokenOff."""
+        assert self.machine.place is not None, "this machine has no store of its own"
+        for last in (False, True):
+            self._ship(shipment, not last, cancelled, progress)
+            self.channel.send({"kind": "deploy", "about": dict(about), **_named(shipment)})
+            try:
+                told = expect(self.channel, "deployed", LOAD_SECONDS, self._other)
+            except HostFailure as failure:
+                if failure.code != "digest" or last:
+                    raise
+                continue
+            if told.get("digest") != shipment.digest:
+                raise HostFailure("digest", "another model is deployed", where=self.machine.where)
+            return told
+        raise AssertionError("the second turn returns or raises")
 
     def generate(
         self,
@@ -215,32 +245,28 @@ class Session:
                 **{"items": list(items), "config": dict(config)},
             }
         )
-        told, asked_to_end = 0, 0.0
+        told, ends = 0, 0.0
         while True:
             message = self.channel.receive(LOOK_SECONDS)
-            if message is None:
-                if cancelled():
-                    if not asked_to_end:
-                        self.channel.send({"kind": "cancel", "job": job})
-                    asked_to_end += LOOK_SECONDS
-                    if asked_to_end > CANCEL_SECONDS:
-                        what = "the worker did not end a job that was cancelled"
-                        raise HostFailure("frozen", what, where=self.machine.where)
-                continue
-            if message.get("job") != job:
-                self._other(message)
+            if message is None or message.get("job") != job:
+                if message is not None:
+                    self._other(message)
             elif message["kind"] == "result":
                 answer = self._answer(message, loaded, waits)
                 waits.discard(answer.id)
                 told += 1
                 on_result(answer)
-                if cancelled() and not asked_to_end:
-                    asked_to_end = LOOK_SECONDS
-                    self.channel.send({"kind": "cancel", "job": job})
             elif message["kind"] == "done":
                 return self._done(message, told, waits)
             else:
                 self._other(message)
+            # Also where frames come without a pause: an answer that grows is one after another.
+            if not ends and cancelled():
+                self.channel.send({"kind": "cancel", "job": job})
+                ends = time.monotonic() + CANCEL_SECONDS
+            elif ends and time.monotonic() > ends:
+                what = "the worker did not end a job that was cancelled"
+                raise HostFailure("frozen", what, where=self.machine.where)
 
     def _answer(self, message: Message, loaded: Shipment, waits: set[str]) -> Answer:
         name, error = message.get("id"), message.get("error", "")
@@ -263,6 +289,7 @@ class Session:
                 ms=float(message["ms"]),
                 batch=int(message["batch"]),
                 backend=_text(message["backend"]),
+                prompt_tokens=int(message["prompt_tokens"]),
             )
         except (KeyError, TypeError, ValueError):
             raise self._nonsense("result") from None
@@ -291,6 +318,15 @@ class Session:
     def _nonsense(self, kind: str) -> HostFailure:
         what = f"a {kind} frame that makes no sense"
         return HostFailure("protocol", what, where=self.machine.where)
+
+
+def _named(shipment: Shipment, *, paths: bool = False) -> Message:
+    """A shipment, and the base of an adapter, as a frame tells it."""
+    found: Message = {"digest": shipment.digest, "files": shipment.listed(paths=paths)}
+    if shipment.base is not None:
+        found["base"] = shipment.base.digest
+        found["base_files"] = shipment.base.listed(paths=paths)
+    return found
 
 
 def differs(recorded: Loaded, now: Loaded) -> str:

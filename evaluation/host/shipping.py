@@ -30,12 +30,15 @@ def ship(
     channel: Channel,
     shipment: Shipment,
     *,
+    linked: bool = True,
     cancelled: Cancelled = programs.never,
     progress: Progress | None = None,
 ) -> int:
     """Bring the shipment, and the base of an adapter, to the host's store; bytes that had to go.
 
-    Nothing of it is believed there before the worker read it. Raises HostFailure, BrokenOff.
+    Without `linked` no file becomes a link to that of another model, as rsync makes them where
+    size and second are the same: the bytes may differ all the same. Nothing of it is believed
+    there before the worker read it. Raises HostFailure, BrokenOff.
     """
     parts = [part for part in (shipment.base, shipment) if part is not None]
     spare = [part.digest for part in parts]
@@ -46,7 +49,7 @@ def ship(
         )
         ready = expect(channel, "prepared", ANSWER_SECONDS)
         if ready.get("have") is not True:
-            previous = str(ready.get("previous", ""))
+            previous = str(ready.get("previous", "")) if linked else ""
             whole = ready.get("partial") is not True
             _send(machine, part, previous, whole, cancelled, progress)
             sent += part.bytes

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from queue_store.errors import NotFound
 from trainctl.commands.compare import rate_cell
+from trainctl.commands.hosts import deployed
 from trainctl.context import Context
 from trainctl.output import count, counted, known, table, text
 from trainctl.progress import Progress
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 INTERRUPTED = 130
+INNER = ("key", "waits_for")
+"""Of a verdict what says whether it is still the last word."""
 
 
 def evaluate(context: Context, arguments: argparse.Namespace) -> int:
@@ -82,11 +85,27 @@ def evaluate(context: Context, arguments: argparse.Namespace) -> int:
     if found["interrupted"]:
         found["verdict"] = {"unknown": "not all was asked that was to be"}
     else:
-        found["verdict"] = judged(context.state, config, of)
+        found["verdict"] = {
+            key: value
+            for key, value in judged(context.state, config, of).items()
+            if key not in INNER
+        }
+    found["deployed"] = brought(context, found["verdict"])
     context.show(found, lambda: "\n".join(_words(found)))
     if found["interrupted"]:
         return INTERRUPTED
     return int(any(one["errors"] for one in found["sets"]))
+
+
+def brought(context: Context, verdict: Json) -> list[Json]:
+    """A best version that is new goes to the hosts that ask for it; a running engine does that."""
+    from engine.judging import deploying
+    from engine.judging.deployed import wanting
+
+    moved = known(verdict) and known(verdict["best"]) and verdict["best"]["moved"]
+    if not moved or not wanting(context.config) or context.views.live():
+        return []
+    return deploying.deploy(context.state, context.config)
 
 
 def _say_what_is_kept(error: Exception, asking: Evaluating, whole: int) -> None:
@@ -179,6 +198,7 @@ def _words(found: Json) -> Iterator[str]:
     )
     yield from (f"note: {text(note)}" for note in found["notes"])
     yield from _verdict(found["verdict"])
+    yield from map(deployed, found["deployed"])
 
 
 def _verdict(verdict: Json) -> Iterator[str]:
@@ -191,8 +211,10 @@ def _verdict(verdict: Json) -> Iterator[str]:
     best = verdict["best"]
     if not known(best):
         yield f"best: {text(best['unknown'])}"
+    elif best["moved"]:
+        yield f"best: moved from {text(verdict['against'])}; {text(best['why'])}"
     else:
-        yield f"best: {'moved' if best['moved'] else 'stays'}; {text(best['why'])}"
+        yield f"best: {text(verdict['against'])} stays; {text(best['why'])}"
 
 
 def _asked(found: Json) -> str:

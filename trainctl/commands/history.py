@@ -11,7 +11,7 @@ from typing import Any
 
 from queue_store.errors import UsageError
 from trainctl.context import Context, print_json, print_json_list
-from trainctl.output import clock, count, table, text
+from trainctl.output import clock, table, text
 
 FOLLOW_SECONDS = 0.5
 PAGE = 1000
@@ -71,36 +71,6 @@ def _series(context: Context, arguments: argparse.Namespace) -> int:
         ),
     )
     return 0
-
-
-def samples(context: Context, arguments: argparse.Namespace) -> int:
-    """The fixed examples and the model's answers at a step, or one example through the steps."""
-    data = context.views.samples(step=arguments.step, example=arguments.example)
-    context.show(data, lambda: _samples(data))
-    return 0
-
-
-def _samples(data: Json) -> str:
-    rows = data["samples"]
-    if not rows:
-        return text(why) if (why := data["step"].get("unknown")) else "no sample was taken yet"
-    blocks = []
-    for row in rows:
-        sign = "exact" if row["exact"] else f"similarity {text(row.get('similarity'))}"
-        blocks.append(
-            f"step {count(row['step'])} · {text(row['example'])} · {sign}\n"
-            f"  prompt    {text(row['prompt'])}\n"
-            f"  expected  {text(row['expected'])}\n"
-            f"  answer    {text(row['answer'])}\n"
-            f"  loss of the expected answer  {_expected_loss(row)}"
-        )
-    return "\n".join([*blocks, f"{data['exact']} of {data['total']} exact"])
-
-
-def _expected_loss(row: Json) -> str:
-    """In words, as it is no score: nats a token, given the prompt."""
-    loss = row["expected_loss"]
-    return text(loss) + (" nats a token" if isinstance(loss, float) else "")
 
 
 def log(context: Context, arguments: argparse.Namespace) -> int:

@@ -63,9 +63,38 @@ def plain(status: Json) -> str:
         *_gpus(status.get("gpus")),
         ("ram", _used(status.get("ram"), "process")),
         ("disk", _disk(status.get("disk"))),
+        ("evaluation", _evaluation(status.get("evaluation"))),
+        *_hosts(status.get("hosts")),
         *_hints(status),
     ]
     return pairs(lines)
+
+
+def _evaluation(jobs: Any) -> str:
+    """What runs, with how far it is, and how many jobs wait."""
+    if not isinstance(jobs, dict) or not known(jobs):
+        return ""
+    parts = []
+    for job in jobs["running"]:
+        done = progress(job["answered"], job["items"]) if known(job["answered"]) else job["state"]
+        parts.append(f"{text(job['model'])} on {text(job['host'])}, {done}")
+    parts += [f"{jobs['waiting']} waiting"] * bool(jobs["waiting"])
+    return " · ".join(parts)
+
+
+def _hosts(hosts: Any) -> list[tuple[str, str]]:
+    """A line for each host; this machine, where jobs run without one, has lines of its own."""
+    lines = []
+    for host in hosts if isinstance(hosts, list) else ():
+        if host["name"] == "local":
+            continue
+        parts = [f"{text(host['name'])} {host['state']}"]
+        if known(host["idle_since"]):
+            parts[0] += f" for {ago(host['idle_since']).removesuffix(' ago')}"
+        parts += [text(host["error"])] * bool(host["error"])
+        cards = host["gpus"] if isinstance(host["gpus"], list) else []
+        lines.append(("host", " · ".join([*parts, *map(_gpu, cards)])))
+    return lines
 
 
 def _hints(status: Json) -> list[tuple[str, str]]:

@@ -40,7 +40,7 @@ def validate(context: Context, arguments: argparse.Namespace) -> int:
         at, level, why = _place(context, arguments, stack)
         check = quick_check(path, limit=SHOWN)
         if at is None or not (check.accepted or arguments.tokens):
-            from engine.checks.rowcheck import quick
+            from engine.rowcheck import quick
 
             if at is not None:
                 why = "quick level only: no row can be made tokens of"

@@ -159,7 +159,7 @@ class Asking:
         """The chosen item, if it is in one of `states`; else a line that says why not."""
         item = self._console.queue_pane.selected()
         if item is None:
-            self._no("the queue is empty: a adds a file")
+            self._no(self._console.queue_pane.all_gone())
         elif states and item.get("state") not in states:
             self._no(f"{item.get('name')} is {item.get('state')}, not {' or '.join(states)}")
         else:

@@ -77,7 +77,7 @@ class Bulk(Asking):
         able = [item for item in items if item.get("state") in states]
         rest = [item for item in items if item.get("state") not in states]
         if not items:
-            self._no("the queue is empty: a adds a file")
+            self._no(self._console.queue_pane.all_gone())
         elif not able and len(items) == 1:
             wanted = " or ".join(states)
             self._no(f"{rest[0].get('name')} is {rest[0].get('state')}, not {wanted}")

@@ -35,7 +35,7 @@ class QueueCommands(Bulk):
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self._removed: list[list[Record]] = []
-        self._shifts: list[tuple[list[Record], int]] = []
+        self._shifts: list[tuple[list[Record], int, list[object] | None]] = []
         self._shifting = False
 
     # -- priority
@@ -88,22 +88,26 @@ class QueueCommands(Bulk):
         self._move(+1)
 
     def _move(self, by: int) -> None:
-        """One place on, for every press of the key: what is pressed while a request is under way
-        is added up, and the engine moves by places on the order as it is then."""
+        """One place on among the rows shown, for every press of the key: what is pressed while a
+        request is under way is added up, and the engine moves on the order as it is then."""
         items, _ = self.chosen("queued", "paused")
         if not items:
             return
-        if self._shifts and [key_of(i) for i in self._shifts[-1][0]] == [key_of(i) for i in items]:
-            by += self._shifts.pop()[1]
+        among = self._console.queue_pane.among(items[0])
+        if self._shifts:
+            last, so_far, seen = self._shifts[-1]
+            if [*map(key_of, last)] == [*map(key_of, items)] and seen == among:
+                by += so_far
+                self._shifts.pop()
         if by:
-            self._shifts.append((items, by))
+            self._shifts.append((items, by, among))
         self._shift()
 
     def _shift(self) -> None:
         if self._shifting or not self._shifts:
             return
         self._shifting = True
-        items, by = self._shifts.pop(0)
+        items, by, among = self._shifts.pop(0)
 
         def moved(answer: Any) -> str:
             self._next_shift()
@@ -114,12 +118,14 @@ class QueueCommands(Bulk):
             self._next_shift()
             self._console.say(error.what, "warn")
 
-        ids = [item.get("id") for item in items]
+        words: dict[str, Any] = {"items": [item.get("id") for item in items], "by": by}
+        if among is not None:
+            words["among"] = among
         session = self._console.poller.session
 
         def request() -> Any:
             try:
-                return session.request("shift", items=ids, by=by)
+                return session.request("shift", **words)
             except TrainctlError:
                 raise
             except Exception:

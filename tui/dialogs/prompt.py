@@ -1,16 +1,13 @@
-"""The prompt box: ask the model as it stands now, and read what it answers.
+"""The prompt box: ask the model as it stands now, or versions beside it, and read what they say.
 
 What was asked from this console stays, also after the box was closed. The engine answers between
-two steps, in its own time: nothing here waits for it.
+two steps, in its own time, and others answer from a worker: nothing here waits for them.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from textual.binding import Binding
@@ -21,46 +18,19 @@ from textual.widget import Widget
 from textual.widgets import Input, Static, TextArea
 
 from engine.messages import PROMPT_SECONDS
-from tui.dialogs.base import field as input_field
-from tui.dialogs.base import label
+from tui.dialogs.base import Field, field, label
+from tui.dialogs.exchange import NOW, Exchange, transcript
 from tui.dialogs.whole import WholeView
-from tui.figures import count, counted, real
 from tui.frame import Frame
-from tui.panes.samples import labelled
-from tui.safe import Line, safe
+from tui.safe import safe
 
-STOPS = {
-    "end": "ended by itself",
-    "limit": "ended at the limit of tokens",
-    "time": "ended at the limit of time",
-    "cancelled": "cancelled",
-    "interrupted": "broken off for another command: ask again",
-}
 KEYS = "Enter ask  ^J new line  up/down asked before  PgUp PgDn answers  Tab fields  Esc close"
 WAITS = "Esc cancels"
 MAX_TOKENS = 256
-_numbers = itertools.count(1)
-
-
-@dataclass
-class Exchange:
-    """A prompt and what came of it: `result` of the engine, or `problem`; neither yet."""
-
-    prompt: str
-    system: str
-    max_tokens: int
-    temperature: float
-    key: str = field(default_factory=lambda: f"console-{os.getpid()}-{next(_numbers)}")
-    result: Mapping[str, Any] | None = None
-    problem: str = ""
-
-    @property
-    def open(self) -> bool:
-        return self.result is None and not self.problem
-
+MOST_MODELS = 8
 
 Ask = Callable[[Exchange, Callable[[], None]], None]
-"""Sends an exchange; the function is called in the event loop once it is answered."""
+"""Sends an exchange; the function is called in the event loop whenever more of it is there."""
 
 
 def waits(frame: Frame) -> str:
@@ -118,6 +88,30 @@ class PromptText(TextArea):
         self.replace(safe(event.text), *self.selection)
 
 
+class ModelsField(Field):
+    """Names of models, with spaces between; up and down put another one for the last."""
+
+    def __init__(self, known: Callable[[], list[str]], value: str) -> None:
+        super().__init__(value, placeholder="now v001 base", id="models", select_on_focus=False)
+        self.cursor_blink = False
+        self._known = known
+
+    async def _on_key(self, event: Key) -> None:
+        if event.key not in ("up", "down"):
+            await super()._on_key(event)
+            return
+        event.stop()
+        event.prevent_default()
+        *before, last = self.value.split() or [""]
+        if last and self.value.endswith(" "):
+            before, last = [*before, last], ""
+        names = self._known()
+        by = 1 if event.key == "down" else -1
+        at = names.index(last) + by if last in names else min(0, by)
+        self.value = " ".join([*before, names[at % len(names)]])
+        self.cursor_position = len(self.value)
+
+
 class PromptBox(WholeView, inherit_bindings=False):
     """`asked` is what this console has asked, oldest first; it is added to."""
 
@@ -138,7 +132,7 @@ class PromptBox(WholeView, inherit_bindings=False):
         ask: Ask,
         cancel: Callable[..., Any],
     ) -> None:
-        super().__init__("Ask the model as it stands now")
+        super().__init__("Ask the model as it stands now, or others")
         self._frame = frame
         self._asked = asked
         self._ask = ask
@@ -156,12 +150,18 @@ class PromptBox(WholeView, inherit_bindings=False):
         prompt.highlight_cursor_line = False
         yield Static(id="state")
         yield prompt
-        system = input_field("system", "as in config.toml", last.system if last else "")
-        yield Horizontal(label("System "), system, classes="row")
-        tokens = input_field("tokens", "", str(last.max_tokens if last else MAX_TOKENS))
-        heat = input_field("temperature", "", f"{last.temperature if last else 0:g}")
+        system = field("system", "as in config.toml", last.system if last else "")
+        models = ModelsField(self._models, " ".join(last.models) if last else NOW)
+        yield Horizontal(label("System "), system, label(" Models "), models, classes="row")
+        tokens = field("tokens", "", str(last.max_tokens if last else MAX_TOKENS))
+        heat = field("temperature", "", f"{last.temperature if last else 0:g}")
         fields = (label("Tokens "), tokens, label(" Temperature "), heat)
         yield Horizontal(*fields, classes="row")
+
+    def _models(self) -> list[str]:
+        """The names that can be asked, the newest first."""
+        versions = [str(one.get("name")) for one in reversed(self._frame().versions)]
+        return [NOW, *versions, "base"]
 
     def begin(self) -> None:
         self._show()
@@ -222,18 +222,34 @@ class PromptBox(WholeView, inherit_bindings=False):
         if not 0 <= temperature <= 10:
             self._warn(f"temperature: {heat!r} is not a number from 0 to 10", "temperature")
             return
-        exchange = Exchange(text, self.query_one("#system", Input).value, int(tokens), temperature)
+        models = tuple(dict.fromkeys(self._value("models").replace(",", " ").split())) or (NOW,)
+        if len(models) > MOST_MODELS:
+            self._warn(f"at most {MOST_MODELS} models at once", "models")
+            return
+        system = self.query_one("#system", Input).value
+        exchange = Exchange(text, system, int(tokens), temperature, models)
         self._asked.append(exchange)
         self._at, self._draft = len(self._asked), ""
         self._note, self._waited = "", 0
         self.query_one("#prompt", TextArea).load_text("")
-        self._ask(exchange, self._answered)
+        self._ask(exchange, self._more)
         self._show()
 
+    def _more(self) -> None:
+        """More of an answer is there, or all of it."""
+        if not self.is_attached:
+            return
+        if self._open is None:
+            self._answered()
+            return
+        at_end = self._body.at_end
+        self._body.renew()
+        if at_end:
+            self._body.scroll(1 << 30)
+
     def _answered(self) -> None:
-        if self.is_attached:
-            self._note = ""
-            self._show()
+        self._note = ""
+        self._show()
 
     def _warn(self, text: str, where: str = "prompt") -> None:
         self._note = text
@@ -276,31 +292,3 @@ class PromptBox(WholeView, inherit_bindings=False):
 
 
 CANCELLING = "cancelling: it ends at the next token (Esc closes)"
-
-
-def transcript(asked: list[Exchange], width: int) -> list[Line]:
-    """What was asked and answered, oldest first."""
-    if not asked:
-        text = "Prompts go to the model in the form in which rows train, without their profile."
-        return labelled("", [(text, "dim")], width)
-    lines: list[Line] = []
-    for exchange in asked:
-        lines += labelled("asked", [(exchange.prompt, "dim")], width)
-        if exchange.problem:
-            lines += labelled("refused", [(exchange.problem, "bad")], width)
-        elif exchange.result is None:
-            lines += labelled("", [("…", "dim")], width)
-        else:
-            said = str(exchange.result.get("answer", ""))
-            lines += labelled("answer", [(said or "(nothing)", "")], width)
-            lines += labelled("", [(_told(exchange.result), "dim")], width)
-        lines.append(())
-    return lines
-
-
-def _told(result: Mapping[str, Any]) -> str:
-    """At which step it was answered, and what that took."""
-    stop = STOPS.get(str(result.get("stop")), "")
-    seconds = real(result.get("seconds")) or 0.0
-    took = f"{counted(result.get('tokens'), 'token')} in {seconds:.1f} s"
-    return " · ".join(part for part in (f"step {count(result.get('step'))}", took, stop) if part)

@@ -63,6 +63,11 @@ class Body(Drawn, can_focus=True):
         self.redraw()
 
     @property
+    def at_end(self) -> bool:
+        """Whether the last line is on the screen."""
+        return self.top + self.content_size.height >= len(self._cache[1])
+
+    @property
     def place(self) -> str:
         """Which lines are on the screen, "" where all are."""
         total, height = len(self._cache[1]), self.content_size.height

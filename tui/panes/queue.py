@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tui.figures import count, counted, real, short, why
-from tui.frame import ACTIVE, ENDED, WAITING, Frame, QueueRows, Record
+from tui.frame import ACTIVE, ENDED, WAITING, Frame, QueueRows, Record, key_of
 from tui.panes.base import READING, ListPane, words
 from tui.safe import Line, Span, pad
 
@@ -39,6 +39,9 @@ ONLY: Mapping[str, tuple[str, ...]] = {
     "failed": ("failed", "rejected"),
 }
 """What can be shown alone: the states of it, () for every one."""
+MOVABLE = ("queued", "paused")
+PASSED = 5000
+"""Items on either side of one that it can pass at once."""
 MARK = "*"
 
 FULL = 60
@@ -76,13 +79,15 @@ def searched(item: Record) -> str:
 
 class QueuePane(ListPane):
     """`marks` are the keys of marked items: what acts on the queue acts on them, where there are
-    any. Nothing here goes through all items at a paint, only when they or the filter change."""
+    any. Nothing here goes through all items at a paint, only when they or the filter change.
+    `adds` is the key that adds a file, "" where this console cannot."""
 
     name_of = "queue"
     number = 1
 
-    def __init__(self) -> None:
+    def __init__(self, adds: str = "a") -> None:
         super().__init__()
+        self._adds = adds
         self.marks: set[object] = set()
         self.only = "all"
         self._rows = QueueRows()
@@ -165,9 +170,22 @@ class QueuePane(ListPane):
         item = self.selected()
         return [] if item is None else [item]
 
+    def all_gone(self) -> str:
+        """That the queue is empty, and how to fill it."""
+        return "the queue is empty" + (f": {self._adds} adds a file" if self._adds else "")
+
     def items(self) -> Sequence[Record]:
         """All items, in order."""
         return self._rows
+
+    def among(self, item: Record) -> list[object] | None:
+        """The keys of what waits and is shown, the nearest around `item`: what it can pass where a
+        filter hides some. None where all are shown."""
+        if not self.filter and self.only == "all":
+            return None
+        keys = [k for k in self.shown() if self._rows[self._rows.at[k]].get("state") in MOVABLE]
+        at = keys.index(key_of(item)) if key_of(item) in keys else 0
+        return keys[max(0, at - PASSED) : at + PASSED]
 
     # -- marks and what is shown
 
@@ -258,10 +276,12 @@ class QueuePane(ListPane):
         if self._rows:
             many = counted(len(self._rows), "item")
             return words([f"none of {many} is {self.only}", "(o shows others, Esc all)"])
+        if not self._adds:
+            return words(["No files yet.", "This console only looks."])
         return words(
             [
                 "No files yet. Add one:",
-                "  a               here",
+                f"  {self._adds:<14}  here",
                 "  trainctl add FILE",
                 "  or copy it into inbox/",
             ]

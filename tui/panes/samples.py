@@ -11,7 +11,7 @@ from textual.events import Click
 
 from tui import history
 from tui.figures import count, counted, known, loss, percent, real, why
-from tui.frame import Frame, Record, Samples, mark
+from tui.frame import RIGHT, Frame, Record, Samples, mark
 from tui.panes.base import ListPane, words
 from tui.safe import Line, Span, fit, line_text, safe_line, squeeze, wrap
 
@@ -82,6 +82,12 @@ def figures(answer: Record) -> list[Span]:
     if known(answer.get("tokens")):
         parts.append(counted(answer.get("tokens"), "token"))
     return [(" · ", ""), *((f"{part} · ", "") for part in parts[:-1]), (parts[-1], "")]
+
+
+def of_set(answer: Record) -> str:
+    """Of which held-out set an example is; "" for a row of the item."""
+    named = answer.get("set", "?")
+    return f"of the set {named}" if known(named) else ""
 
 
 def short_id(answer: Record) -> str:
@@ -158,10 +164,18 @@ class SamplesPane(ListPane):
             return ""
         keys = self.shown()
         place = f"{self.position(keys) + 1 if keys else 0}/{len(keys)}"
-        share = percent(self._counts["right"] / len(samples.answers))
+        held_out = [answer for answer in samples.answers if of_set(answer)] or samples.answers
+        share = percent(sum(mark(answer) == RIGHT for answer in held_out) / len(held_out))
         kinds = " ".join(self._counted(kind) for kind in history.KINDS[1:])
         found = f"/{self.filter}" if self.filter else ""
-        parts = [f"step {count(samples.step)}", place, found, f"exact {share}", kinds]
+        parts = [
+            f"step {count(samples.step)}",
+            place,
+            found,
+            f"exact {share}",
+            kinds,
+            history.moved(samples.changes),
+        ]
         return " · ".join(filter(None, parts))
 
     def _counted(self, kind: str) -> str:
@@ -275,7 +289,7 @@ class SamplesPane(ListPane):
             lines += labelled("expected", [(expected, "")], width)
             lines += labelled("answer", [(given or "(nothing)", tone)], width)
         lines += labelled("prompt", [(str(answer.get("prompt", "")), "dim")], width)
-        named = f"{short_id(answer)} of the set {answer.get('set', '?')}"
+        named = f"{short_id(answer)} {of_set(answer) or 'of the item, which trains on it'}"
         lines += labelled("example", [(named, "dim")], width)
         legend = "history: o exact   x close   . wrong   / both, oldest first"
         return [*lines, (), *(((part, "dim"),) for part in wrap(legend, width))]

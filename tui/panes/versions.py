@@ -60,17 +60,23 @@ def kept(version: Record) -> str:
 
 
 class VersionsPane(ListPane):
+    """The cursor goes with the newest version while it was left there. While this is the chosen
+    pane it stays on its row, for the next key acts on that. `keeps` is the key that makes a
+    version, "" where this console cannot."""
+
     name_of = "versions"
     number = 5
 
-    def __init__(self) -> None:
+    def __init__(self, keeps: str = "s") -> None:
         super().__init__()
+        self._keeps = keeps
         self.as_tree = False
         """Whether they stand as they came from each other, instead of the newest first."""
         self.marked: str | None = None
         """The name of the version that the others are compared with."""
         self._versions: dict[object, Record] = {}
         self._before: dict[object, str] = {}
+        self._newest: object = None
 
     def title(self) -> str:
         kind = " · tree" if self.as_tree else ""
@@ -83,6 +89,9 @@ class VersionsPane(ListPane):
         super().show(frame)
 
     def _arrange(self, frame: Frame) -> None:
+        before = self.shown()
+        at = self.position(before)
+        follows = not self.has_class("-shown") and before[at : at + 1] == [self._newest]
         if self.as_tree:
             from snapshots.tree import drawn
 
@@ -91,8 +100,15 @@ class VersionsPane(ListPane):
             pairs = [("", version) for version in reversed(list(frame.versions))]
         self._versions = {version.get("name"): version for _, version in pairs}
         self._before = {version.get("name"): before for before, version in pairs}
+        self._newest = next((v.get("name") for v in reversed(list(frame.versions))), None)
         if self.marked not in self._versions:
             self.marked = None
+        left = [key for key in (*before[at:], *reversed(before[:at])) if key in self._versions]
+        self.chosen = None if follows or not left else left[0]
+
+    def position(self, keys: Sequence[object]) -> int:
+        chosen = self._newest if self.chosen is None else self.chosen
+        return list(keys).index(chosen) if chosen in keys else 0
 
     def toggle_mark(self) -> bool:
         """Mark the chosen version, or take its mark off; whether one is marked now."""
@@ -197,7 +213,8 @@ class VersionsPane(ListPane):
     def empty(self, width: int) -> list[Line]:
         if not self.frame.status:
             return READING
-        return words(wrap("No versions yet: s keeps the present state as one.", width))
+        how = f": {self._keeps} keeps the present state as one" if self._keeps else ""
+        return words(wrap(f"No versions yet{how}.", width))
 
 
 def _tone(check: str) -> str:

@@ -69,15 +69,20 @@ class Job:
         self.rows: list[tuple[str, list[int]]] = []
         self.started = time.monotonic()
         self.told = self.tokens = 0
+        self._asked: dict[str, int] = {}
+        """Tokens of each prompt."""
         items = message.get("items")
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
             raise Trouble("config", "items is no list of objects")
         for item in items:
             name = str(item.get("id", ""))
             try:
-                self.rows.append((name, loaded.encode(item, self.config.template)))
+                ids = loaded.encode(item, self.config.template)
             except Trouble as trouble:
                 self._tell({"id": name, "error": trouble.text})
+                continue
+            self.rows.append((name, ids))
+            self._asked[name] = len(ids)
         self.rows.sort(key=lambda row: -len(row[1]))
 
     def result(self, name: str, tokens: list[int], ms: float, batch: int) -> None:
@@ -90,6 +95,7 @@ class Job:
             {
                 **{"id": name, "text": text, "tokens": count, "finish": finish},
                 **{"ms": round(ms, 1), "batch": batch, "backend": self.config.backend},
+                "prompt_tokens": self._asked.get(name, 0),
             }
         )
 

@@ -132,6 +132,17 @@ class Worker:
             }
         )
 
+    def on_deploy(self, message: Message) -> None:
+        """{digest, files, base, base_files, about{version, weights_digest}}: verify a model and
+        make it the one that is served from the store."""
+        digest, files, base = checked(message)
+        store = self._its_store()
+        if base:
+            found, listed, _ = checked({"digest": base, "files": message.get("base_files")})
+            store.verified(found, listed)
+        store.verified(digest, files)
+        self.send({**store.deploy(digest, base, message.get("about")), "kind": "deployed"})
+
     def on_generate(self, message: Message) -> None:
         """{job, items[{id, messages or text}], config}: answers, each in a frame of its own."""
         if self.loaded is None:

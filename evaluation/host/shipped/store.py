@@ -3,7 +3,7 @@
 A model comes by rsync into `.incoming-DIGEST`. Before each loading every byte is read and
 compared with the manifest that came in a frame; what is right gets its name and is read-only
 from then on. The store is marked at its making. Must never touch a folder without that mark,
-nor anything in it that is not named by a digest.
+nor anything in it that is not named by a digest, but for the two names of what is deployed.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ INCOMING = ".incoming-"
 PARTIAL = ".rsync-partial"
 DIGEST = re.compile(r"[0-9a-f]{64}")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+BEST, BEST_FACTS = "best", "best.json"
+"""The deployed model: a link to its folder, and a file that says which it is."""
 MARGIN = 64 << 20
 """Bytes that are to stay free on the host's disk."""
 
@@ -99,9 +101,9 @@ class Store:
         self._lock = -1
 
     def facts(self) -> dict[str, Any]:
-        """{path, held[{digest, bytes, used}], free, total, error} for the other side; `used` in
-        seconds since the epoch."""
-        found: dict[str, Any] = {"path": str(self.path), "held": [], "error": ""}
+        """{path, held[{digest, bytes, used}], deployed, free, total, error} for the other side;
+        `used` in seconds since the epoch."""
+        found: dict[str, Any] = {"path": str(self.path), "held": [], "deployed": {}, "error": ""}
         place = self.path
         while not place.exists() and place != place.parent:
             place = place.parent
@@ -110,7 +112,7 @@ class Store:
             found |= {"free": room.free, "total": room.total}
             if self.path.exists():
                 self._ours()
-                found["held"] = self.held()
+                found |= {"held": self.held(), "deployed": self.deployed()}
         except Trouble as trouble:
             found["error"] = trouble.text
         except OSError as error:
@@ -165,7 +167,8 @@ class Store:
 
         `have`: it is here, none of its bytes looked at yet; `partial`: a transfer was broken off;
         `previous`: a model whose equal files rsync may link. The models used longest ago go, while
-        more than `keep` would stay or the disk is short; never those in `spare`. Raises Trouble.
+        more than `keep` would stay or the disk is short; never those in `spare`, nor what is
+        deployed, which does not count. Raises Trouble.
         """
         if not DIGEST.fullmatch(digest):
             raise Trouble("digest", "no digest of 64 hexadecimal digits")
@@ -177,6 +180,8 @@ class Store:
             if folder.name.removeprefix(INCOMING) not in spared:
                 self._remove(folder)
         here = _size(coming) if coming.is_dir() else 0
+        told = self.deployed()
+        spared |= {told.get("digest", ""), told.get("base", "")}
         old = [one["digest"] for one in self.held() if one["digest"] not in spared]
         while len(old) > max(keep - 1, 0) or (old and self._short(size - here)):
             self._remove(self.path / old.pop())
@@ -214,6 +219,50 @@ class Store:
             final.chmod(0o500)
         os.utime(final)
         return final
+
+    def deploy(self, digest: str, base: str, about: Any) -> dict[str, Any]:
+        """Make a verified model, and the base of an adapter, the one that is served from here:
+        what `deployed` says. First the file, then the link, each exchanged in one step: whoever
+        follows one of them at any moment finds a whole model. Raises Trouble, OSError."""
+        told = {"digest": digest, "base": base, "time": time.time()}
+        for key in ("version", "weights_digest"):
+            value = about.get(key) if isinstance(about, dict) else None
+            if not isinstance(value, str) or len(value) > 200:
+                raise Trouble("config", f"no {key} is named")
+            told[key] = value
+        coming = self.path / f".{BEST_FACTS}"
+        with coming.open("w") as file:
+            json.dump(told, file)
+            file.flush()
+            os.fsync(file.fileno())
+        coming.replace(self.path / BEST_FACTS)
+        link = self.path / f".{BEST}"
+        self._remove_link(link)
+        link.symlink_to(digest)
+        there = self.path / BEST
+        if there.exists() and not there.is_symlink():
+            raise Trouble("store", f"{there} is not the link that trainctl made")
+        link.replace(there)
+        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        return self.deployed()
+
+    def deployed(self) -> dict[str, Any]:
+        """{digest, base, version, weights_digest, time} of the deployed model, {} without one."""
+        try:
+            told = json.loads((self.path / BEST_FACTS).read_bytes()[:4096])
+        except (OSError, ValueError):
+            return {}
+        fits = isinstance(told, dict) and DIGEST.fullmatch(str(told.get("digest")))
+        return told if fits else {}
+
+    def _remove_link(self, path: Path) -> None:
+        """What a deployment that was broken off left."""
+        if path.is_symlink():
+            path.unlink()
 
     def _ours(self) -> None:
         if not (self.path / MARKER).is_file():

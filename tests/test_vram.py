@@ -1,0 +1,246 @@
+"""The estimate of memory: against counted tensors of real models, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.memory import asking, fitting, records, refusing
+from engine.memory.estimate import CONTEXT_CPU, Profile, estimate
+from queue_store import config as configuration
+from queue_store.config import Config
+from queue_store.database import open_state
+from queue_store.home import Home
+from tests.conftest import Done
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+TINY = {
+    **{"vocab_size": 1024, "hidden_size": 128, "num_hidden_layers": 5, "num_attention_heads": 4},
+    **{"num_key_value_heads": 2, "head_dim": 32, "intermediate_size": 384},
+}
+KINDS = ("qwen3", "llama", "gemma3_text", "mistral")
+LENGTH = 256
+
+
+def folder_of(path: Path, kind: str, **changes: Any) -> Path:
+    """A folder with the config.json of a small model, and nothing else."""
+    made = transformers.AutoConfig.for_model(kind, **{**TINY, **changes})
+    made.architectures = None
+    made.save_pretrained(path)
+    return path
+
+
+def settings(**training: Any) -> Config:
+    """The default configuration with other values of [training], and of "model.KEY"."""
+    base = {"training.max_length": LENGTH, "training.effective_batch": 1}
+    given = {key if "." in key else f"training.{key}": value for key, value in training.items()}
+    return fitting.with_settings(configuration.default(), {**base, **given})
+
+
+def profiled(folder: Path, config: Config, size: int = 4) -> Profile:
+    """As the child measures it, in this process."""
+    from engine.memory.profile import profile
+
+    return Profile.of(profile(asking.asked(folder, config.model, size)))
+
+
+class Counter(torch.utils._python_dispatch.TorchDispatchMode):
+    """The most bytes that tensors took at once, all of them, each as long as it lives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self.known: Any = torch.utils.weak.WeakIdKeyDictionary(ref_type=weakref.ref)
+
+    def take(self, tensor: Any) -> None:
+        storage = tensor.untyped_storage()
+        if storage not in self.known:
+            self.known[storage] = size = storage.nbytes()
+            self.live += size
+            self.peak = max(self.peak, self.live)
+            weakref.finalize(storage, self.gone, size)
+
+    def gone(self, size: int) -> None:
+        self.live -= size
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **kwargs or {})
+        for one in torch.utils._pytree.tree_leaves(out):
+            if isinstance(one, torch.Tensor):
+                self.take(one)
+        return out
+
+
+def measured(folder: Path, config: Config, size: int = 4) -> int:
+    """Bytes that the second step of a real training takes at most: real weights, the optimizer
+    of config.toml, its micro-batches."""
+    from engine.training.model import add_lora, checkpoint_activations
+    from engine.training.optim import make_optimizer
+
+    read = transformers.AutoConfig.from_pretrained(folder)
+    dtype = torch.float32 if size == 4 else torch.bfloat16
+    model = transformers.AutoModelForCausalLM.from_config(read, dtype=dtype).train()
+    model.config.use_cache = False
+    if config.model.method == "lora":
+        model = add_lora(model, config.model.lora, 0)
+    if config.training.gradient_checkpointing:
+        checkpoint_activations(model)
+    optimizer = make_optimizer(model, config.training)
+    ids = torch.randint(0, read.vocab_size, (config.training.batch_size, LENGTH))
+    rows = torch.cat([torch.arange(LENGTH // 2)] * 2)  # two rows packed, as training has them
+    positions = rows.expand(config.training.batch_size, -1)
+
+    def step() -> None:
+        for _ in range(config.training.effective_batch // config.training.batch_size):
+            model(input_ids=ids, position_ids=positions, labels=ids).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step()
+    with Counter() as counter:
+        for one in (*model.parameters(), *model.buffers()):
+            counter.take(one)
+        for state in optimizer.state.values():
+            for one in state.values():
+                if isinstance(one, torch.Tensor):
+                    counter.take(one)
+        step()
+    return counter.peak
+
+
+def check(folder: Path, config: Config, size: int = 4) -> None:
+    """Predicted within 10 % of what is counted."""
+    told = estimate(profiled(folder, config, size), config.training, size=size, gpu=False)
+    predicted, counted = told.total - CONTEXT_CPU, measured(folder, config, size)
+    assert predicted == pytest.approx(counted, rel=0.1), (told, counted)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_parameters_of_every_architecture_are_counted_from_its_config(
+    kind: str, tied: bool, tmp_path: Path
+) -> None:
+    folder = folder_of(tmp_path, kind, tie_word_embeddings=tied)
+    read = transformers.AutoConfig.from_pretrained(folder)
+    model = transformers.AutoModelForCausalLM.from_config(read)
+    found = profiled(folder, settings())
+    assert found.trained == sum(p.numel() for p in model.parameters())
+    assert found.trained_bytes == 4 * found.trained
+    assert found.frozen == 0 and found.tied is tied
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_peak_is_within_a_tenth_of_counted_tensors(
+    kind: str, checkpointing: bool, tmp_path: Path
+) -> None:
+    config = settings(gradient_checkpointing=checkpointing, batch_size=2, effective_batch=4)
+    check(folder_of(tmp_path, kind), config)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "adamw_8bit"},
+        {"optimizer": "muon"},
+        {"optimizer": "muon", "gradient_checkpointing": True, "max_length": LENGTH},
+        {"model.method": "lora"},
+        {"model.method": "lora", "gradient_checkpointing": True},
+        {"effective_batch": 3},
+    ],
+    ids=str,
+)
+def test_the_peak_of_each_optimizer_and_method(changes: dict[str, Any], tmp_path: Path) -> None:
+    check(folder_of(tmp_path, "qwen3"), settings(**changes))
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_peak_in_bf16(checkpointing: bool, tmp_path: Path) -> None:
+    config = settings(gradient_checkpointing=checkpointing)
+    check(folder_of(tmp_path, "qwen3", vocab_size=4096), config, size=2)
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """The config.json of a model of 4 B parameters."""
+    sizes = {"hidden_size": 2560, "num_hidden_layers": 36, "num_attention_heads": 32}
+    more = {"num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 9728}
+    return folder_of(
+        tmp_path / "large", "qwen3", **sizes, **more, vocab_size=151936, tie_word_embeddings=True
+    )
+
+
+def test_a_model_of_billions_is_counted_without_its_weights_and_told_what_would_fit(
+    large: Path, trainctl: Callable[..., Done], home: Home
+) -> None:
+    done = trainctl("vram", "--card", "4090", "--model", str(large), "--json", home=home)
+    assert done.code == 1, done.err
+    found = json.loads(done.out)
+    assert found["parameters"] == 4_022_468_096
+    assert found["estimate"]["weights"] == 2 * found["parameters"]
+    assert not found["fits"] and found["nearest"]
+    for one in found["nearest"]:
+        assert one["total"] <= found["usable"] < found["estimate"]["total"]
+    options = [
+        *("--checkpointing", "on", "--optimizer", "paged_adamw_8bit", "--card", "4090"),
+        *("--model", str(large / "config.json")),
+    ]
+    fits = trainctl("vram", *options, home=home)
+    assert fits.code == 0, fits.out + fits.err
+    assert "fits" in fits.out and "pageable" in fits.out
+
+
+def test_what_is_wrong_is_said_in_a_line(
+    tmp_path: Path, trainctl: Callable[..., Done], home: Home
+) -> None:
+    done = trainctl("vram", "--card", "1080", home=home)
+    assert done.code == 2 and "4090, 3090" in done.err
+    done = trainctl("vram", "--model", str(tmp_path / "nowhere"), home=home)
+    assert done.code == 1 and "no config.json" in done.err
+    (tmp_path / "config.json").write_text('{"model_type": "no such"}')
+    done = trainctl("vram", "--model", str(tmp_path), home=home)
+    assert done.code == 4
+    assert "no such" in done.err and "Traceback" not in done.err
+
+
+def test_what_cannot_fit_is_refused_before_it_is_loaded_and_tried_where_that_is_wanted(
+    trainctl: Callable[..., Done], home: Home
+) -> None:
+    home.config.write_text(
+        "[training]\nmax_length = 1048576\nbatch_size = 64\neffective_batch = 64\n"
+    )
+    done = trainctl("--daemon", home=home)
+    assert done.code == 2  # as any configuration that cannot be
+    assert "training needs about" in done.err and "max_length = " in done.err, done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_small_model_passes_without_being_measured(home: Home) -> None:
+    from engine.training.base import resolve_base
+
+    folder = resolve_base(home, "builtin:tiny", 42)
+    refusing.check(home, folder, configuration.default())
+    assert not home.memory.exists()
+
+
+def test_peaks_of_items_are_kept_beside_the_estimate(home: Home) -> None:
+    state = open_state(home)
+    try:
+        words = {"predicted": 900, "settings": "tiny"}
+        records.record(state, "a card", 1, measured=1000, **words)
+        records.record(state, "a card", 1, measured=800, **words)
+        records.record(state, "another", 2, measured=500, **words)
+        found = records.summary(state, "a card")
+        assert found is not None
+        assert found["items"] == 1 and found["last"]["measured"] == 1000
+        assert found["low"] == found["high"] == pytest.approx(0.9)
+        assert records.summary(state, "nobody's") is None
+    finally:
+        state.close()

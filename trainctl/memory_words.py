@@ -1,0 +1,39 @@
+"""The words of the verbs about memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from trainctl.words import Verbs
+
+OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw_8bit", "muon")
+
+
+def add_vram_verb(verbs: Verbs, positive: Callable[[str], int]) -> None:
+    """`trainctl vram`."""
+    vram = verbs.add("vram", "commands.vram:vram", "what training takes of a card's memory")
+    vram.add_argument(
+        "--card", default="here", metavar="CARD", help="4090, 3090, 4080, 4070; default: here"
+    )
+    vram.add_argument(
+        "--model", metavar="FOLDER", help="a folder with a config.json; default: the home's"
+    )
+    vram.add_argument("--length", type=positive, metavar="N", help="training.max_length")
+    vram.add_argument("--batch", type=positive, metavar="N", help="training.batch_size")
+    vram.add_argument("--optimizer", choices=OPTIMIZERS)
+    vram.add_argument("--precision", choices=("auto", "bf16", "fp32"))
+    vram.add_argument("--method", choices=("full", "lora"))
+    vram.add_argument("--checkpointing", choices=("on", "off"), help="of activations")
+    vram.epilog = VRAM
+
+
+VRAM = """\
+Nothing is loaded: the model's own classes run one step on shapes without memory. Without options
+it is what config.toml says, on this machine. Exit 1 where it does not fit.
+JSON: {
+  device{name, total, free, gpu}, usable      bytes
+  fits, dtype, parameters, trained
+  estimate{weights, gradients, optimizer, activations, workspace, context, pageable, total, moment}
+  measured{items, low, high, last{…}} | null  predicted / measured of the items that trained here
+  nearest[{settings{key: value}, total}]      what would fit }
+"""
