@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from engine.sessions import dispatch
 from engine.sessions.dispatch import Dispatcher
 from engine.sessions.readonly import ReadOnlySession
 from engine.sessions.session import LocalSession
@@ -84,3 +86,20 @@ def test_a_look_tells_what_a_host_has_and_why_it_cannot(
     home.config.write_text(gone)
     with pytest.raises(HostFailure, match="not reached"):
         session.request("host_key", host="titan")
+
+
+def test_hosts_that_do_not_answer_hold_up_nobody_who_reads(
+    home: Home, engine: SteppingEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+    slow = {"host_look": lambda views, host: answers.wait(30) and {}}
+    monkeypatch.setattr(dispatch, "_HANDLERS", {**dispatch._HANDLERS, **slow})
+    dispatcher = Dispatcher(engine)
+    asked = [dispatcher.begin("host_look", {"host": f"h{n}"}) for n in range(5)]
+    try:
+        assert LocalSession(dispatcher).request("versions", timeout=20) == []
+        assert not any(one.done() for one in asked)
+    finally:
+        answers.set()
+    assert [one.result(20) for one in asked] == [{}] * 5
+    dispatcher.close()

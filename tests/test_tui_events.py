@@ -42,6 +42,7 @@ async def test_o_goes_through_the_kinds_and_says_which() -> None:
         ("item.queued", "b.jsonl queued"),
         ("samples", "samples exact 3/4"),
         ("version", "v001 made"),
+        ("evaluation.done", "40 of 40 items"),
         ("disk.low", "2 GB are free"),
     ):
         world.event(kind, text)
@@ -50,6 +51,7 @@ async def test_o_goes_through_the_kinds_and_says_which() -> None:
         "the queue": {"a.jsonl failed", "b.jsonl queued"},
         "training": {"samples exact"},
         "versions and copies": {"v001 made"},
+        "evaluations and hosts": {"40 of 40 items"},
         "disk and system": {"2 GB are free"},
     }
     every = set().union(*shown.values())

@@ -175,6 +175,6 @@ async def test_the_narrow_list_of_versions_names_the_loss_that_it_shows() -> Non
     made = world.version("one")
     made["loss"], made["val_loss"] = 5.433, 0.328
     shown = await shown_after(world, size=WIDE)
-    heading = next(line for line in shown.splitlines() if "exact age" in line)
+    heading = next(line for line in shown.splitlines() if "exact eval age" in line)
     row = next(line for line in shown.splitlines() if ">v001" in line)
     assert heading.index("val") + len("val") == row.index("0.328") + len("0.328")

@@ -32,6 +32,7 @@ class EvaluationAnswers(WorldState):
         evaluated."""
         self.reads: threading.Event | None = None
         """While it is not set, answers are being read."""
+        self.reading_answers = False
         self.sets = ["syllo", "gsm8k"]
         self.wanted = ["syllo"]
         self.jobs: list[dict[str, Any]] = []
@@ -51,7 +52,9 @@ class EvaluationAnswers(WorldState):
         self, first: str, second: str | None = None, set: str | None = None
     ) -> dict[str, Any]:
         if self.reads is not None:
+            self.reading_answers = True
             self.reads.wait(20)
+            self.reading_answers = False
         called = second or "the present state"
         for name in (first, called):
             if name not in self.right:
