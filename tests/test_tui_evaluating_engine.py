@@ -1,11 +1,9 @@
 """From a console with a real engine and a real sshd: a host's key trusted, a version evaluated
 there, its job followed to the end, and what it scored."""
 
-# ruff: noqa: F811
-
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +19,10 @@ from queue_store.home import Home
 from queue_store.jobs import JobState
 from snapshots import versions
 from tests import engine_kit as kit
-from tests.host_kit import Stub
-from tests.sshd_kit import needs_sshd
+from tests.host_kit import make_stub, table
+from tests.jobs_kit import ITEMS, make, wait_for
+from tests.sshd_kit import Host, make_host, needs_sshd
 from tests.test_host_cli import fingerprint
-from tests.test_jobs_engine import (
-    ITEMS,
-    make,
-    name_hosts,
-    stubs,  # noqa: F401
-    wait_for,
-)
 from tests.test_tui_compare import at
 from tests.tui_pilot import push, running, screen, until
 from tui.console import Console
@@ -43,12 +35,20 @@ from tui.dialogs.trust import NewKeyDialog
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     """A home with v001, which asks for no job by itself."""
-    made = make(tmp_path / "home", after_item=False, versions=False, baseline=False)
+    made = make(tmp_path / "home")
     kit.add(made, "1.jsonl", rows=4, seed=1)
     kit.train_all(made)
     with open_state(made) as state:
         versions.create(state)
     return made
+
+
+@pytest.fixture
+def sshd(tmp_path: Path) -> Iterator[Host]:
+    host = make_host(tmp_path, "titan")
+    host.start()
+    yield host
+    host.stop()
 
 
 async def soon(pilot: Any, text: str) -> None:
@@ -65,10 +65,11 @@ async def soon(pilot: Any, text: str) -> None:
 @needs_sshd[0]
 @needs_sshd[1]
 async def test_a_host_is_trusted_and_asked_from_the_console(
-    home: Home, stubs: Callable[[str], Stub]
+    home: Home, sshd: Host, tmp_path: Path
 ) -> None:
-    stub = stubs("console")
-    name_hosts(home, titan=stub)
+    (tmp_path / "console").mkdir()
+    stub = make_stub(sshd, tmp_path / "console")
+    home.config.write_text(f"{home.config.read_text()}\n{table('titan', stub)}")
     known = stub.host.folder / "known"
     before = known.read_text()
     known.write_text("")
