@@ -51,7 +51,7 @@ HOST = '[hosts.titan]\nssh = "titan"'
         (
             f"[training]\nmonitoring_budget = 0.0\n{HOST}",
             ("a",),
-            "answered by titan (samples.where), after an item (evaluation.after_item) and every 500",
+            "by titan (samples.where), after an item (evaluation.after_item) and every 500",
         ),
         (f"[samples]\ncount = 0\n{HOST}", ("a",), "samples.count = 0, and the rows of items"),
         (HOST, (), "no held-out examples"),

@@ -13,8 +13,8 @@ from queue_store.database import open_metrics
 from queue_store.errors import NotFound
 from queue_store.home import Home
 from queue_store.metrics_schema import METRICS_SCHEMA
-from queue_store.results_schema import RESULTS_SCHEMA
 from queue_store.results import Result, Results, Scored, SetItem, config_digest
+from queue_store.results_schema import RESULTS_SCHEMA
 
 MODEL, OTHER, SET = "a" * 64, "b" * 64, "5" * 64
 SETTINGS = {"temperature": 0.0, "max_tokens": 64}
