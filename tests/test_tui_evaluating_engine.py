@@ -5,7 +5,6 @@ there, its job followed to the end, and what it scored."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,40 +14,46 @@ from engine.reading.views import Views
 from engine.sessions.dispatch import Dispatcher
 from engine.sessions.session import LocalSession
 from evaluation.host.machine import known_hosts
+from queue_store import jobs
 from queue_store.config import default
 from queue_store.database import open_state
 from queue_store.home import Home
-from queue_store.jobs import JobState
+from queue_store.jobs import Job, JobState
 from snapshots import versions
 from tests import engine_kit as kit
-from tests.host_kit import Stub
-from tests.sshd_kit import needs_sshd
-from tests.test_host_cli import fingerprint
-from tests.test_jobs_engine import (
-    ITEMS,
-    make,
-    name_hosts,
-    stubs,  # noqa: F401
-    wait_for,
-)
+from tests.host_kit import make_stub, table
+from tests.sshd_kit import Host, needs_sshd
+from tests.test_evaluate import write_set
+from tests.test_host_cli import fingerprint, titan  # noqa: F401
 from tests.test_tui_compare import at
 from tests.tui_pilot import push, running, screen, until
+from tests.waiting import wait_until
 from tui.console import Console
 from tui.dialogs.evaluate import EvaluateDialog
 from tui.dialogs.hosts import HostsView
 from tui.dialogs.jobs import JobsView
 from tui.dialogs.trust import NewKeyDialog
 
+ITEMS = 6
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    """A home with v001, which asks for no job by itself."""
-    made = make(tmp_path / "home", after_item=False, versions=False, baseline=False)
+    """A home with v001 and a set, which asks for no job by itself."""
+    off = {"after_item": False, "versions": False, "baseline": False, "checkpoint_steps": 0}
+    made = kit.make_home(tmp_path / "home", samples={"max_tokens": 8}, evaluation=off)
+    write_set(made, "sums", *(f"What is {n} + 1?" for n in range(ITEMS)))
     kit.add(made, "1.jsonl", rows=4, seed=1)
     kit.train_all(made)
     with open_state(made) as state:
         versions.create(state)
     return made
+
+
+def done(home: Home) -> Job | None:
+    """The one job, once it is done."""
+    with open_state(home) as state:
+        return next((job for job in jobs.ended(state, 9) if job.state is JobState.DONE), None)
 
 
 async def soon(pilot: Any, text: str) -> None:
@@ -65,10 +70,10 @@ async def soon(pilot: Any, text: str) -> None:
 @needs_sshd[0]
 @needs_sshd[1]
 async def test_a_host_is_trusted_and_asked_from_the_console(
-    home: Home, stubs: Callable[[str], Stub]
+    home: Home, titan: Host, tmp_path: Path
 ) -> None:
-    stub = stubs("console")
-    name_hosts(home, titan=stub)
+    stub = make_stub(titan, tmp_path)
+    home.config.write_text(f"{home.config.read_text()}\n{table('titan', stub)}")
     known = stub.host.folder / "known"
     before = known.read_text()
     known.write_text("")
@@ -101,9 +106,9 @@ async def test_a_host_is_trusted_and_asked_from_the_console(
                 await push(pilot, "#accept")
                 await soon(pilot, "evaluation 1 of v001 is waiting: E shows it")
                 await at(pilot, JobsView, "E")
-                job = wait_for(home, 1, JobState.DONE)
-                assert (job.host, job.answered, str(job.reason)) == ("titan", ITEMS, "demand")
                 await soon(pilot, f"{ITEMS}/{ITEMS}")
+                job = wait_until(lambda: done(home), timeout=60, what="the job's end")
+                assert (job.host, job.answered, str(job.reason)) == ("titan", ITEMS, "demand")
                 await pilot.press("escape", "6", "z", "o", "o", "o", "o", "o")
                 await soon(pilot, "evaluation 1 of v001 is done")
                 assert f"the key {right} of host titan is trusted" in screen(pilot)
