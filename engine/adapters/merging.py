@@ -18,7 +18,7 @@ from queue_store import durable, records
 from queue_store.config import Config
 from queue_store.database import State
 from queue_store.errors import Refused, VerificationFailed
-from snapshots import child, inuse, manifest, merged, versions
+from snapshots import child, inuse, manifest, merged, upkeep, versions
 from snapshots.child import Progress
 from snapshots.digest import weight_files
 from snapshots.fits import ADAPTER
@@ -56,6 +56,7 @@ def merge(
             where="model.base",
             mend="training fetches and records it; so does trainctl restore of an imported version",
         )
+    upkeep.sweep_tmp(state.home, "merge-")  # what a killed merge left takes the room of this one
     needed = sum(path.stat().st_size for path in weight_files(base)) + MARGIN
     require_room(state, config, needed)
     home, folder = state.home, version_folder(state.home, source)

@@ -55,8 +55,10 @@ def _facts(context: Context, name: str) -> Json:
 
 def _here(context: Context, name: str, message: str, shown: Progress) -> str:
     from engine.adapters import merging
+    from snapshots.versions import recover_versions
 
     with EngineLock.acquire(context.home, "merge"):
+        recover_versions(context.state)  # a kill came between a folder and its row
         return merging.merge(
             *(context.state, context.config, name),
             description=message,
