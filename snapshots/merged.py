@@ -43,18 +43,29 @@ def made_of(state: State, source: Version) -> Version | None:
 def of(state: State, version: Version) -> dict[str, Any]:
     """What a merged version was made of: {version, weights_digest, base_digest}; {} where its
     version.json cannot be read, of which its verification tells."""
+    return _info(state, version, MERGED)
+
+
+def base_digest(state: State, source: Version) -> str:
+    """The digest of the base that a version was trained from, as it says itself; of one that does
+    not say it, this home's; "" where that is not known either."""
+    said = str(_info(state, source, "model").get("base_digest") or "")
+    return said or versions.model_of(state)["base_digest"]
+
+
+def _info(state: State, version: Version, key: str) -> dict[str, Any]:
     try:
         info = json.loads((versions.version_folder(state.home, version) / INFO).read_bytes())
-        return dict(info[MERGED])
+        return dict(info[key])
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 
 def publish(
-    state: State, source: Version, written: Written, *, description: str, base_digest: str
+    state: State, source: Version, written: Written, *, description: str, base: str
 ) -> Version:
-    """Make a version, not verified yet, of the files of a merge of `source`; `base_digest` is
-    that of the base model. Raises OSError; then nothing of it counts, and whoever calls discards
+    """Make a version, not verified yet, of the files of a merge of `source`; `base` is the
+    digest of the base model. Raises OSError; then nothing of it counts, and whoever calls discards
     the folder."""
     number = versions.reserve(state)
     name = f"v{number:03}"
@@ -62,18 +73,17 @@ def publish(
     point = state.db.execute(
         "SELECT name FROM checkpoints WHERE id = ?", (source.checkpoint,)
     ).fetchone()
-    base = versions.model_of(state)["base"]
     info = {
         **{"id": number, "name": name, "kind": MERGED, "scope": WEIGHTS},
         **{"checkpoint": source.checkpoint, "checkpoint_name": point["name"]},
         **{"branch": source.branch, "step": source.step, "created": now(), "pinned": False},
         **{"description": description, "loss": source.loss, "val_loss": source.val_loss},
         "weights_digest": written.weights_digest,
-        "model": {"base": base, "method": "full", "base_digest": base_digest},
+        "model": {**versions.model_of(state), "method": "full", "base_digest": base},
         MERGED: {
             "version": source.name,
             "weights_digest": source.weights_digest,
-            "base_digest": base_digest,
+            "base_digest": base,
         },
     }
     durable.write_new(tmp / INFO, json.dumps(info, indent=1, sort_keys=True).encode() + b"\n")

@@ -283,6 +283,17 @@ def test_another_base_and_a_damaged_adapter_are_found_before_anything_is_written
     assert_nothing_left(home)
 
 
+def test_the_base_is_the_one_that_the_version_itself_names(state: State) -> None:
+    """Brought from another home, say: this home's own base would fit its shapes."""
+    path = state.home.versions / "v001" / "version.json"
+    info = json.loads(path.read_text())
+    assert info["model"]["base_digest"] == merged.base_digest(state, versions.get(state, "v001"))
+    info["model"]["base_digest"] = "c" * 64
+    path.chmod(0o600)
+    path.write_text(json.dumps(info))
+    assert merged.base_digest(state, versions.get(state, "v001")) == "c" * 64
+
+
 def test_without_a_base_it_says_where_it_is_looked_for(state: State) -> None:
     shutil.rmtree(base_of(state.home))
     with pytest.raises(Refused, match="builtin:tiny is not on this machine"):

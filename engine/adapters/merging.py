@@ -46,7 +46,7 @@ def merge(
     """
     source = versions.get(state, name)
     _usable(state, source)
-    base_digest = versions.model_of(state)["base_digest"]
+    base_digest = merged.base_digest(state, source)
     base = base_here(state.home, config.model.base, config.training.seed)
     if base is None or not base_digest:
         raise Refused(
@@ -76,7 +76,7 @@ def merge(
                 source,
                 written,
                 description=description or f"{source.name} merged into its base model",
-                base_digest=base_digest,
+                base=base_digest,
             )
         finally:
             durable.discard(tmp, home)  # published, it is no longer there
