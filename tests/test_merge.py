@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -292,6 +293,14 @@ def test_the_base_is_the_one_that_the_version_itself_names(state: State) -> None
     path.chmod(0o600)
     path.write_text(json.dumps(info))
     assert merged.base_digest(state, versions.get(state, "v001")) == "c" * 64
+
+
+def test_the_end_of_an_engine_breaks_it_off_and_leaves_nothing(state: State) -> None:
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Refused, match="broken off"):
+        merge(state, stop=stop)
+    assert_nothing_left(state.home)
 
 
 def test_without_a_base_it_says_where_it_is_looked_for(state: State) -> None:
