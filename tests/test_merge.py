@@ -211,7 +211,7 @@ def test_beside_an_engine_it_is_the_engine_that_merges(home: Home) -> None:
     ("point", "left"),
     [
         ("merge.tensor:5", ()),  # the child alone: the command says so
-        ("merge.written", ()),
+        pytest.param("merge.written", (), marks=pytest.mark.slow),
         pytest.param("merge.sealed", (), marks=pytest.mark.slow),
         pytest.param("publish.synced", (), marks=pytest.mark.slow),
         ("merge.published", ("v002",)),
