@@ -10,6 +10,8 @@ from typing import Any
 
 from benchmarks.figures import at_most, figure
 from benchmarks.kit import made_home
+from engine.reading import judged
+from engine.reading.views import Views
 from evaluation.compare import Model, compare
 from queue_store.results import Result, Results, Scored, SetItem
 
@@ -79,6 +81,9 @@ def run(quick: bool) -> dict[str, Any]:
             before = time.process_time()
             comparing.append(seconds(compared))
             busy.append(time.process_time() - before)
+        with Views(home) as views:
+            a, b = models[0].digest, models[1].digest
+            asked = [seconds(lambda: judged.answer(views, a, b, None)) for _ in range(rounds)]
     what = f"{ITEMS:,} items"
     return {
         "rows": [
@@ -86,6 +91,7 @@ def run(quick: bool) -> dict[str, Any]:
                 f"compare two of {len(models)} models on {what}", comparing, "s", TARGET_SECONDS
             ),
             figure(f"processor time of it, {what}", busy, "s"),
+            figure(f"as the console asks for it, in a child, {what}", asked, "s"),
             figure(f"the first time, with the import of numpy, {what}", [first], "s"),
             figure(f"keep the results of {what}", writing, "s"),
             figure(f"the same sent again, {what}", [again], "s"),

@@ -244,6 +244,11 @@ class Verify(Command, frozen=True):
     """Not only the bytes: it loads, and a forward pass is finite."""
 
 
+class Merge(Command, frozen=True):
+    version: Name
+    description: Text = ""
+
+
 class OneVersion(Command, frozen=True):
     version: Name
 
@@ -288,6 +293,7 @@ COMMANDS: dict[str, Spec] = {
     "weights_distance": Spec(WeightsDistance, Kind.UPKEEP),
     "verifying": Spec(Nothing, Kind.READ),
     "verify": Spec(Verify, Kind.UPKEEP),
+    "merge": Spec(Merge, Kind.UPKEEP),
     "removal_plan": Spec(OneVersion, Kind.READ),
     "delete": Spec(Delete, Kind.UPKEEP),
     "prune_plan": Spec(Nothing, Kind.READ),

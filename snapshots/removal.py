@@ -19,7 +19,15 @@ from queue_store.errors import Refused, VerificationFailed
 from queue_store.trash import Trashed
 from snapshots import inuse, versions
 from snapshots.upkeep import quarantine
-from snapshots.versions import DELETING, FRESH_SECONDS, WEIGHTS, Version, version_folder
+from snapshots.versions import (
+    DELETING,
+    FRESH_SECONDS,
+    MERGED,
+    WEIGHTS,
+    WHOLE,
+    Version,
+    version_folder,
+)
 
 PERSON = ("manual", "demo")
 """Kinds that somebody made on purpose; automatic ones do not stand in for them."""
@@ -88,6 +96,8 @@ def refusal(state: State, version: Version) -> str:
         return "it is on its way already"
     if version.pinned:
         return "it is pinned (trainctl pin --off lets it go)"
+    if version.kind == MERGED:
+        return ""  # its adapter's version is what the home relies on
     head = records.head(state)
     if head is not None and version.checkpoint in (head.checkpoint.id, head.checkpoint.parent):
         at = version.checkpoint == head.checkpoint.id
@@ -109,10 +119,17 @@ def refusal(state: State, version: Version) -> str:
 
 def alike(state: State, version: Version) -> list[Version]:
     """The verified versions that can stand in for this one, oldest first, itself among them where
-    it is verified: weights alone do not stand in for a whole state."""
-    weights = version.scope == WEIGHTS
+    it is verified: weights alone do not stand in for a whole state, nor a merged model for an
+    adapter."""
+    wanted = _stands_for(version)
     found = versions.versions(state)
-    return [v for v in found if v.state == "verified" and (v.scope == WEIGHTS) == weights]
+    return [v for v in found if v.state == "verified" and _stands_for(v) == wanted]
+
+
+def _stands_for(version: Version) -> str:
+    if version.kind == MERGED:
+        return MERGED
+    return WEIGHTS if version.scope == WEIGHTS else WHOLE
 
 
 def delete(

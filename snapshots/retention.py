@@ -22,7 +22,7 @@ from snapshots import removal, versions
 from snapshots.checkpoints import folder_of
 from snapshots.removal import LATEST, PERSON
 from snapshots.upkeep import kept_checkpoints
-from snapshots.versions import BEST, IMPORTED, WEIGHTS, Version, version_folder
+from snapshots.versions import BEST, IMPORTED, MERGED, WEIGHTS, Version, version_folder
 
 if TYPE_CHECKING:
     from queue_store.config import Snapshots
@@ -91,10 +91,12 @@ def kept_because(state: State, rules: Rules) -> dict[str, list[str]]:
         for version in chosen:
             reasons[version.name].append(why)
 
-    # Imported ones stay by themselves: they must not take the places of those made here.
-    good = [v for v in reversed(found) if v.state == "verified" and v.kind != IMPORTED]
+    # Imported and merged ones stay by themselves: they must not take the places of those made here.
+    own = [v for v in reversed(found) if v.kind not in (IMPORTED, MERGED)]
+    good = [v for v in own if v.state == "verified"]
     because((v for v in found if v.pinned), "pinned")
     because((v for v in found if v.kind == IMPORTED), "imported")
+    because((v for v in found if v.kind == MERGED), "merged by hand")
     because((v for v in found if at and v.checkpoint == at.id), "head")
     because((v for v in found if at and v.checkpoint == at.parent), "parent of the head")
     for same in (

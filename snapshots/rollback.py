@@ -26,7 +26,16 @@ from queue_store.head import ROLLED_BACK, move_head
 from queue_store.records import Checkpoint, Head, Progress
 from snapshots import fits, ledger_line, manifest, versions
 from snapshots.checkpoints import LEDGER, Ledger, free_name, line, made_by, seal
-from snapshots.versions import BASE, DELETING, IMPORTED, INFO, WEIGHTS, Version, version_folder
+from snapshots.versions import (
+    BASE,
+    DELETING,
+    IMPORTED,
+    INFO,
+    MERGED,
+    WEIGHTS,
+    Version,
+    version_folder,
+)
 
 
 @dataclass(frozen=True)
@@ -268,6 +277,13 @@ def _usable(state: State, target: Version) -> None:
                 f"{target.name} does not fit this home: {why}",
                 mend="make a home for it: trainctl init",
             )
+    elif target.kind == MERGED:
+        raise Refused(
+            f"{target.name} is a full model, merged from an adapter, and this home trains the"
+            " adapter",
+            mend="restore the adapter's version, or make a home with model.base ="
+            f" {str(version_folder(state.home, target))!r}",
+        )
     elif target.scope == WEIGHTS:
         raise Refused(
             f"{target.name} holds weights only, without optimizer and cursors: "

@@ -49,7 +49,8 @@ def grow(state: State, found: Sequence[Version]) -> Tree:
     """The tree of `found`, all versions of the home, oldest first."""
     rows = state.db.execute("SELECT id, parent FROM checkpoints")
     came_from: dict[int, int | None] = {row[0]: row[1] for row in rows}
-    newest = {version.checkpoint: version.name for version in found}
+    merged = {v.name for v in found if v.kind == "merged"}
+    newest = {v.checkpoint: v.name for v in found if v.name not in merged}
 
     def line(checkpoint: int | None) -> Iterator[int]:
         while checkpoint is not None:
@@ -64,7 +65,11 @@ def grow(state: State, found: Sequence[Version]) -> Tree:
     imported = {v.name for v in found if v.kind == "imported"}
     off = frozenset(v.name for v in found if v.checkpoint not in ours)
     return Tree(
-        parent={v.name: nearest(came_from.get(v.checkpoint)) for v in found},
+        parent={
+            # A merged model came from its adapter's version, and nothing goes on from it.
+            v.name: nearest(v.checkpoint if v.name in merged else came_from.get(v.checkpoint))
+            for v in found
+        },
         left=off - imported if at else frozenset(),
         head=nearest(at.checkpoint.id) if at else None,
         elsewhere=off & imported,

@@ -32,6 +32,10 @@ WHOLE, WEIGHTS, BASE = "whole", "weights", "base"
 IMPORTED = "imported"
 """The kind of a version that trained elsewhere: weights alone, and `restore` trains on from it."""
 
+MERGED = "merged"
+"""The kind of a version that is a base model and an adapter's weights in one: a full model to
+evaluate, to answer and to take elsewhere. The adapter's version is what training goes on from."""
+
 TRAINING_ONLY = re.compile(r"optimizer.*|rng.*\.json|training_state\.json|" + re.escape(LEDGER))
 """Files that a version of the weights alone leaves out."""
 
@@ -49,7 +53,8 @@ _NUMBER = "versions.last"
 
 @dataclass(frozen=True)
 class Version:
-    """A version's row. `kind`: why it was made (manual, before_rollback, daily, imported);
+    """A version's row. `kind`: why it was made (manual, before_rollback, daily, imported,
+    merged);
     `scope`: whole, weights, or base (the model as it came, by digest, without files); `state`:
     unverified, verified, corrupt; `created` and `verified_at` in seconds since the epoch."""
 

@@ -29,7 +29,7 @@ PATH_ACTS = {"rename", "unlink", "rmdir", "hardlink_to", "symlink_to"}
 ENGINE_ROOMS = (
     *("faults", "arguments", "evaluation_messages", "messages", "lines", "rowcheck", "machine"),
     *("checks", "prepare", "training", "memory", "verify", "judging", "hints", "inspecting"),
-    *("reading", "sessions", "loop"),
+    *("reading", "adapters", "sessions", "loop"),
 )
 """The engine's own floors, the lowest first."""
 LIGHT_ENGINE = [

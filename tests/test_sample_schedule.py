@@ -13,6 +13,7 @@ from engine.reading.courses import Course, counts, courses, moved
 from engine.reading.versionrows import tally
 from engine.reading.views import Views
 from engine.training.controls import Place
+from engine.training.sampler import answer
 from engine.training.ticks import SAMPLES, Monitor, samples_due
 from queue_store.home import Home
 from queue_store.metrics import Example, Sample, item_example, item_of
@@ -164,6 +165,27 @@ def test_rows_of_each_item_are_asked_before_it_trains_and_at_its_end(
     # A version's figure is of the held-out sets alone.
     with Views(home) as views:
         assert tally(views.metrics, views.line())["total"] == 2
+
+
+def test_a_tick_that_may_take_long_is_told_while_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rich: None
+) -> None:
+    home = home_with(tmp_path / "home", schedule=[0])
+    kit.add(home, "a.jsonl", 24, seed=1)
+    phases: list[tuple[int, str]] = []
+    with kit.Running(home) as running:
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            status = running.status
+            phases.append((status["global_step"], status["phase"]))
+            return answer(*args, **kwargs)
+
+        monkeypatch.setattr("engine.training.run.answer", watched)
+        running.wait_trained()
+        last = running.status["phase"]
+    # What it costs is known after the first: it is quick, and would flicker.
+    assert phases[0] == (0, "asking the fixed examples")
+    assert {phase for _, phase in phases[1:]} == {""} and last == ""
 
 
 def test_answers_change_no_bit_of_the_weights(tmp_path: Path) -> None:

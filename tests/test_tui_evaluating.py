@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from textual.widgets import Button, Static
 
-from tests.test_tui_compare import SIZES, at
+from tests.test_tui_compare import at
 from tests.test_tui_dialogs import commands
 from tests.test_tui_versions import branched
 from tests.tui_pilot import (
@@ -37,7 +37,16 @@ from tui.hostrows import host_rows
 from tui.meterrows import FULL, SHORT, TIGHT
 from tui.safe import line_text
 
+SIZES = [WIDE, (60, 16)]
+"""The pictures have those between."""
 BAD = "[red]x[/nope] \x1b]52;c;eA==\x07\x9b31m \u202e"
+
+
+@pytest.fixture(autouse=True)
+def followed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Views that follow look more often than a person needs."""
+    for module in ("jobs", "hosts"):
+        monkeypatch.setattr(f"tui.dialogs.{module}.FOLLOW_SECONDS", 0.1)
 
 
 def foot(pilot: Any) -> str:

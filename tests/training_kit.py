@@ -126,9 +126,13 @@ class Recorder:
     validations: list[ValidationResult] = field(default_factory=list)
     sampled: list[SampleResult] = field(default_factory=list)
     asked: list[int] = field(default_factory=list)
+    looks: list[str] = field(default_factory=list)
 
     def step(self, metric: StepMetric) -> None:
         self.steps.append(metric)
+
+    def looking(self, kind: str) -> None:
+        self.looks.append(kind)
 
     def validation(self, result: ValidationResult) -> None:
         self.validations.append(result)

@@ -59,10 +59,13 @@ save_seconds = 20
 
 [samples]
 count = 88
+item_count = 0
+schedule = []                 # every training.sample_steps alone: the first steps come at once
 max_tokens = 128
 
 [evaluation]
 sets = ["syllo_level1", "binary_level2"]
+baseline = false              # a model made of random numbers has no right answer
 """
 
 HELD_OUT = (("syllo", 1, 64), ("syllo", 2, 64), ("binary", 2, 24), ("binary", 3, 64))

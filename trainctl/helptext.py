@@ -128,3 +128,14 @@ hand it is moved as any other, and what is evaluated from then on is compared wi
 It goes to the hosts that ask for it (trainctl hosts deploy --help), and keeps its version from
 being pruned.
 """
+
+MERGE = """\
+The version stays as it is, and training goes on from it; the full model is a version of its own
+(kind "merged"), of weights alone. It can be evaluated, asked, compared, verified, backed up and
+deleted like any other; nothing but a person deletes it. Its folder, which is told, is what
+AutoModelForCausalLM, vLLM and llama.cpp's converter load. `restore` refuses it: a home that trains
+an adapter goes on from adapters; make a home with that folder as model.base to train it on.
+Tensor by tensor on the CPU, in the dtype that the base model's files have; the disk is checked
+first (snapshots.stop_free). Exit 4 where the base model or the adapter is not the recorded one.
+JSON: the version, as `trainctl versions VERSION` prints it.
+"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 
 from trainctl.words import Verbs
@@ -24,7 +25,7 @@ def add_vram_verb(verbs: Verbs, positive: Callable[[str], int]) -> None:
     vram.add_argument("--precision", choices=("auto", "bf16", "fp32"))
     vram.add_argument("--method", choices=("full", "lora"))
     vram.add_argument("--checkpointing", choices=("on", "off"), help="of activations")
-    vram.epilog = VRAM
+    vram.epilog, vram.formatter_class = VRAM, argparse.RawDescriptionHelpFormatter
 
 
 VRAM = """\

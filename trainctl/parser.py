@@ -263,6 +263,12 @@ def _model_verbs(verbs: Verbs) -> None:
     )
     verify.add_argument("version", nargs="?", metavar="VERSION", help="default: all")
     verify.add_argument("--deep", action="store_true", help="and see that it loads and computes")
+    merge = verbs.add(
+        "merge", "commands.merge:merge", "a full model of an adapter's version and its base"
+    )
+    merge.add_argument("version", metavar="VERSION", help="a version made with model.method lora")
+    merge.add_argument("-m", "--message", default="", metavar="TEXT")
+    _describe(merge, helptext.MERGE)
     restore = verbs.add("restore", "commands.back:restore", "train on from a version")
     restore.add_argument("version", metavar="VERSION")
     restore.add_argument("--yes", metavar="VERSION", help="do not ask; names the version again")

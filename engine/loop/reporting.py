@@ -10,7 +10,7 @@ from engine.reading.status import item_status
 from engine.training.controls import Place, SampleResult, ValidationResult
 from engine.training.examples import judge
 from engine.training.items import Ready
-from engine.training.ticks import SAMPLES
+from engine.training.ticks import SAMPLES, VALIDATION
 from queue_store import durable, journal
 from queue_store.items import Item
 from queue_store.metrics import ITEM_MARK, StepMetric, Validation
@@ -18,6 +18,8 @@ from queue_store.metrics import ITEM_MARK, StepMetric, Validation
 if TYPE_CHECKING:
     from engine.loop.worker import Worker
 
+LOOKING = {VALIDATION: "measuring the validation loss", SAMPLES: "asking the fixed examples"}
+"""What the status says of a tick while it runs."""
 FLUSH_STEPS, FLUSH_SECONDS = 64, 0.5
 """Metrics are written in batches of so many steps, or so long after the last one."""
 
@@ -66,6 +68,11 @@ class Reports:
         if worker.metrics.pending >= FLUSH_STEPS or now - self._flushed > FLUSH_SECONDS:
             worker.flush_metrics()
             self._flushed = now
+
+    def looking(self, kind: str) -> None:
+        board = self.worker.board
+        board.set(board.state, LOOKING.get(kind, ""))
+        self.worker.publish(force=True)
 
     def validation(self, result: ValidationResult) -> None:
         self._tick.append(

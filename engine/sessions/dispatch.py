@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from engine.adapters import merging
 from engine.faults import Internal, ProtocolMismatch
 from engine.inspecting import showing
 from engine.messages import COMMANDS, PROTOCOL, Command, Kind, check, plain
@@ -227,6 +228,14 @@ def _verify(views: Views, version: str, deep: bool) -> dict[str, Any]:
     return verifying.outcome(views.state, version, deep=deep, stop=views.closing)
 
 
+def _merge(views: Views, version: str, description: str) -> dict[str, Any]:
+    settings = config.load(views.home.config)
+    made = merging.merge(
+        *(views.state, settings, version), description=description, stop=views.closing
+    )
+    return _version(views, made.name)
+
+
 _HANDLERS: dict[str, Callable[..., Any]] = {
     "events": Views.events,
     "series": Views.series,
@@ -252,6 +261,7 @@ _HANDLERS: dict[str, Callable[..., Any]] = {
     "weights_distance": comparing.distance,
     "verifying": lambda views: inuse.under_way(),
     "verify": _verify,
+    "merge": _merge,
     "backup_targets": backup_handlers.listed,
     "backup": backup_handlers.answer,
     "ask": ASKS.answer,

@@ -300,9 +300,14 @@ class TrainingRun(TrainerCallback):
         for kind, work in ((VALIDATION, self._validate), (SAMPLES, self._sample)):
             if not watch.monitor.may_run(kind):
                 continue
+            told = watch.monitor.takes_long(kind)
+            if told:
+                self.reporter.looking(kind)
             started = time.perf_counter()
             finished = work()
             watch.monitor.ran(kind, time.perf_counter() - started, finished)
+            if told:
+                self.reporter.looking("")
 
     def _validate(self) -> bool:
         for name, packs in self.monitoring.validation.items():

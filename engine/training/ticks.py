@@ -20,6 +20,8 @@ from engine.training.controls import Place
 
 VALIDATION = "validation"
 SAMPLES = "samples"
+LONG_SECONDS = 2.0
+"""Seconds from which on a tick is told while it runs; a shorter one would only flicker."""
 
 
 def samples_due(
@@ -67,6 +69,11 @@ class Monitor:
     def forget(self, kind: str) -> None:
         """Ticks of this kind are switched off."""
         self._due.pop(kind, None)
+
+    def takes_long(self, kind: str) -> bool:
+        """Whether a tick of this kind takes so long that one wants to read what it is: by what it
+        cost the last time, and the first one of all."""
+        return self._cost.get(kind, LONG_SECONDS) >= LONG_SECONDS
 
     def may_run(self, kind: str) -> bool:
         """Whether the kind is due and the budget has room for what it cost the last time."""

@@ -156,6 +156,7 @@ def _facts(found: Json) -> Iterator[str]:
                 " other names too",
             ),
             ("weights", found["weights_digest"]),
+            ("folder", found["folder"]),
             ("rows as", _rendering(found["rendering"])),
         ]
     )
