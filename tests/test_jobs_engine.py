@@ -7,12 +7,9 @@ the worker of stub_worker.py behind a real sshd, which can die, hang and be busy
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -31,7 +28,7 @@ from queue_store.jobs import JobState
 from queue_store.results import Results
 from snapshots import versions
 from tests import engine_kit as kit
-from tests.conftest import ROOT
+from tests.engine_process import EngineProcess
 from tests.jobs_kit import (
     CHILD,
     HANGS,
@@ -259,19 +256,15 @@ def test_an_engine_that_is_killed_leaves_no_process_and_the_job_goes_on(
     with open_state(home) as state:
         settings = config.load(home.config)
         number = wanted.order(state, settings, "v001", ["killed"]).id
-    engine = subprocess.Popen(
-        [sys.executable, "-m", "tests.engine_process", str(home.root), "stay"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    engine = EngineProcess(home, {}, stay=True)
     try:
         own.until_answered(2)
         wait_for(home, number, JobState.RUNNING)
         below = psutil.Process(engine.pid).children(recursive=True)
         assert any(CHILD in process.cmdline() for process in below)
     finally:
-        engine.kill()
-        engine.wait()
+        engine.send_signal(signal.SIGKILL)
+        engine.wait(60)
     wait_until(lambda: not any(p.is_running() for p in below), what="their end")
     assert one(home, number).state is JobState.RUNNING
     with Engine(home):
