@@ -178,6 +178,7 @@ class Samples(Section, frozen=True):
     item_count: Annotated[int, Meta(ge=0, le=1000)]
     schedule: list[Steps]
     max_tokens: Positive
+    where: Literal["auto", "local", "host"]
 
 
 class Evaluation(Section, frozen=True):
@@ -212,6 +213,15 @@ class Config(Section, frozen=True):
     samples: Samples
     evaluation: Evaluation
     console: Console
+
+    @property
+    def samples_on_host(self) -> bool:
+        """Whether the fixed examples of the sets are answered by evaluation jobs, and none in the
+        training process. "auto" needs a host and something that makes jobs by itself."""
+        rules = self.evaluation
+        makes_jobs = rules.after_item or bool(rules.checkpoint_steps) or rules.versions
+        where = self.samples.where
+        return bool(self.hosts) and (where == "host" or (where == "auto" and makes_jobs))
 
 
 def default_path() -> Path:
@@ -293,6 +303,12 @@ def check(own: dict[str, Any], path: Path) -> Config:
     for name, host in config.hosts.items():
         places.parse_host(name, host.ssh, host.store, host.ssh_config, where=str(path))
         places.check_python(name, host.python, where=str(path))
+    if config.samples.where == "host" and not config.hosts:
+        raise ConfigError(
+            'samples.where = "host", and no host is configured',
+            where=str(path),
+            mend='name one in [hosts], or write samples.where = "auto"',
+        )
     return config
 
 

@@ -33,6 +33,17 @@ def item_example(item: int, digest: str, line: int) -> str:
     return f"{ITEM_MARK}{item}-{digest[:8]}/line {line}"
 
 
+def set_example(set_name: str, digest: str, example: str) -> str:
+    """The id of an example of a held-out set; a set that was edited begins new histories."""
+    return f"{set_name}/{digest[:8]}/{example}"
+
+
+def _set_of(example: str) -> tuple[str, str]:
+    """The name of an example's set, "" for one of an item, and which state of it."""
+    name, _, rest = example.partition("/")
+    return name, rest.partition("/")[0]
+
+
 def item_of(example: str) -> int | None:
     """The item whose row an example is, None for one of a held-out set."""
     if not example.startswith(ITEM_MARK):
@@ -88,7 +99,8 @@ class Example:
 @dataclass(frozen=True)
 class Sample:
     """What the model answered to an example at a step; `similarity` 0 to 1 (never called loss);
-    `expected_loss` the mean loss of the expected answer (nats a token), None = not measured."""
+    `expected_loss` the mean loss of the expected answer (nats a token), None = not measured.
+    `host` whose worker answered, "" for the training process."""
 
     branch: int
     step: int
@@ -99,6 +111,7 @@ class Sample:
     tokens: int
     seconds: float
     expected_loss: float | None = None
+    host: str = ""
 
 
 def _number(value: float) -> float | None:
@@ -209,19 +222,40 @@ class Metrics:
     def add_samples(self, run: int, samples: Iterable[Sample]) -> None:
         """Write a sample tick's rows in one transaction."""
         with self._transaction():
-            self.db.executemany(
-                "INSERT INTO samples(run, branch, step, example, answer, exact, similarity, tokens,"
-                " seconds, expected_loss, time) VALUES(?,?,?,?,?,?,?,?,?,?,?)",
-                [
-                    (
-                        *(run, s.branch, s.step, s.example, s.answer, int(s.exact), s.similarity),
-                        *(s.tokens, s.seconds),
-                        None if s.expected_loss is None else _number(s.expected_loss),
-                        now(),
-                    )
-                    for s in samples
-                ],
+            self._insert_samples(run, samples)
+
+    def add_missing_samples(self, run: int, step: int, samples: Iterable[Sample]) -> list[Sample]:
+        """Write those answers of one step to examples of sets that are not on record there yet,
+        in one transaction, and return them. Where a set was asked there in another state of its
+        file, that is the tick, and nothing of this one is added."""
+        with self._transaction():
+            rows = self.db.execute(
+                "SELECT example FROM samples WHERE run = ? AND step = ?", (run, step)
             )
+            there = {str(row[0]) for row in rows}
+            states = dict(map(_set_of, there))
+            added = []
+            for one in samples:
+                name, state = _set_of(one.example)
+                if one.example not in there and states.get(name, state) == state:
+                    added.append(one)
+            self._insert_samples(run, added)
+        return added
+
+    def _insert_samples(self, run: int, samples: Iterable[Sample]) -> None:
+        self.db.executemany(
+            "INSERT INTO samples(run, branch, step, example, answer, exact, similarity, tokens,"
+            " seconds, expected_loss, host, time) VALUES(?,?,?,?,?,?,?,?,?,?,?,?)",
+            [
+                (
+                    *(run, s.branch, s.step, s.example, s.answer, int(s.exact), s.similarity),
+                    *(s.tokens, s.seconds),
+                    None if s.expected_loss is None else _number(s.expected_loss),
+                    *(s.host, now()),
+                )
+                for s in samples
+            ],
+        )
 
     def highest_cursor(self, item: int) -> int:
         """The highest cursor that an item ever reached, on any line; 0 if it never stepped."""

@@ -35,4 +35,8 @@ METRICS_SCHEMA = (
     ALTER TABLE samples ADD COLUMN expected_loss REAL;
     """,
     RESULTS_SCHEMA,
+    # The host whose worker answered; '' is the training process.
+    """
+    ALTER TABLE samples ADD COLUMN host TEXT NOT NULL DEFAULT '';
+    """,
 )

@@ -18,6 +18,8 @@ from tests.stepping_engine import make_home
 from tests.story import Story
 from tests.test_rendering import evaluation
 
+HOST = '[hosts.titan]\nssh = "titan"'
+
 
 @pytest.mark.parametrize(
     ("config", "files", "says"),
@@ -46,6 +48,19 @@ from tests.test_rendering import evaluation
             "evaluation.sets in config.toml names b",
         ),
         ("[training]\nsample_steps = 7", ("a",), "the next come at a step that 7 divides"),
+        (
+            f"[training]\nmonitoring_budget = 0.0\n{HOST}",
+            ("a",),
+            "by titan (samples.where), after an item (evaluation.after_item) and every 500",
+        ),
+        (f"[samples]\ncount = 0\n{HOST}", ("a",), "samples.count = 0, and the rows of items"),
+        (HOST, (), "no held-out examples"),
+        (
+            '[samples]\nwhere = "host"\n[evaluation]\nafter_item = false\ncheckpoint_steps = 0\n'
+            f"versions = false\n{HOST}",
+            ("a",),
+            "when trainctl evaluate --queue asks",
+        ),
         ("[training]\nsample_stepz = 7", ("a",), "unknown key training.sample_stepz"),
     ],
 )

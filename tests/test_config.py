@@ -32,12 +32,33 @@ def test_the_default_is_valid_and_every_key_has_a_comment() -> None:
         assert re.search(r"  # \S", line), line
 
 
+NO_JOBS = "after_item = false\ncheckpoint_steps = 0\nversions = false"
+
+
 def test_an_own_file_changes_only_what_it_names(tmp_path: Path) -> None:
     path = write(tmp_path, '[training]\nlearning_rate = 1e-3\n[console.keys]\npause = "space"\n')
     own, default = config.load(path), config.default()
     assert own.training.learning_rate == 1e-3
     assert own.console.keys == {"pause": "space"}
     assert own.training.muon == default.training.muon and own.model == default.model
+
+
+@pytest.mark.parametrize(
+    ("text", "on_host"),
+    [
+        ("", False),
+        ('[hosts.titan]\nssh = "titan"\n', True),
+        ('[samples]\nwhere = "local"\n[hosts.titan]\nssh = "titan"\n', False),
+        ('[samples]\nwhere = "host"\n[hosts.titan]\nssh = "titan"\n', True),
+        (f'[evaluation]\n{NO_JOBS}\n[hosts.titan]\nssh = "titan"\n', False),
+        (
+            f'[evaluation]\n{NO_JOBS}\n[samples]\nwhere = "host"\n[hosts.titan]\nssh = "titan"\n',
+            True,
+        ),
+    ],
+)
+def test_who_answers_the_samples(tmp_path: Path, text: str, on_host: bool) -> None:
+    assert config.load(write(tmp_path, text)).samples_on_host is on_host
 
 
 WRONG = {
@@ -56,6 +77,10 @@ WRONG = {
         ["effective_batch 8", "batch_size 3"],
     ),
     "a schedule without horizon": ('[training]\nschedule = "cosine"\n', ["schedule_steps"]),
+    "a host that is not there": (
+        '[samples]\nwhere = "host"\n',
+        ['samples.where = "host"', "name one in [hosts]"],
+    ),
     "not TOML": ("[training\n", ["not TOML", "line 1"]),
 }
 

@@ -14,6 +14,7 @@ from queue_store.errors import NotFound
 from queue_store.home import Home
 from queue_store.metrics_schema import METRICS_SCHEMA
 from queue_store.results import Result, Results, Scored, SetItem, config_digest
+from queue_store.results_schema import RESULTS_SCHEMA
 
 MODEL, OTHER, SET = "a" * 64, "b" * 64, "5" * 64
 SETTINGS = {"temperature": 0.0, "max_tokens": 64}
@@ -160,7 +161,9 @@ def test_a_batch_that_breaks_off_leaves_nothing_of_itself(results: Results) -> N
 def test_a_home_of_before_gets_the_tables_and_keeps_its_rows(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "METRICS_SCHEMA", METRICS_SCHEMA[:-1])
+    monkeypatch.setattr(
+        database, "METRICS_SCHEMA", METRICS_SCHEMA[: METRICS_SCHEMA.index(RESULTS_SCHEMA)]
+    )
     with open_metrics(home) as old:
         old.execute(
             "INSERT INTO validations(run, branch, step, name, loss, tokens, seconds, time)"

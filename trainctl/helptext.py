@@ -102,7 +102,8 @@ SAMPLES = """\
 Fixed examples of the held-out sets ([samples] count) and rows of the file that trains (item_count)
 are asked before a file trains, at the steps of it that [samples] schedule names, at its end, and at
 every training.sample_steps of the branch. A tick for which training.monitoring_budget has no room
-is put off, and says so.
+is put off, and says so. With a host ([samples] where) training asks nothing: the answers of the
+evaluation jobs to the sets' fixed examples stand at the steps of the checkpoints that were asked.
 JSON: {
   step, steps[]                                 of the tick that is shown, and of all
   exact, total, item_exact, item_total          right answers: of the sets, of the item's rows
@@ -114,6 +115,7 @@ JSON: {
     learned, lost                               first step at which it was exact; since when it is
                                                 wrong after that
     change, since                               against the tick at step since
+    host                                        whose worker answered
     tokens, seconds, time }] }
 An answer improves where it becomes exact or, not exact before and now, its similarity grows by
 0.05, and regresses the other way round. What is not known is {"unknown": why}.

@@ -158,16 +158,16 @@ class Evaluating:
         profile refuses are kept as errors at once. Raises DataError (no template), ConfigError
         (the profile), OSError."""
         self.state, self.config, self.model = state, config, of
-        self._profile = profiles.find(config.data.profile)
+        self.profile = profiles.find(config.data.profile)
         made_of, data = model_text(state, config, of), config.data
-        self._renderer = Renderer(made_of, data.system_prompt, data.thinking, self._profile)
+        self._renderer = Renderer(made_of, data.system_prompt, data.thinking, self.profile)
         self.settings: Json = {
             "temperature": 0.0,
             "max_tokens": max_tokens or config.samples.max_tokens,
             # No texts: an answer ends with the model's own end tokens.
             "stop": [],
-            "profile": self._profile.name,
-            "profile_digest": profiles.digest(self._profile)[:SHORT],
+            "profile": self.profile.name,
+            "profile_digest": profiles.digest(self.profile)[:SHORT],
             "thinking": data.thinking,
             "system_prompt": data.system_prompt,
             "template": made_of.fingerprint.template[:SHORT],
@@ -181,6 +181,7 @@ class Evaluating:
         self._results = Results(state.home)
         try:
             self._evaluations = [self._begin(one, limit) for one in sets]
+            self._of_set = dict(zip((s.digest for s in sets), self._evaluations, strict=True))
         except BaseException:
             self.close()
             raise
@@ -242,7 +243,7 @@ class Evaluating:
         items = [{"id": key, "text": text} for key, (_, _, text) in self._work.items()]
         keys = ("temperature", "max_tokens", "stop")
         config = {**{key: self.settings[key] for key in keys}, "batch": batch}
-        plain = functools.partial(profiles.scored, self._profile)
+        plain = functools.partial(profiles.scored, self.profile)
 
         def heard(answer: Answer) -> None:
             evaluation, item, _ = self._work.pop(answer.id)
@@ -294,6 +295,14 @@ class Evaluating:
     def standing(self) -> list[Json]:
         """What is stored of each set, in the order given (see evaluation.standing)."""
         return [standing(self._results, evaluation) for evaluation in self._evaluations]
+
+    def answers(self, set_digest: str, items: Sequence[str]) -> dict[str, Result]:
+        """The stored answers to some items of a set, by item; none of one that was not asked."""
+        evaluation = self._of_set.get(set_digest)
+        if evaluation is None:
+            return {}
+        found = self._results.results(evaluation, items)
+        return {one.item: one for one in found if one.complete}
 
     def close(self) -> None:
         self._results.close()

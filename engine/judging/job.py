@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from engine.judging import after
+from engine.judging import after, sampled
 from engine.judging.evaluating import Evaluating, Model, model
 from evaluation.host import look as looking
 from evaluation.host import machine as machines
@@ -153,6 +153,8 @@ def evaluate(state: State, config: Config, order: Json, controls: Controls) -> O
             return _failed(failure, counts)
         if asking.waiting:
             return Outcome("cancelled", **counts)
+        if config.samples_on_host:
+            sampled.keep(state, config, asking)
     after.judged(state, config, of)
     return Outcome("done", **counts)
 

@@ -13,18 +13,21 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+from engine import lines
 from engine.judging import wanted
 from engine.judging.room import missing_memory
 from engine.loop import jobprocess
 from engine.loop.board import STILL
 from engine.loop.hostboard import BUSY, IDLE, Place
 from engine.loop.jobprocess import Died
+from engine.reading.answers import newest_step
 from evaluation.host.machine import LOCAL
-from queue_store import jobs, journal
+from queue_store import jobs, journal, records
 from queue_store.config import Config
-from queue_store.database import State, now
+from queue_store.database import State, now, open_metrics
 from queue_store.errors import Refused
 from queue_store.home import Home
 from queue_store.jobs import OPEN, TAKEN, Job, JobState
@@ -311,6 +314,16 @@ class _Run:
         else:
             place.met(IDLE)
 
+    def _show_samples(self) -> None:
+        """Its answers may be samples of the present line (engine.judging.sampled)."""
+        if not self.of._config_now(self.engine).samples_on_host:
+            return
+        line = lines.segments(records.line(self.state, live=True))
+        with closing(open_metrics(self.state.home)) as metrics:
+            step = newest_step(metrics, line)
+        if step is not None:
+            self.engine.board.samples_step = step
+
     def _settle(self, outcome: Json) -> None:
         """The row after the process has ended."""
         state, job = self.state, self.job
@@ -324,6 +337,7 @@ class _Run:
             return
         if kind == "done":
             jobs.done(state, job.id, **counts)
+            self._show_samples()
         elif kind == "gone":
             jobs.supersede(state, job.id, error)
         elif kind == "failed":

@@ -39,7 +39,8 @@ class Watch:
         self, item: Item, ready: Ready, folder: Path, cancelled: Callable[[], bool]
     ) -> None:
         """Take the sets as they are now, some rows of the item, and those that it keeps for
-        validation; asked and packed with the settings that the item trains with.
+        validation; asked and packed with the settings that the item trains with. Where a host
+        answers the samples (samples.where), nothing is asked here.
 
         A set that cannot be read is a hint, not the item's failure.
         """
@@ -48,11 +49,10 @@ class Watch:
         self.monitor.budget = config.training.monitoring_budget
         self._packs = {}
         try:
-            renderer = self._renderer_of(ready, folder)
-            self.fixed = examples.choose(worker.home, config, renderer)
-            if count := config.samples.item_count:
-                self.fixed |= examples.of_item(worker.home, item, ready.prepared, count, renderer)
-            worker.metrics.set_examples([f.row for f in self.fixed.values()])
+            if config.samples_on_host:
+                self.fixed = {}
+            else:
+                self._choose(item, ready, folder)
             self._packs.update(
                 validation_sets(worker.home, config, ready.settings, folder, cancelled)
             )
@@ -60,6 +60,15 @@ class Watch:
             worker.warn(f"a held-out set cannot be used: {error}")
         if ready.prepared.validation.rows:
             self._packs[SPLIT] = ready.prepared.validation
+
+    def _choose(self, item: Item, ready: Ready, folder: Path) -> None:
+        worker = self.worker
+        config = worker.config
+        renderer = self._renderer_of(ready, folder)
+        self.fixed = examples.choose(worker.home, config, renderer)
+        if count := config.samples.item_count:
+            self.fixed |= examples.of_item(worker.home, item, ready.prepared, count, renderer)
+        worker.metrics.set_examples([f.row for f in self.fixed.values()])
 
     def _renderer_of(self, ready: Ready, folder: Path) -> Renderer:
         """Text as the item's rows have it; kept while nothing of it changes, for a large vocabulary

@@ -16,6 +16,7 @@ from engine import lines
 from engine.messages import known, unknown
 from engine.reading.courses import Course, counts, courses
 from queue_store import config as configuration
+from queue_store.config import Config
 from queue_store.errors import NotFound, TrainctlError
 from queue_store.heldout import set_files
 from queue_store.home import Home
@@ -126,22 +127,33 @@ def why_none(home: Home) -> str:
     except (TrainctlError, OSError) as error:
         return f"no samples yet ({error})"
     chosen = set(config.evaluation.sets) or set(files)
+    here = not config.samples_on_host
     told, every = config.samples, config.training.sample_steps
     for off, keys in (
-        (not told.count and not told.item_count, "samples.count = 0 and samples.item_count = 0"),
-        (not every and not told.schedule, "training.sample_steps = 0 and samples.schedule = []"),
-        (not config.training.monitoring_budget, "training.monitoring_budget = 0"),
+        (
+            here and not told.count and not told.item_count,
+            "samples.count = 0 and samples.item_count = 0",
+        ),
+        (
+            here and not every and not told.schedule,
+            "training.sample_steps = 0 and samples.schedule = []",
+        ),
+        (here and not config.training.monitoring_budget, "training.monitoring_budget = 0"),
+        (not here and not told.count, "samples.count = 0, and the rows of items are not asked"),
     ):
         if off:
             return f"samples are switched off: {keys} in config.toml"
-    if not told.item_count and not files:
+    of_items = told.item_count if here else 0
+    if not of_items and not files:
         return (
             "no held-out examples: put JSONL files into the home's evaluation/ folder, for example"
             " trainctl data make syllo --level 1 --count 50 --held-out -o evaluation/syllo.jsonl"
         )
-    if not told.item_count and not chosen & set(files):
+    if not of_items and not chosen & set(files):
         named = ", ".join(sorted(chosen))
         return f"evaluation.sets in config.toml names {named}, and evaluation/ has no such file"
+    if not here:
+        return f"no samples yet: {_from_hosts(config)}"
     when = [f"at a step that {every} divides (training.sample_steps)"] if every else []
     when += ["as a file begins to train (samples.schedule)"] if told.schedule else []
     return (
@@ -151,10 +163,26 @@ def why_none(home: Home) -> str:
     )
 
 
+def _from_hosts(config: Config) -> str:
+    """When the next samples come where a host answers them."""
+    rules, hosts = config.evaluation, ", ".join(config.hosts)
+    when = [
+        *(["after an item (evaluation.after_item)"] if rules.after_item else []),
+        *(
+            [f"every {rules.checkpoint_steps} steps (evaluation.checkpoint_steps)"]
+            if rules.checkpoint_steps
+            else []
+        ),
+        *(["with each version (evaluation.versions)"] if rules.versions else []),
+    ]
+    asked = " and ".join(when) or "when trainctl evaluate --queue asks for them"
+    return f"they are answered by {hosts} (samples.where), {asked}; trainctl jobs shows how far"
+
+
 def _steps(metrics: sqlite3.Connection, line: list[lines.Segment]) -> list[int]:
     sql = f"SELECT DISTINCT s.step FROM samples s WHERE {_WITHIN}"
     found = (metrics.execute(sql, (p.run, p.low, p.high)) for p in line)
-    return sorted(row[0] for rows in found for row in rows)
+    return sorted({row[0] for rows in found for row in rows})
 
 
 def _answers(
@@ -167,7 +195,7 @@ def _answers(
     sql = (
         "SELECT s.branch, s.step, s.example, e.set_name AS set_name, e.position, e.prompt,"
         " e.expected, e.skill, e.level, s.answer, s.exact, s.similarity, s.expected_loss, s.tokens,"
-        " s.seconds, s.time FROM samples s JOIN examples e ON e.id = s.example"
+        " s.seconds, s.host, s.time FROM samples s JOIN examples e ON e.id = s.example"
         f" WHERE {where} AND {_WITHIN} ORDER BY s.step DESC, e.position DESC LIMIT ?"
     )
     found: dict[tuple[int, str], dict[str, Any]] = {}
@@ -179,7 +207,10 @@ def _answers(
             answer["set"] = unknown(f"a row of the item {of}") if own is not None else of
             answer["item"] = known(own, f"of the set {of}")
             answer["level"] = known(answer["level"], "the set names no level")
-            answer["expected_loss"] = known(answer["expected_loss"], "not measured at this tick")
+            host = answer["host"] or None
+            why = f"{host} measures none" if host else "not measured at this tick"
+            answer["expected_loss"] = known(answer["expected_loss"], why)
+            answer["host"] = known(host, "the training process answered")
             key = answer["step"], answer["example"]
             found[key] = {**answer, "exact": bool(answer["exact"])}
     return list(found.values())[-limit:]

@@ -9,6 +9,7 @@ them among the held-out ones.
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Several
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
@@ -50,21 +51,22 @@ def choose(home: Home, config: Config, renderer: Renderer) -> dict[str, Fixed]:
     found = sets.load_sets(home, config.evaluation.sets)
     aligner = Aligner(renderer.model.tokenizer)
     chosen: dict[str, Fixed] = {}
-    for depth in range(max((len(one.examples) for one in found), default=0)):
-        for one in found:
-            if depth < len(one.examples) and len(chosen) < config.samples.count:
-                example = one.examples[depth]
-                try:
-                    # A set's bytes are part of the id: an edited set begins new histories.
-                    fixed = _fixed(
-                        f"{one.name}/{one.digest[:8]}/{example.id}",
-                        *(one.name, example, len(chosen), renderer, aligner),
-                    )
-                except RowRefused as refusal:
-                    where = f"{one.name}.jsonl:{example.row.line}"
-                    raise DataError(str(refusal), where=where) from None
-                chosen[fixed.prompt.id] = fixed
+    for one, example in fixed_of(found, config.samples.count):
+        name = metrics.set_example(one.name, one.digest, example.id)
+        try:
+            fixed = _fixed(name, *(one.name, example, len(chosen), renderer, aligner))
+        except RowRefused as refusal:
+            where = f"{one.name}.jsonl:{example.row.line}"
+            raise DataError(str(refusal), where=where) from None
+        chosen[name] = fixed
     return chosen
+
+
+def fixed_of(found: Several[sets.EvalSet], count: int) -> list[tuple[sets.EvalSet, sets.Example]]:
+    """The first `count` examples of these sets, in turn one of each set."""
+    depths = range(max((len(one.examples) for one in found), default=0))
+    turns = [(one, n) for n in depths for one in found if n < len(one.examples)]
+    return [(one, one.examples[n]) for one, n in turns[:count]]
 
 
 def of_item(
@@ -117,16 +119,21 @@ def _fixed(
     expected = _expected(renderer.row(example.row), text, aligner)
     return Fixed(
         Prompt(name, example.prompt, text),
-        metrics.Example(
-            id=name,
-            set_name=of,
-            position=position,
-            prompt="\n".join(t["content"] for t in example.prompt if t["role"] != "system"),
-            expected=example.expected,
-            skill=example.skill,
-            level=example.level,
-        ),
+        row_of(name, of, example, position),
         expected,
+    )
+
+
+def row_of(name: str, of: str, example: sets.Example, position: int) -> metrics.Example:
+    """An example as it is kept: `name` its id, `of` its set's name."""
+    return metrics.Example(
+        id=name,
+        set_name=of,
+        position=position,
+        prompt="\n".join(t["content"] for t in example.prompt if t["role"] != "system"),
+        expected=example.expected,
+        skill=example.skill,
+        level=example.level,
     )
 
 
@@ -149,21 +156,26 @@ def similarity(expected: str, answer: str) -> float:
     return SequenceMatcher(None, expected[:4000], answer[:4000], autojunk=False).ratio()
 
 
-def judge(result: SampleResult, fixed: dict[str, Fixed], profile: Profile) -> list[metrics.Sample]:
-    """The answers of a tick with their scores, to be stored in full. Scored without their thinking
+def verdict(row: metrics.Example, answer: str, profile: Profile) -> tuple[bool, float]:
+    """Whether an answer is exact, and how similar to the expected one. Scored without its thinking
     and without what the profile adds: the sets expect neither."""
+    said = scored(profile, thinking.without(answer))
+    return score(row.skill, row.expected, said).exact, similarity(row.expected, said)
+
+
+def judge(result: SampleResult, fixed: dict[str, Fixed], profile: Profile) -> list[metrics.Sample]:
+    """The answers of a tick with their scores, to be stored in full."""
     judged = []
     for answer in result.answers:
-        row = fixed[answer.id].row
-        said = scored(profile, thinking.without(answer.text))
+        exact, similar = verdict(fixed[answer.id].row, answer.text, profile)
         judged.append(
             metrics.Sample(
                 branch=result.place.branch,
                 step=result.place.global_step,
                 example=answer.id,
                 answer=answer.text,
-                exact=score(row.skill, row.expected, said).exact,
-                similarity=similarity(row.expected, said),
+                exact=exact,
+                similarity=similar,
                 expected_loss=result.expected_loss.get(answer.id),
                 tokens=answer.tokens,
                 seconds=answer.seconds,

@@ -249,7 +249,8 @@ class TrainingRun(TrainerCallback):
 
     def _samples_due(self) -> None:
         watch, every = self.monitoring, self.settings.sample_steps
-        if not every and not watch.schedule:
+        # Without a prompt there is nothing to wait for, nor to be shown as put off.
+        if not watch.prompts or (not every and not watch.schedule):
             watch.monitor.forget(SAMPLES)
             return
         step = self.schedule.global_step

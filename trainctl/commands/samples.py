@@ -44,6 +44,8 @@ def _words(data: Json) -> Iterator[str]:
         yield f"  expected  {text(row['expected'])}"
         yield f"  answer    {text(row['answer'])}"
         yield f"  loss of the expected answer  {_expected_loss(row)}"
+        if known(row["host"]):
+            yield f"  answered by  {text(row['host'])}"
     if rows:
         yield "; ".join(_counts(data))
     if known(late := data["due"]):

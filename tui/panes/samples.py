@@ -81,6 +81,8 @@ def figures(answer: Record) -> list[Span]:
     ]
     if known(answer.get("tokens")):
         parts.append(counted(answer.get("tokens"), "token"))
+    if known(answer.get("host")):
+        parts.append(f"on {safe_line(str(answer['host']))}")
     return [(" · ", ""), *((f"{part} · ", "") for part in parts[:-1]), (parts[-1], "")]
 
 
