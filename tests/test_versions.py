@@ -213,7 +213,7 @@ def test_the_list_has_the_promised_fields_and_says_why_each_is_kept(world: World
     first, second = versions_json(world.state)
     promised = (
         "name branch step created description size_bytes verified_at kind pinned tags "
-        "kept_because loss val_loss scores weights_digest"
+        "kept_because loss val_loss weights_digest"
     )
     assert set(promised.split()) <= first.keys()
     assert first["pinned"] and "pinned" in first["kept_because"]
