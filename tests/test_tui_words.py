@@ -112,8 +112,11 @@ async def test_details_tell_the_step_of_the_header_not_an_older_one_of_the_store
     world = World(steps=40)
     stale = {**world.items[0], "step": 0, "cursor": 0, "report": unknown("not prepared yet")}
     world.item = lambda item: dict(stale)  # type: ignore[method-assign]
-    shown = await shown_after(world, "enter")
-    assert "step 40 of 250" in shown
+    app = console_on(world)
+    async with running(app, NARROW) as pilot:
+        await pilot.press("enter")
+        await until(pilot, lambda: "step 40 of 250" in screen(pilot))
+        shown = screen(pilot)
     assert "1 960 an epoch, 1 epoch" in shown and "epochs" not in shown
 
 

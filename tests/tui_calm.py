@@ -1,4 +1,5 @@
-"""Waiting until an application is calm: its keys are done, and no widget has a message left.
+"""Waiting until an application is calm: its keys are done, no widget has a message left, and the
+screen is laid out and painted.
 
 Textual's Pilot waits until the process uses little CPU instead: 40 ms a key at least, and a second
 where another thread trains. What threads do later is waited for by its effect, as everywhere.
@@ -21,7 +22,9 @@ from tui.keyorder import KeysInOrder
 ROUNDS = 3
 """A message makes others on its way: from a widget to the application, and back."""
 KEY_SECONDS = 2.0
-ANSWER_SECONDS = 0.1
+PAINT_SECONDS = 0.5
+"""Something blinks or spins for ever in no screen of ours, but a test must not hang on it."""
+ANSWER_SECONDS = 0.5
 """For a request of an action; a test may hold one for longer."""
 
 
@@ -39,6 +42,25 @@ async def calm(min_sleep: float = 0.0, max_sleep: float = 1.0) -> None:
         await asyncio.sleep(0.002)
     for _ in range(ROUNDS):
         await _drained(app)
+    painted = time.monotonic() + PAINT_SECONDS
+    while _to_paint(app) and time.monotonic() < painted:
+        await asyncio.sleep(0.002)
+        await _drained(app)
+
+
+def _to_paint(app: App[Any]) -> bool:
+    """Whether the screen on top waits for its next turn (60 a second) to lay out or paint."""
+    if not app.screen_stack or not app._running:
+        return False
+    top: Any = app.screen
+    return bool(
+        top._layout_required
+        or top._scroll_required
+        or top._repaint_required
+        or top._recompose_required
+        or top._dirty_widgets
+        or top._callbacks
+    )
 
 
 def _asking() -> bool:

@@ -62,6 +62,8 @@ ASCII = configured(ascii=True)
 SIXTEEN = configured(theme="ansi-dark")
 THEN = "then "
 """In keys: the text behind it has to be on the screen before the next key."""
+ROWS = ("t", f"{THEN}line 1")
+"""Keys that open the rows of an item; what comes before it is open is another view's key."""
 JUDGED = ("5", "space", "G", "c", "then better")
 TRY = {"n": 1, "started": T0 + 10, "ended": T0 + 51}
 
@@ -301,9 +303,9 @@ DIALOGS = (
     Shot("item", ("enter",), "tokens", ItemView),
     Shot("item failed", ("enter",), "what to do", ItemView, first=choose(5)),
     Shot("item rows", ("t",), "line 1", ItemView),
-    Shot("item row wrong", ("t", ":", "4", "enter"), "does not train", ItemView),
-    Shot("item line asked for", ("t", ":", "7"), "n next", ItemView),
-    Shot("item row not there", ("t", ":", "9", "9", "enter"), "no line 99", ItemView),
+    Shot("item row wrong", (*ROWS, ":", "4", "enter"), "does not train", ItemView),
+    Shot("item line asked for", (*ROWS, ":", "7"), "n next", ItemView),
+    Shot("item row not there", (*ROWS, ":", "9", "9", "enter"), "no line 99", ItemView),
     Shot("priority", ("+",), "The order then", PriorityDialog, first=choose(3)),
     Shot("priority of several", ("-",), "The order then", PriorityDialog, first=mark(2, 3)),
     Shot("skip", ("k",), "undo it", SkipDialog),
