@@ -4,21 +4,18 @@ what of it stands in the panes."""
 from __future__ import annotations
 
 import re
-import threading
-from typing import Any
 
 import pytest
-from textual.widgets import Button, Static
 
 from tests.test_tui_compare import at
 from tests.test_tui_dialogs import commands
 from tests.test_tui_versions import branched
+from tests.tui_evaluating_kit import BAD, SIZES, at_work, foot, scored, whole
 from tests.tui_pilot import (
     NARROW,
     WIDE,
     configured,
     console_on,
-    go_to,
     lines,
     push,
     running,
@@ -32,14 +29,9 @@ from tui.dialogs.evaluate import EvaluateDialog
 from tui.dialogs.hosts import HostsView
 from tui.dialogs.jobs import JobsView
 from tui.dialogs.rollback import plan_facts
-from tui.dialogs.trust import ChangedKeyDialog, NewKeyDialog
 from tui.hostrows import host_rows
 from tui.meterrows import FULL, SHORT, TIGHT
 from tui.safe import line_text
-
-SIZES = [WIDE, (60, 16)]
-"""The pictures have those between."""
-BAD = "[red]x[/nope] \x1b]52;c;eA==\x07\x9b31m \u202e"
 
 
 @pytest.fixture(autouse=True)
@@ -47,26 +39,6 @@ def followed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Views that follow look more often than a person needs."""
     for module in ("jobs", "hosts"):
         monkeypatch.setattr(f"tui.dialogs.{module}.FOLLOW_SECONDS", 0.1)
-
-
-def foot(pilot: Any) -> str:
-    """The last line of the view on top."""
-    return " ".join(str(pilot.app.screen.query_one("#foot", Static).render()).split())
-
-
-def whole(pilot: Any) -> None:
-    """The dialog on top lies within the screen, with all that one can press."""
-    top = pilot.app.screen
-    box = top.query_one("#dialog").region
-    assert top.region.contains_region(box)
-    for widget in top.query("Button, RadioSet, Input, #title, #foot"):
-        assert box.contains_region(widget.region), widget
-        assert widget.region.height >= 1, widget
-
-
-def scored(accuracy: float, n: int = 100, **more: Any) -> dict[str, Any]:
-    right = round(accuracy * n)
-    return {"right": right, "n": n, "accuracy": accuracy, "low": 0.61, "high": 0.79, **more}
 
 
 # -- evaluate
@@ -143,17 +115,6 @@ async def test_many_sets_and_hosts_leave_the_buttons_on_the_screen(size: tuple[i
 
 
 # -- jobs
-
-
-def at_work() -> World:
-    """A home with jobs of every kind."""
-    world = branched()
-    world.hosts = [world.host("titan", "busy", job=2), world.host("atlas")]
-    world.job("v001", "done", host="titan", items=40, answered=40)
-    world.job("v004", "running", host="titan", items=200, answered=120, priority="high")
-    world.job("checkpoint-160", "waiting", reason="checkpoint", priority="low")
-    world.job("v002", "failed", host="titan", error=f"not done by its deadline {BAD}")
-    return world
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -332,139 +293,6 @@ def test_many_hosts_fold_and_an_unreachable_one_is_named() -> None:
             assert len(line_text(line)) <= width
     assert host_rows({"hosts": unknown("no engine is running")}, 0.0, 60, FULL) == []
     assert host_rows({"hosts": [world.host("local")]}, 0.0, 60, FULL) == []
-
-
-# -- hosts
-
-
-@pytest.mark.parametrize("size", SIZES)
-async def test_a_host_is_asked_what_it_has(size: tuple[int, int]) -> None:
-    world = at_work()
-    world.looks["atlas"] = "not reached: Connection refused"
-    app = console_on(world, configured(ascii=size == (60, 16)))
-    async with running(app, size) as pilot:
-        await at(pilot, HostsView, "5", "H")
-        whole(pilot)
-        shown = screen(pilot)
-        assert "titan" in shown and "busy" in shown and "atlas" in shown and "RTX 3090" in shown
-        world.reads = threading.Event()
-        await pilot.press("r")
-        await until(pilot, lambda: foot(pilot).startswith("asking titan"))
-        await pilot.press("down", "t")
-        await until(pilot, lambda: foot(pilot).startswith("asking titan"), "one wish at a time")
-        world.reads.set()
-        await until(pilot, lambda: not foot(pilot).startswith("asking"))
-        await pilot.press("up")
-        seen = screen(pilot)
-        for _ in range(3):
-            await pilot.press("pagedown")
-            await pilot.pause()
-            seen += screen(pilot)
-        for part in ("410 GB free", "v001, 12 MB, used 1h ago", "torch 2.4.0", "plain"):
-            assert part in " ".join(seen.split()), part
-        await pilot.press("down", "r")
-        await until(pilot, lambda: "Connection refused" in foot(pilot))
-        world.hosts[0]["gpus"][0]["utilization"] = 97.0
-        world.hosts[0] = dict(world.hosts[0])
-        await pilot.press("up")
-        await until(pilot, lambda: "97%" in screen(pilot), "it follows")
-    assert commands(world) == []
-
-
-@pytest.mark.parametrize("size", SIZES)
-async def test_a_new_key_is_shown_and_trusted_only_by_its_button(size: tuple[int, int]) -> None:
-    world = at_work()
-    app = console_on(world, configured(ascii=size == (60, 16)))
-    async with running(app, size) as pilot:
-        view = await at(pilot, HostsView, "3", "H")
-        await at(pilot, NewKeyDialog, "t")
-        shown = "".join("".join(line.split()) for line in lines(pilot)).replace("|", "")
-        assert "SHA256:Ab9+Ab9+" in shown and "(ED25519)" in shown
-        assert app.focused is not None and app.focused.id == "cancel"
-        whole(pilot)
-        await pilot.press("enter")
-        await until(pilot, lambda: app.screen is view)
-        assert "nothing was written" in foot(pilot) and world.trusted == []
-        await at(pilot, NewKeyDialog, "t")
-        await push(pilot, "#accept")
-        await until(pilot, lambda: "is trusted from now on" in foot(pilot))
-        assert world.trusted == [("titan", "SHA256:" + "Ab9+" * 10 + "xyz")]
-        world.keys["titan"] = {"known": True}
-        await pilot.press("t")
-        await until(pilot, lambda: "is known already" in foot(pilot))
-
-
-@pytest.mark.parametrize("size", SIZES)
-async def test_a_changed_key_is_told_as_such_and_no_key_alone_trusts_it(
-    size: tuple[int, int],
-) -> None:
-    world = at_work()
-    world.keys["titan"] = {"changed": True}
-    app = console_on(world, configured(ascii=size == (60, 16)))
-    async with running(app, size) as pilot:
-        view = await at(pilot, HostsView, "5", "H")
-        dialog = await at(pilot, ChangedKeyDialog, "t")
-        shown = " ".join(screen(pilot).split())
-        assert "The key of titan has CHANGED" in shown and "ANOTHER KEY OF THIS HOST" in shown
-        whole(pilot)
-        accept = dialog.query_one("#accept", Button)
-        assert accept.disabled and dialog.result("accept") is None
-        await pilot.press("y", "space", "enter")  # Cancel has the focus
-        await until(pilot, lambda: app.screen is view)
-        assert world.trusted == []
-        dialog = await at(pilot, ChangedKeyDialog, "t")
-        await go_to(pilot, "#name")
-        await pilot.press(*"atlas")
-        assert dialog.query_one("#accept", Button).disabled
-        dialog.query_one("#name").value = "titan"
-        await until(pilot, lambda: not dialog.query_one("#accept", Button).disabled)
-        await push(pilot, "#accept")
-        await until(pilot, lambda: "is trusted from now on" in foot(pilot))
-    assert [host for host, _ in world.trusted] == ["titan"]
-
-
-async def test_a_key_that_changes_between_the_two_looks_is_not_trusted() -> None:
-    world = at_work()
-    app = console_on(world)
-    async with running(app) as pilot:
-        await at(pilot, HostsView, "5", "H")
-        await at(pilot, NewKeyDialog, "t")
-        world.keys["titan"] = {"fingerprint": "SHA256:other"}
-        await push(pilot, "#accept")
-        await until(pilot, lambda: "now shows the key SHA256:other" in screen(pilot))
-    assert world.trusted == []
-
-
-async def test_without_hosts_it_says_how_to_name_one_and_this_machine_needs_no_key() -> None:
-    world = branched()
-    world.hosts = []
-    app = console_on(world)
-    async with running(app) as pilot:
-        await at(pilot, HostsView, "5", "H")
-        assert "write [hosts.NAME]" in screen(pilot)
-        await pilot.press("r", "t", "down")
-        await until(pilot, lambda: "there is no host here" in foot(pilot))
-        world.hosts = [world.host("local")]
-        await until(pilot, lambda: ">local" in screen(pilot))
-        await pilot.press("t")
-        await until(pilot, lambda: "needs no key" in foot(pilot))
-        await pilot.press("r")
-        await until(pilot, lambda: "the meters tell" in foot(pilot))
-
-
-async def test_what_a_host_calls_itself_is_text() -> None:
-    world = branched()
-    host = world.host("titan", "unreachable", error=BAD)
-    host["gpus"][0]["name"] = BAD
-    world.hosts = [host]
-    world.looks["titan"] = BAD
-    app = console_on(world, configured())
-    async with running(app) as pilot:
-        await at(pilot, HostsView, "3", "H")
-        await pilot.press("r")
-        await until(pilot, lambda: "asked" in screen(pilot))
-        assert "[red]x[/nope]" in screen(pilot)
-        assert not {"\x1b", "\x9b", "\u202e", "\x07"} & set(screen(pilot))
 
 
 async def test_the_events_of_evaluation_are_a_kind_of_their_own() -> None:
