@@ -24,7 +24,7 @@ ROUNDS = 3
 KEY_SECONDS = 2.0
 PAINT_SECONDS = 0.5
 """Something blinks or spins for ever in no screen of ours, but a test must not hang on it."""
-ANSWER_SECONDS = 0.5
+ANSWER_SECONDS = 0.3
 """For a request of an action; a test may hold one for longer."""
 
 
