@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from engine.memory import asking, fitting, records, refusing
+from engine.memory import asking, cards, fitting, records, refusing
 from engine.memory.estimate import CONTEXT_CPU, Profile, estimate
 from queue_store import config as configuration
 from queue_store.config import Config
 from queue_store.database import open_state
+from queue_store.errors import ConfigError
 from queue_store.home import Home
 from tests.conftest import Done
 
@@ -228,6 +229,17 @@ def test_a_small_model_passes_without_being_measured(home: Home) -> None:
     folder = resolve_base(home, "builtin:tiny", 42)
     refusing.check(home, folder, configuration.default())
     assert not home.memory.exists()
+
+
+def test_what_was_loaded_once_is_not_refused_for_the_memory_that_it_holds(
+    home: Home, large: Path
+) -> None:
+    config = configuration.default()
+    roomy = cards.Device("a card", 100 << 30, 100 << 30, True)
+    refusing.check(home, large, config, roomy)
+    refusing.check(home, large, config, cards.Device("a card", 100 << 30, 1 << 30, True))
+    with pytest.raises(ConfigError, match="training needs about"):
+        refusing.check(home, large, config, cards.Device("another", 100 << 30, 1 << 30, True))
 
 
 def test_peaks_of_items_are_kept_beside_the_estimate(home: Home) -> None:

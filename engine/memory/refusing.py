@@ -27,16 +27,23 @@ TOKEN_BYTES = 1 << 20
 """More than a token of a batch takes in any model of a few hundred MB."""
 
 
+_held: set[str] = set()
+"""Settings that this process has found to fit: the device's memory is partly its own by then."""
+
+
 def check(home: Home, folder: Path, config: Config, device: Device | None = None) -> None:
     """Raises ConfigError where training the model in `folder` does not fit `device` (default: this
-    machine's), unless training.check_memory is off: then the log says so."""
+    machine's), unless training.check_memory is off: then the log says so. What fitted before in
+    this process fits."""
     device = device or cards.here()
-    if _far_below(folder, config, device):
+    settings = f"{folder} on {device.name}: {fitting.words(config)}"
+    if settings in _held or _far_below(folder, config, device):
         return
     estimated = Estimator(home, folder, device)
     try:
         whole = estimated(config)
         if whole.total <= device.usable:
+            _held.add(settings)
             return
         near = fitting.nearest(config, device, estimated)
     except (Unfinished, NotFound) as error:
