@@ -17,6 +17,7 @@ import textual.pilot
 from textual._context import active_app
 from textual.app import App
 
+from tui.console import Console
 from tui.keyorder import KeysInOrder
 
 ROUNDS = 3
@@ -38,7 +39,7 @@ async def calm(min_sleep: float = 0.0, max_sleep: float = 1.0) -> None:
         await asyncio.sleep(0.001)
     await _drained(app)
     answered = time.monotonic() + ANSWER_SECONDS
-    while _asking() and time.monotonic() < answered:
+    while _asking(app) and time.monotonic() < answered:
         await asyncio.sleep(0.002)
     for _ in range(ROUNDS):
         await _drained(app)
@@ -63,8 +64,10 @@ def _to_paint(app: App[Any]) -> bool:
     )
 
 
-def _asking() -> bool:
-    """Whether an action's request is under way."""
+def _asking(app: App[Any]) -> bool:
+    """Whether an action's request or its look into the store is under way."""
+    if isinstance(app, Console) and app.poller.looking:
+        return True
     return any(thread.name == "console-request" for thread in threading.enumerate())
 
 

@@ -151,6 +151,11 @@ class Poller:
         self._jobs.append(job)
         self._wake.set()
 
+    @property
+    def looking(self) -> bool:
+        """Whether a job of `look` has not ended."""
+        return bool(self._jobs)
+
     def aim(self, want: Want) -> None:
         """Look at something else, from the next question on."""
         if want != self.want:
@@ -170,7 +175,10 @@ class Poller:
             started = time.monotonic()
             try:
                 while self._jobs:
-                    self._jobs.pop(0)(views)
+                    try:
+                        self._jobs[0](views)
+                    finally:
+                        del self._jobs[0]
                 frame = self.poll(views)
             except Exception:
                 log.exception("the console could not read")
