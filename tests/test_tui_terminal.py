@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import pty
@@ -48,13 +47,17 @@ class Screen:
             start_new_session=True,
         )
         self.bytes = bytearray()
+        self._closed: set[int] = set()
         self.reading = threading.Event()
         self.reading.set()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         while True:
             self.reading.wait()
+            if self.master in self._closed:
+                return
             try:
                 chunk = os.read(self.master, 65536)
             except OSError:
@@ -92,9 +95,17 @@ class Screen:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(10)
-        for descriptor in (self.slave, self.master):
-            with contextlib.suppress(OSError):  # closed by the test
-                os.close(descriptor)
+        # The reader ends first: on a number that was given anew it would read another test's bytes.
+        self.reading.set()
+        self.hang_up(self.slave)
+        self._reader.join(10)
+        self.hang_up(self.master)
+
+    def hang_up(self, end: int) -> None:
+        """Close an end of the terminal, once: its number may be another file's by then."""
+        if end not in self._closed:
+            self._closed.add(end)
+            os.close(end)
 
 
 @pytest.fixture
@@ -201,8 +212,8 @@ def test_output_of_libraries_goes_to_the_log_and_not_to_the_screen(start: Any) -
 def test_a_hangup_ends_the_screen_and_the_process_trains_on(start: Any) -> None:
     screen = start("local", "train")
     screen.see("6 events")
-    os.close(screen.slave)
-    os.close(screen.master)
+    screen.hang_up(screen.slave)
+    screen.hang_up(screen.master)
     screen.process.send_signal(signal.SIGHUP)
     assert screen.left() == "hangup"
     before = screen.step()
