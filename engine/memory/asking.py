@@ -5,6 +5,7 @@ No torch here: the child has it.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +18,7 @@ from blake3 import blake3
 from engine.memory.cards import Device
 from engine.memory.estimate import Estimate, Profile, estimate
 from queue_store import durable
-from queue_store.config import Config, Model
+from queue_store.config import Config, Model, Training
 from queue_store.errors import NotFound
 from queue_store.home import Home
 from snapshots import child
@@ -77,6 +78,13 @@ def profile(home: Home | None, folder: Path, model: Model, size: int) -> Profile
     return Profile.of(told)
 
 
+def fused_loss(training: Training) -> bool:
+    """Whether Liger's loss will hold no logits: only where it is installed, as
+    engine.training.model has it."""
+    installed = all(importlib.util.find_spec(name) for name in ("triton", "liger_kernel"))
+    return training.liger == "on" or (training.liger == "auto" and installed)
+
+
 class Estimator:
     """Estimates configurations of the model in `folder` on `device`; measures it once a dtype and
     method. Raises as `profile`."""
@@ -94,7 +102,7 @@ class Estimator:
     def __call__(self, config: Config) -> Estimate:
         gpu, training = self.device.gpu, config.training
         size = number_bytes(config.model, gpu)
-        liger = gpu and training.liger != "off"
+        liger = gpu and fused_loss(training)
         return estimate(self.profile(config), training, size=size, gpu=gpu, liger=liger)
 
 
