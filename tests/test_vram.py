@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from queue_store.config import Config
 from queue_store.database import open_state
 from queue_store.errors import ConfigError
 from queue_store.home import Home
+from snapshots.child import Unfinished
 from tests.conftest import Done
 
 torch = pytest.importorskip("torch")
@@ -196,6 +198,14 @@ def test_a_model_of_billions_is_counted_without_its_weights_and_told_what_would_
     fits = trainctl("vram", *options, home=home)
     assert fits.code == 0, fits.out + fits.err
     assert "fits" in fits.out and "pageable" in fits.out
+
+
+def test_measuring_is_broken_off_when_the_engine_stops(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "model", "qwen3")
+    ended = threading.Event()
+    ended.set()
+    with pytest.raises(Unfinished, match="broken off"):
+        asking.profile(None, folder, configuration.default().model, 4, stop=ended)
 
 
 def test_what_is_wrong_is_said_in_a_line(

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from engine.loop.thread import Engine
 
 MORNING = "03:00"
+NICE = 10
+"""The priority of measuring a model: a tenth of a core that trains."""
 """When a day begins for pruning, where no daily version says otherwise."""
 
 
@@ -172,7 +174,10 @@ def compare_memory(engine: Engine, state: State) -> None:
     if worker is None or live is None or item is None or not isinstance(measured, int):
         return
     device = cards.here()
-    estimated = Estimator(engine.home, live.loaded.folder, device)
+    # Not the lowest priority, at which it never ends beside training on every core.
+    estimated = Estimator(
+        *(engine.home, live.loaded.folder, device), stop=engine.keeper.stopping, nice=NICE
+    )
     peaks.record(
         *(state, device.name, int(item["id"])),
         predicted=estimated(worker.config).total,

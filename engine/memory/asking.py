@@ -52,9 +52,18 @@ def kept(home: Home, folder: Path, model: Model, size: int) -> Profile | None:
         return None
 
 
-def profile(home: Home | None, folder: Path, model: Model, size: int) -> Profile:
-    """The profile of the model in `folder`, kept in `home`'s store. A child of seconds where it
-    was not measured yet. Raises NotFound, child.Unfinished with the child's reason."""
+def profile(
+    home: Home | None,
+    folder: Path,
+    model: Model,
+    size: int,
+    *,
+    stop: child.Stop | None = None,
+    nice: int = 0,
+) -> Profile:
+    """The profile of the model in `folder`, kept in `home`'s store. A child of seconds, at the
+    priority `nice`, where it was not measured yet; `stop` breaks it off. Raises NotFound,
+    child.Unfinished with the child's reason."""
     config = folder / CONFIG
     if not config.is_file():
         raise NotFound("no config.json of a model", where=str(folder), mend="give a model's folder")
@@ -65,7 +74,9 @@ def profile(home: Home | None, folder: Path, model: Model, size: int) -> Profile
         MODULE,
         (),
         where=str(config),
+        stop=stop,
         seconds=SECONDS,
+        nice=nice,
         stdin=orjson.dumps(asked(folder, model, size)),
         what="measuring the model",
         mend="a config.json that transformers reads, of a causal language model",
@@ -87,16 +98,27 @@ def fused_loss(training: Training) -> bool:
 
 class Estimator:
     """Estimates configurations of the model in `folder` on `device`; measures it once a dtype and
-    method. Raises as `profile`."""
+    method, with `stop` and `nice` as `profile`. Raises as it does."""
 
-    def __init__(self, home: Home | None, folder: Path, device: Device) -> None:
+    def __init__(
+        self,
+        home: Home | None,
+        folder: Path,
+        device: Device,
+        *,
+        stop: child.Stop | None = None,
+        nice: int = 0,
+    ) -> None:
         self.home, self.folder, self.device = home, folder, device
+        self.stop, self.nice = stop, nice
         self._known: dict[tuple[int, str], Profile] = {}
 
     def profile(self, config: Config) -> Profile:
         key = number_bytes(config.model, self.device.gpu), config.model.method
         if key not in self._known:
-            self._known[key] = profile(self.home, self.folder, config.model, key[0])
+            self._known[key] = profile(
+                *(self.home, self.folder, config.model, key[0]), stop=self.stop, nice=self.nice
+            )
         return self._known[key]
 
     def __call__(self, config: Config) -> Estimate:
