@@ -63,6 +63,7 @@ class Muon(Section, frozen=True):
     momentum: Share
     weight_decay: NotNegative
     adjust: Literal["original", "match_rms_adamw"]
+    rest: Literal["adamw", "adamw_8bit"]
 
 
 class Training(Section, frozen=True):
@@ -77,6 +78,8 @@ class Training(Section, frozen=True):
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "muon"]
     weight_decay: NotNegative
     max_grad_norm: NotNegative
+    in_backward: bool
+    rounding: Literal["auto", "nearest", "stochastic"]
     packing: bool
     liger: Literal["auto", "on", "off"]
     gradient_checkpointing: bool
@@ -96,6 +99,16 @@ class Training(Section, frozen=True):
             raise ValueError(
                 f"effective_batch {self.effective_batch} is not a multiple of"
                 f" batch_size {self.batch_size}"
+            )
+        if self.in_backward and self.effective_batch != self.batch_size:
+            raise ValueError(
+                "in_backward steps with the gradients of one batch, none add up: set batch_size"
+                f" {self.batch_size} and effective_batch {self.effective_batch} to the same"
+            )
+        if self.in_backward and self.max_grad_norm > 0:
+            raise ValueError(
+                "in_backward never has all gradients at once, whose norm max_grad_norm"
+                f" {self.max_grad_norm} would clip: set max_grad_norm = 0"
             )
         if self.schedule != "constant" and self.schedule_steps <= self.warmup_steps:
             raise ValueError(

@@ -16,7 +16,15 @@ import torch
 import transformers
 
 from engine.prepare import Prepared, PrepareSettings, prepare
-from engine.training.controls import GO, Directive, Place, RunItem, SampleResult, ValidationResult
+from engine.training.controls import (
+    GO,
+    Directive,
+    Halved,
+    Place,
+    RunItem,
+    SampleResult,
+    ValidationResult,
+)
 from engine.training.model import LoadedModel, load_model
 from engine.training.optim import make_optimizer
 from engine.training.rng import seed_rng
@@ -127,6 +135,7 @@ class Recorder:
     sampled: list[SampleResult] = field(default_factory=list)
     asked: list[int] = field(default_factory=list)
     looks: list[str] = field(default_factory=list)
+    halvings: list[Halved] = field(default_factory=list)
 
     def step(self, metric: StepMetric) -> None:
         self.steps.append(metric)
@@ -139,6 +148,9 @@ class Recorder:
 
     def samples(self, result: SampleResult) -> None:
         self.sampled.append(result)
+
+    def halved(self, place: Place, halved: Halved) -> None:
+        self.halvings.append(halved)
 
     def after_step(self, place: Place, cursor: int) -> None:
         if self.on_step:
@@ -189,6 +201,7 @@ class Bench:
         item: int = 1,
         cursor: int = 0,
         epochs: int = 1,
+        halved: tuple[int, int] | None = None,
     ) -> Outcome:
         return TrainingRun(
             self.loaded,
@@ -201,6 +214,7 @@ class Bench:
             recorder,
             recorder,
             self.monitoring,
+            halved=halved,
         ).train()
 
     def save(self, folder: Path) -> Path:

@@ -79,7 +79,7 @@ def _moves(config: Config, device: Device) -> Iterator[dict[str, Any]]:
     """Single changes that save memory, one key each, those that change the training least first."""
     training, model = config.training, config.model
     batch = training.batch_size
-    while batch > 1:
+    while batch > 1 and not training.in_backward:  # which has one batch a step
         batch = next(n for n in range(batch - 1, 0, -1) if training.effective_batch % n == 0)
         yield {"training.batch_size": batch}
     if not training.gradient_checkpointing:

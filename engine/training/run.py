@@ -29,13 +29,15 @@ from engine.training.controls import (
     SampleResult,
     ValidationResult,
 )
-from engine.training.failures import StepMemory, lacks_memory
+from engine.training.failures import lacks_memory, out_of_memory
+from engine.training.halving import Halving
 from engine.training.model import LoadedModel
 from engine.training.optim import apply_settings
 from engine.training.position import Packs, Plan
 from engine.training.rng import capture_rng, set_rng
 from engine.training.sampler import answer, expected_loss, validation_loss
 from engine.training.schedule import GlobalSchedule
+from engine.training.stepping import stepping
 from engine.training.ticks import SAMPLES, VALIDATION, Monitor, samples_due
 from engine.training.trainer import PackDataset, StepTrainer, arguments, make_loader
 from queue_store.config import Training
@@ -86,8 +88,8 @@ class _Pending:
 class TrainingRun(TrainerCallback):
     """Trains `item` on the live model, optimizer and schedule. Made for one `train()`.
 
-    `settings` are the ones frozen with the item; `place` is the head. `schedule.global_step` must
-    be `place.global_step`.
+    `settings` and `halved` (see halving) are the ones frozen with the item; `place` is the head.
+    `schedule.global_step` must be `place.global_step`.
     """
 
     def __init__(
@@ -102,6 +104,8 @@ class TrainingRun(TrainerCallback):
         controls: Controls,
         reporter: Reporter,
         monitoring: Monitoring,
+        *,
+        halved: tuple[int, int] | None = None,
     ) -> None:
         self.loaded = loaded
         self.optimizer = optimizer
@@ -120,6 +124,14 @@ class TrainingRun(TrainerCallback):
             effective_batch=settings.effective_batch,
         )
         self.cursor = item.cursor
+        self._halving = Halving(
+            settings.batch_size,
+            halved,
+            lambda: self.cursor,
+            lambda told: reporter.halved(self.place, told),
+            # A backward pass that steps cannot be taken back.
+            allowed=not settings.in_backward,
+        )
         self._step = self.plan.position(item.cursor).step
         self._leave = ""
         self._pending: list[_Pending] = []
@@ -161,38 +173,31 @@ class TrainingRun(TrainerCallback):
         )
         # Trainer seeds everything when it is made: on_train_begin brings the generators back.
         self._rng = capture_rng()
-        self._trainer = StepTrainer(
-            self.loaded.model,
-            arguments(self.settings, self.loaded.device),
-            loader,
-            (self.optimizer, self.schedule),
-            self,
-        )
-        try:
-            self._trainer.train()
-        except Exception as error:
-            cause = lacks_memory(error)
-            if not cause or self._trainer.longest is None:
-                raise
-            # The frames hold the step's activations, and whoever hears of this needs their room.
-            traceback.clear_frames(error.__traceback__)
-            raise self._out_of_memory(cause, error) from error
-
-    def _out_of_memory(self, cause: str, error: Exception) -> StepMemory:
-        """What to say where a step does not fit: which row made its batch as long as it is."""
-        tokens, line = self._trainer.longest or (0, 0)
-        settings = self.settings
-        mend = f"lower training.batch_size (now {settings.batch_size})"
-        if settings.batch_size == 1:
-            mend = f"lower training.max_length (now {settings.max_length})"
-        if not settings.gradient_checkpointing:
-            mend += ", or set training.gradient_checkpointing"
-        return StepMemory(
-            cause,
-            " ".join(str(error).split()) or cause,
-            where=f"{self.item.name}:{line}, {tokens} tokens",
-            mend=mend,
-        )
+        with stepping(self.loaded.model, self.optimizer, self.schedule, self.settings) as steps:
+            self._trainer = StepTrainer(
+                self.loaded.model,
+                arguments(self.settings, self.loaded.device),
+                loader,
+                (steps, self.schedule),
+                self,
+                self._halving,
+            )
+            try:
+                self._trainer.train()
+            except Exception as error:
+                cause = lacks_memory(error)
+                if not cause or self._trainer.longest is None:
+                    raise
+                # The frames hold the step's activations, and whoever hears of this needs their
+                # room.
+                traceback.clear_frames(error.__traceback__)
+                raise out_of_memory(
+                    cause,
+                    error,
+                    self.settings,
+                    size=self._halving.size,
+                    row=(self.item.name, *self._trainer.longest),
+                ) from error
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         set_rng(self._rng)
@@ -315,7 +320,7 @@ class TrainingRun(TrainerCallback):
             result = validation_loss(
                 self.loaded.model,
                 packs,
-                batch_size=self.settings.batch_size,
+                batch_size=self._halving.size,
                 pad_id=self._pad_id,
                 waiting=self.controls.waiting,
             )

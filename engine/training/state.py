@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from engine.training.model import LoadedModel
+from engine.training.optim import rule_of
 from engine.training.optimizer_state import (
     OptimizerState,
     capture_optimizer,
@@ -136,7 +137,7 @@ def capture_state(
     full = {
         **info,
         "global_step": schedule.global_step,
-        "optimizer": schedule.training.optimizer,
+        "optimizer": rule_of(schedule.training),
         "method": loaded.method,
         "dtype": loaded.dtype,
         "device": loaded.device,
@@ -147,7 +148,7 @@ def capture_state(
         RNG: json.dumps(rng_to_json(capture_rng())),
         INFO: json.dumps(full, indent=1, sort_keys=True) + "\n",
     }
-    state = capture_optimizer(model, optimizer, schedule.training.optimizer)
+    state = capture_optimizer(model, optimizer, rule_of(schedule.training))
     return Captured(twin, adapter, weights, state, texts, loaded.folder)
 
 

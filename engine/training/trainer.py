@@ -6,7 +6,10 @@ make. It writes nothing, prints nothing, and draws nothing from training's gener
 
 from __future__ import annotations
 
+import functools
+import operator
 import tempfile
+import traceback
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,11 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from engine.prepare.collate import collate
+from engine.training.freeing import free_memory
+from engine.training.halving import Batch, Halving
 from engine.training.position import Packs
+from engine.training.rng import RngState, capture_rng, set_rng
+from engine.training.stepping import InBackward
 from queue_store.config import Training
 
 
@@ -35,16 +42,16 @@ class PackDataset(Dataset[Any]):
 
 
 class Collator:
-    """Sequences to a batch, with `tokens`: how many of them are no padding; and with its `longest`
-    row as (tokens, line of the file)."""
+    """Sequences to a batch, with the `lengths` of each without padding, and its `longest` row as
+    (tokens, line of the file)."""
 
     def __init__(self, pad_id: int) -> None:
         self.pad_id = pad_id
 
     def __call__(self, sequences: list[Any]) -> dict[str, Any]:
         batch: dict[str, Any] = dict(collate(sequences, pad_id=self.pad_id))
-        batch["tokens"] = sum(len(s.input_ids) for s in sequences)
-        batch["longest"] = max(s.longest_row for s in sequences)
+        batch["lengths"] = [len(s.input_ids) for s in sequences]
+        batch["longest"] = [s.longest_row for s in sequences]
         return batch
 
 
@@ -102,6 +109,7 @@ class StepTrainer(Trainer):
         loader: DataLoader[Any],
         optimizers: tuple[Any, Any],
         callback: TrainerCallback,
+        halving: Halving,
     ) -> None:
         super().__init__(
             model=model,
@@ -117,6 +125,10 @@ class StepTrainer(Trainer):
         # Else every item begins with a full garbage collection, 0.3 s with the interpreter's lock.
         self.accelerator.free_memory = _free_nothing
         self._loader = loader
+        self._halving = halving
+        self._in_backward = optimizers[0] if isinstance(optimizers[0], InBackward) else None
+        self._batches: list[Batch] = []
+        self._rng: RngState | None = None
         self.step_loss: torch.Tensor | None = None
         self.step_grad_norm: Any = None
         self.step_tokens = 0
@@ -131,14 +143,47 @@ class StepTrainer(Trainer):
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        self.step_tokens += inputs.pop("tokens")
-        self.longest = tuple(inputs.pop("longest"))
-        self._longest_of_step = max(self._longest_of_step, self.longest)
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        self.longest = self._longest_of_step
+        batch = Batch.of(inputs)
+        self.step_tokens += sum(batch.lengths)
+        self._longest_of_step = max(self._longest_of_step, *batch.longest)
+        if not self._batches and self._halving.possible:
+            self._rng = capture_rng()
+        self._batches.append(batch)
+        try:
+            loss = self._compute(model, batch, num_items_in_batch)
+        except Exception as error:
+            # Parts add up to the step only where the model divides by all of its tokens.
+            if num_items_in_batch is None or self._rng is None or not self._halving.helps(error):
+                raise
+            # The frames hold the step's activations.
+            traceback.clear_frames(error.__traceback__)
+        else:
+            self.longest = self._longest_of_step
+            return loss
+        return self._again(model, num_items_in_batch)
+
+    def _compute(self, model: Any, batch: Batch, num_items_in_batch: Any) -> torch.Tensor:
+        """Forward and backward, part by part; the loss of the batch."""
+        losses = []
+        for part in batch.parts(self._halving.size):
+            self.longest = max(part.longest)
+            losses.append(super().training_step(model, dict(part.tensors), num_items_in_batch))
         # Each part is divided by the whole step's tokens, so the sum is the step's mean.
-        self.step_loss = loss if self.step_loss is None else self.step_loss + loss
-        return loss
+        for loss in losses:
+            self.step_loss = loss if self.step_loss is None else self.step_loss + loss
+        return functools.reduce(operator.add, losses)
+
+    def _again(self, model: Any, num_items_in_batch: Any) -> torch.Tensor:
+        """The step so far, from its beginning, with half the packs at once; its loss."""
+        assert self.longest is not None and self._rng is not None
+        model.zero_grad()
+        free_memory()
+        self._halving.halve(self.longest)
+        set_rng(self._rng)
+        self.step_loss = None
+        losses = [self._compute(model, batch, num_items_in_batch) for batch in self._batches]
+        self.longest = self._longest_of_step
+        return functools.reduce(operator.add, losses)
 
     def take_step(self) -> tuple[torch.Tensor, Any, int]:
         """(loss, gradient norm, tokens) of the step just done; begins the next one."""
@@ -146,6 +191,7 @@ class StepTrainer(Trainer):
         assert loss is not None
         self.step_loss, self.step_tokens = None, 0
         self.longest, self._longest_of_step = None, (0, 0)
+        self._batches, self._rng = [], None
         return loss, self.step_grad_norm, tokens
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Any:
@@ -154,7 +200,10 @@ class StepTrainer(Trainer):
         return count.clamp(min=1) if isinstance(count, torch.Tensor) else count
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        self.step_grad_norm = super()._get_grad_norm(model, grad_norm)
+        if self._in_backward is not None:
+            self.step_grad_norm = self._in_backward.take_norm()
+        else:
+            self.step_grad_norm = super()._get_grad_norm(model, grad_norm)
         return self.step_grad_norm
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:

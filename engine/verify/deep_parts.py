@@ -16,7 +16,7 @@ import torch
 import transformers
 
 from engine.training.model import LoadedModel, load_model
-from engine.training.optim import make_optimizer
+from engine.training.optim import by_rule, make_optimizer
 from engine.training.optimizer_state import GROUPS, TENSORS, restore_optimizer
 from engine.training.quiet import quiet
 from engine.training.rng import rng_from_json, set_rng
@@ -120,10 +120,7 @@ def _training(folder: Path) -> Training:
     training = default().training
     if not (folder / INFO).is_file():
         return training
-    return msgspec.convert(
-        {**msgspec.to_builtins(training), "optimizer": str(read_info(folder).get("optimizer"))},
-        Training,
-    )
+    return by_rule(training, str(read_info(folder).get("optimizer")))
 
 
 def finite_weights(loaded: LoadedModel) -> str:

@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from trainctl.context import Context, print_json
+from engine.reading.status import optimizer_words
 from trainctl.output import ago, count, duration, known, pairs, progress, size, text
 
 CLEAR = "\x1b[H\x1b[2J"
@@ -126,6 +127,9 @@ def _model(model: Any) -> str:
     parts += [text(model[key]) for key in ("dtype", "device") if known(model.get(key))]
     if known(model.get("parameters")):
         parts.append(f"{model['parameters'] / 1e6:.4g} M parameters")
+    optimizer = model.get("optimizer")
+    if isinstance(optimizer, dict) and known(optimizer):
+        parts.append(optimizer_words(optimizer))
     return " · ".join(parts)
 
 
