@@ -79,7 +79,9 @@ class Training(Section, frozen=True):
     max_grad_norm: NotNegative
     packing: bool
     liger: Literal["auto", "on", "off"]
+    chunked_loss: Literal["auto", "on", "off"]
     gradient_checkpointing: bool
+    activation_offload: bool
     check_memory: bool
     deterministic: bool
     threads: Steps
@@ -97,6 +99,8 @@ class Training(Section, frozen=True):
                 f"effective_batch {self.effective_batch} is not a multiple of"
                 f" batch_size {self.batch_size}"
             )
+        if self.activation_offload and not self.gradient_checkpointing:
+            raise ValueError("activation_offload needs gradient_checkpointing = true")
         if self.schedule != "constant" and self.schedule_steps <= self.warmup_steps:
             raise ValueError(
                 f'schedule "{self.schedule}" needs schedule_steps above warmup_steps'
