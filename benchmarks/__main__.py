@@ -39,6 +39,7 @@ BENCHES = (
     "memory",
     "hints",
     "engine",
+    "loss",
     "validate",
     "compare",
     "prepare",

@@ -82,7 +82,9 @@ class Training(Section, frozen=True):
     rounding: Literal["auto", "nearest", "stochastic"]
     packing: bool
     liger: Literal["auto", "on", "off"]
+    chunked_loss: Literal["auto", "on", "off"]
     gradient_checkpointing: bool
+    activation_offload: bool
     check_memory: bool
     deterministic: bool
     threads: Steps
@@ -110,6 +112,8 @@ class Training(Section, frozen=True):
                 "in_backward never has all gradients at once, whose norm max_grad_norm"
                 f" {self.max_grad_norm} would clip: set max_grad_norm = 0"
             )
+        if self.activation_offload and not self.gradient_checkpointing:
+            raise ValueError("activation_offload needs gradient_checkpointing = true")
         if self.schedule != "constant" and self.schedule_steps <= self.warmup_steps:
             raise ValueError(
                 f'schedule "{self.schedule}" needs schedule_steps above warmup_steps'

@@ -23,6 +23,10 @@ from queue_store.home import Home
 from queue_store.items import Item
 from snapshots.upkeep import quarantine
 
+BEFORE = {"chunked_loss": "off"}
+"""What an item trained on that was frozen before the key existed, where that is not today's
+default: in the middle of an item nothing changes."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -79,7 +83,7 @@ def _today(raw: dict[str, Any], defaults: msgspec.Struct) -> dict[str, Any]:
         if isinstance(value, msgspec.Struct):
             result[key] = _today(raw.get(key, {}), value)
         else:
-            result[key] = raw.get(key, msgspec.to_builtins(value))
+            result[key] = raw.get(key, BEFORE.get(key, msgspec.to_builtins(value)))
     return result
 
 

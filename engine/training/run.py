@@ -139,6 +139,7 @@ class TrainingRun(TrainerCallback):
         pad = loaded.tokenizer.pad_token_id
         self._pad_id = 0 if pad is None else int(pad)
         apply_settings(optimizer, settings)
+        loaded.loss.use(settings.chunked_loss)
         schedule.training = settings
         schedule.set(place.global_step)
 

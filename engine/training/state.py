@@ -23,6 +23,7 @@ import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from engine.training.layout import write_index
 from engine.training.model import LoadedModel
 from engine.training.optim import rule_of
 from engine.training.optimizer_state import (
@@ -166,6 +167,7 @@ def write_state(folder: Path, captured: Captured) -> None:
 def _write(folder: Path, captured: Captured) -> None:
     if captured.model is not None:
         captured.model.save_pretrained(folder, state_dict=dict(captured.weights))
+        write_index(folder)
     else:
         weights = {name: value.contiguous() for name, value in captured.weights.items()}
         save_file(weights, folder / ADAPTER)

@@ -15,6 +15,7 @@ import msgspec
 import torch
 import transformers
 
+from engine.training.loss_path import LossPath
 from engine.training.model import LoadedModel, load_model
 from engine.training.optim import by_rule, make_optimizer
 from engine.training.optimizer_state import GROUPS, TENSORS, restore_optimizer
@@ -69,7 +70,9 @@ def load(folder: Path, base: Path | None) -> LoadedModel:
     model = msgspec.structs.replace(
         settings.model, method="lora", precision=_dtype(folder), attention="sdpa", lora=lora
     )
-    training = msgspec.structs.replace(settings.training, liger="off", gradient_checkpointing=False)
+    training = msgspec.structs.replace(
+        settings.training, liger="off", chunked_loss="off", gradient_checkpointing=False
+    )
     loaded = load_model(base, model, training, device="cpu")
     # Weights without a training state may be another program's, in another dtype.
     restore_weights(folder, loaded, cast=not (folder / INFO).is_file())
@@ -112,7 +115,7 @@ def _load_full(folder: Path) -> LoadedModel:
         device="cpu",
         parameters=parameters,
         trained=parameters,
-        liger=False,
+        loss=LossPath(found),
     )
 
 
