@@ -16,6 +16,7 @@ import torch
 import transformers
 
 from engine.training.failures import of_the_machine
+from engine.training.quantized import keep_as_loaded, loading, numbers, refuse_quantized, require
 from engine.training.quiet import quiet
 from engine.training.rng import preserve_rng
 from queue_store.config import Lora, Model, Training
@@ -24,8 +25,9 @@ from queue_store.errors import ConfigError, TrainctlError
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """The model that trains. `parameters` counts all of it, `trained` what the optimizer moves;
-    `folder` is the base model's; `dtype` is "bf16" or "fp32", `device` "cpu" or "cuda:0"."""
+    """The model that trains. `parameters` counts all of it, as numbers, however they are packed;
+    `trained` what the optimizer moves; `method` is "full", "lora" or "qlora"; `folder` is the base
+    model's; `dtype` is "bf16" or "fp32", `device` "cpu" or "cuda:0"."""
 
     model: Any
     tokenizer: Any
@@ -37,6 +39,13 @@ class LoadedModel:
     parameters: int
     trained: int
     liger: bool
+
+    @property
+    def base_precision(self) -> dict[str, str]:
+        """Of an adapter what its base computes beside it, as answers tell it."""
+        if self.method == "full":
+            return {}
+        return {"base_precision": "nf4" if self.method == "qlora" else self.dtype}
 
 
 def configure_process(training: Training, threads: int = 0) -> int:
@@ -157,12 +166,17 @@ def load_model(
     dtype = choose_dtype(config.precision, device)
     liger = _wants_liger(training.liger, device)
     source = weights if weights is not None and config.method == "full" else folder
+    refuse_quantized(folder)
+    four_bit = config.method == "qlora"
+    if four_bit:
+        require(device)
     try:
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(
             source,
             dtype=dtype,
             attn_implementation=_attention(config.attention, device),
             local_files_only=True,
+            **(loading(dtype, device) if four_bit else {}),
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
@@ -174,12 +188,15 @@ def load_model(
             where=str(source),
             mend="model.base must be a Hugging Face folder with config, weights and tokenizer",
         ) from None
-    model.to(device)
+    if four_bit:
+        keep_as_loaded(model)
+    else:
+        model.to(device)
     _own_memory(model)
     if liger:
         kernels = importlib.import_module("liger_kernel.transformers")
         kernels._apply_liger_kernel_to_instance(model=model)
-    if config.method == "lora":
+    if config.method != "full":
         model = add_lora(model, config.lora, training.seed)
     if training.gradient_checkpointing:
         checkpoint_activations(model)
@@ -194,7 +211,7 @@ def load_model(
         method=config.method,
         dtype="bf16" if dtype is torch.bfloat16 else "fp32",
         device=device,
-        parameters=sum(p.numel() for p in parameters),
+        parameters=sum(numbers(p) for p in parameters),
         trained=sum(p.numel() for p in parameters if p.requires_grad),
         liger=liger,
     )
