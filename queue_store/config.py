@@ -52,7 +52,7 @@ class Lora(Section, frozen=True):
 class Model(Section, frozen=True):
     name: Annotated[str, Meta(min_length=1, max_length=60)]
     base: Annotated[str, Meta(min_length=1)]
-    method: Literal["full", "lora"]
+    method: Literal["full", "lora", "qlora"]
     precision: Literal["auto", "bf16", "fp32"]
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"]
     lora: Lora

@@ -168,3 +168,29 @@ def test_a_card_that_is_too_small_for_the_batch_trains_with_half_of_it(tmp_path:
             bench(4).run(prepared, Recorder())
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_beside_a_4_bit_base_it_goes_on_exactly_in_less_memory(tmp_path: Path) -> None:
+    folder = make_model_folder(tmp_path / "model", dropout=0.1, hidden=512)
+    prepared = prepare_file(write_rows(tmp_path / "a.jsonl", 24), folder, tmp_path / "home")
+    settings = training(deterministic=True, learning_rate=1e-3, gradient_checkpointing=True)
+    configure_process(settings)
+
+    def bench(method: str = "qlora") -> Bench:
+        return Bench(folder, settings, method, precision="bf16", device="cuda:0")
+
+    def taken(method: str) -> int:
+        before = torch.cuda.memory_allocated()
+        made = bench(method)
+        assert made.loaded.method == method
+        return torch.cuda.memory_allocated() - before
+
+    assert taken("qlora") < 0.7 * taken("lora")
+    straight, recorder = bench(), Recorder()
+    straight.run(prepared, recorder)
+    assert all(math.isfinite(m.loss) for m in recorder.steps)
+    first, second = bench(), bench()
+    stopped = first.run(prepared, Recorder(leave_at=3))
+    second.restore(first.save(tmp_path / "state"))
+    second.run(prepared, Recorder(), cursor=stopped.cursor)
+    assert second.digest() == straight.digest()

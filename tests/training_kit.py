@@ -178,13 +178,15 @@ class Bench:
         method: str = "full",
         precision: str = "fp32",
         device: str = "cpu",
+        lora: config.Lora | None = None,
     ) -> None:
         self.settings = settings
+        small = config.Lora(r=4, alpha=4, dropout=0.1, targets=["q_proj", "v_proj"])
         model = msgspec.structs.replace(
             config.default().model,
             method=method,
             precision=precision,
-            lora=config.Lora(r=4, alpha=4, dropout=0.1, targets=["q_proj", "v_proj"]),
+            lora=lora or small,
         )
         torch.set_num_threads(1)
         seed_rng(settings.seed)

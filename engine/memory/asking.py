@@ -40,7 +40,8 @@ def asked(folder: Path, model: Model, size: int) -> dict[str, Any]:
         "dtype": "bfloat16" if size == 2 else "float32",
         # Flash attention needs a card; it keeps what sdpa's own flash keeps.
         "attention": "eager" if model.attention == "eager" else "sdpa",
-        "lora": msgspec.to_builtins(model.lora) if model.method == "lora" else None,
+        "lora": msgspec.to_builtins(model.lora) if model.method != "full" else None,
+        **({"base": "nf4"} if model.method == "qlora" else {}),
     }
 
 

@@ -22,6 +22,10 @@ from queue_store.config import Training
 
 BLOCK = 256
 """Numbers that share a scale in bitsandbytes' 8-bit states."""
+NF4 = 0.5 + 1 / 64 + 4 / (64 * BLOCK)
+"""Bytes of a number in 4 bits: a scale of 8 bits every 64, and of those a float32 every 256."""
+SCALES = 2 * 4 / 64
+"""Bytes a number that its scales take in passing, in float32 and twice, while it is unpacked."""
 LOGITS = 12
 """Bytes a vocabulary entry and token that the plain loss takes and a fused one (Liger) does not:
 the logits in float32, their log-softmax and their gradient."""
@@ -70,6 +74,10 @@ class Profile:
     tied: bool
     plain: Way
     checkpointed: Way
+    quantized: int = 0
+    """Of the frozen, how many lie in 4 bits."""
+    largest: int = 0
+    """Numbers of the largest of their layers: it is unpacked for each product."""
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Profile:
@@ -106,7 +114,8 @@ def estimate(
 ) -> Estimate:
     """The peak of training; `size` bytes a number of the weights (2 or 4), `gpu` whether it is a
     card's memory or the host's."""
-    weights = profile.frozen * size + profile.trained_bytes
+    base = (profile.frozen - profile.quantized) * size + int(profile.quantized * NF4)
+    weights = base + profile.trained_bytes
     each = profile.trained_bytes // max(1, profile.trained)
     gradients = profile.trained_bytes
     states = optimizer_bytes(profile, training.optimizer, each)
@@ -120,8 +129,13 @@ def estimate(
     outer = profile.outer * each
     second = outer if profile.tied or adds_up else 0
     workspace = profile.muon_workspace if training.optimizer == "muon" else 0
+    # Beside the layers, when the logits have gone: the unpacked layer, and what is computed anew.
+    unpacked = int(profile.largest * (size + SCALES))
+    anew = layer if training.gradient_checkpointing else 0
+    beside = activations - int(tokens * profile.layers * way.bytes_per_layer(training.max_length))
+    inner = max(0, unpacked + anew - beside) if unpacked else 0
     moments = (
-        ("backward", gradients if adds_up else 0, activations, outer),
+        ("backward", gradients if adds_up else 0, activations, max(outer, inner)),
         ("gradients", gradients, layer, max(0, second - layer)),
         ("step", gradients, 0, workspace),
     )

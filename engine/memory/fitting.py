@@ -94,5 +94,6 @@ def _moves(config: Config, device: Device) -> Iterator[dict[str, Any]]:
     while length >= SHORTEST:
         yield {"training.max_length": length}
         length //= 2
-    if model.method == "full":
-        yield {"model.method": "lora"}
+    methods = ("full", "lora", "qlora")
+    for method in methods[methods.index(model.method) + 1 :]:
+        yield {"model.method": method}

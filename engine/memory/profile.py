@@ -32,7 +32,7 @@ LENGTHS = (512, 1024)
 """Tokens of a sequence that are measured: two, because the mask of packed rows under sdpa grows
 with the square of the length."""
 
-FIXED = ("outer", "muon_workspace")
+FIXED = ("outer", "muon_workspace", "largest")
 """Counts that do not grow with the layers."""
 
 
@@ -146,6 +146,7 @@ def _counts(read: Config, asked: dict[str, Any], layers: int) -> dict[str, int]:
     hidden = hidden_matrices(model)
     named = list(model.named_parameters())
     trained = [(name, p) for name, p in named if p.requires_grad]
+    packed = _packed(model) if asked.get("base") == "nf4" else []
     return {
         "frozen": sum(p.numel() for _, p in named if not p.requires_grad),
         "trained": sum(p.numel() for _, p in trained),
@@ -154,11 +155,26 @@ def _counts(read: Config, asked: dict[str, Any], layers: int) -> dict[str, int]:
         "small": sum(p.numel() for _, p in trained if p.numel() < SMALL),
         "outer": sum(p.numel() for p in _outer(model) if p.requires_grad),
         "muon_workspace": max((muon_workspace(p) for n, p in trained if n in hidden), default=0),
+        "quantized": sum(packed),
+        "largest": max(packed, default=0),
     }
 
 
+def _packed(model: Any) -> list[int]:
+    """Numbers of each layer that a 4-bit base has in 4 bits: the linear ones, without the head."""
+    outer = {id(one) for one in _outer(model)}
+    return [
+        one.weight.numel()
+        for one in model.modules()
+        if isinstance(one, torch.nn.Linear)
+        and not one.weight.requires_grad
+        and id(one.weight) not in outer
+    ]
+
+
 def profile(asked: dict[str, Any]) -> dict[str, Any]:
-    """`asked`: {folder, dtype, attention, lora: {…} or null}; a Profile as a dict."""
+    """`asked`: {folder, dtype, attention, lora: {…} or null, base: "nf4" where it is in 4 bits}; a
+    Profile as a dict. Layers are run in full: what they keep for the backward pass is the same."""
     read = transformers.AutoConfig.from_pretrained(asked["folder"], local_files_only=True)
     text = read.get_text_config()
     layers = int(text.num_hidden_layers)

@@ -100,7 +100,7 @@ def _of_weights(folder: Path, base: Path, config: Config, step: int) -> Live:
     training = config.training
     configure_process(training)
     loaded = load_model(base, config.model, training, weights=folder)
-    if loaded.method == "lora":
+    if loaded.method != "full":
         restore_weights(folder, loaded, cast=True)
     optimizer = make_optimizer(loaded.model, training)
     seed_rng(training.seed)

@@ -21,6 +21,7 @@ from engine.training.failures import of_the_machine
 from engine.training.folder import check_folder
 from engine.training.liger import Replaced, apply_liger, put_back, words
 from engine.training.loss_path import LossPath
+from engine.training.quantized import keep_as_loaded, loading, numbers, refuse_quantized, require
 from engine.training.quiet import quiet
 from engine.training.rng import preserve_rng
 from queue_store.config import Lora, Model, Training
@@ -31,8 +32,9 @@ log = logging.getLogger("trainctl.engine")
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """The model that trains. `parameters` counts all of it, `trained` what the optimizer moves;
-    `folder` is the base model's; `dtype` is "bf16" or "fp32", `device` "cpu" or "cuda:0"."""
+    """The model that trains. `parameters` counts all of it, as numbers, however they are packed;
+    `trained` what the optimizer moves; `method` is "full", "lora" or "qlora"; `folder` is the base
+    model's; `dtype` is "bf16" or "fp32", `device` "cpu" or "cuda:0"."""
 
     model: Any
     tokenizer: Any
@@ -55,6 +57,13 @@ class LoadedModel:
         loss = "Liger's" if fused else "in chunks" if self.loss.chunked else "plain"
         told = f"attention {attention}, loss {loss}"
         return f"{told}, Liger's: {words(self.liger)}" if self.liger else told
+
+    @property
+    def base_precision(self) -> dict[str, str]:
+        """Of an adapter what its base computes beside it, as answers tell it."""
+        if self.method == "full":
+            return {}
+        return {"base_precision": "nf4" if self.method == "qlora" else self.dtype}
 
 
 def configure_process(training: Training, threads: int = 0) -> int:
@@ -169,6 +178,10 @@ def load_model(
             mend="set it to false here",
         )
     source = weights if weights is not None and config.method == "full" else folder
+    refuse_quantized(folder)
+    four_bit = config.method == "qlora"
+    if four_bit:
+        require(device)
     check_folder(source)
     put_back()
     own: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -181,6 +194,7 @@ def load_model(
             attn_implementation=choose_attention(config.attention, device, dtype, read),
             use_safetensors=True,
             **own,
+            **(loading(dtype, device) if four_bit else {}),
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **own)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
@@ -192,14 +206,17 @@ def load_model(
             where=str(source),
             mend="model.base must be a Hugging Face folder with config, weights and tokenizer",
         ) from None
-    model.to(device)
+    if four_bit:
+        keep_as_loaded(model)
+    else:
+        model.to(device)
     _own_memory(model)
     isolate_rows(model)
     liger: Replaced = {}
     if wants_liger:
-        adapted = config.method == "lora" and _head_name(model) in config.lora.targets
+        adapted = config.method != "full" and _head_name(model) in config.lora.targets
         liger = apply_liger(model, own_head=adapted, wanted=training.liger)
-    if config.method == "lora":
+    if config.method != "full":
         model = add_lora(model, config.lora, training.seed)
     if training.gradient_checkpointing:
         checkpoint_activations(model, offload=training.activation_offload)
@@ -216,7 +233,7 @@ def load_model(
         method=config.method,
         dtype="bf16" if dtype is torch.bfloat16 else "fp32",
         device=device,
-        parameters=sum(p.numel() for p in parameters),
+        parameters=sum(numbers(p) for p in parameters),
         trained=sum(p.numel() for p in parameters if p.requires_grad),
         loss=loss,
         liger=liger,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import importlib.metadata
 import json
 import platform
 import re
@@ -32,6 +33,7 @@ from engine.training.optimizer_state import (
     restore_optimizer,
     write_optimizer,
 )
+from engine.training.quantized import PACKAGE
 from engine.training.rng import capture_rng, rng_from_json, rng_to_json, set_rng
 from engine.training.schedule import GlobalSchedule
 from queue_store.errors import VerificationFailed
@@ -51,13 +53,16 @@ TOKENIZER_FILES = (
 )
 
 
-def libraries() -> dict[str, str]:
+def libraries(method: str = "full") -> dict[str, str]:
     """Versions that a bit-identical continuation depends on."""
-    return {
+    found = {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
+    if method == "qlora":  # which makes the 4-bit base anew at each loading
+        found[PACKAGE] = importlib.metadata.version(PACKAGE)
+    return found
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,7 @@ def capture_state(
         "dtype": loaded.dtype,
         "device": loaded.device,
         "threads": torch.get_num_threads(),
-        "versions": libraries(),
+        "versions": libraries(loaded.method),
     }
     texts = {
         RNG: json.dumps(rng_to_json(capture_rng())),
@@ -272,7 +277,7 @@ def restore_state(
             where=str(folder),
             mend="set model.method and model.precision as they were",
         )
-    if weights or loaded.method == "lora":
+    if weights or loaded.method != "full":
         restore_weights(folder, loaded)
     restore_optimizer(folder, loaded.model, optimizer)
     schedule.set(int(info["global_step"]))

@@ -54,7 +54,8 @@ def _dtype(folder: Path) -> str:
 def load(folder: Path, base: Path | None) -> LoadedModel:
     """The model of a version's folder, on the CPU, with every tensor of it and no other.
 
-    `base` is the base model's folder, where the version is an adapter.
+    `base` is the base model's folder, where the version is an adapter; it is loaded in full
+    precision, also for one that trained beside a 4-bit base: nothing is quantized to be looked at.
     """
     if base is None:
         return _load_full(folder)
@@ -170,9 +171,9 @@ def training_info(folder: Path, step: int | None) -> str:
         raise VerificationFailed(
             f"training_state.json is of step {info['global_step']}, the version of step {step}"
         )
-    wanted = "lora" if is_adapter(folder) else "full"
-    if info["method"] != wanted:
-        raise VerificationFailed(f"training_state.json says {info['method']}, these are {wanted}")
+    if (info["method"] == "full") == is_adapter(folder):
+        what = "an adapter" if is_adapter(folder) else "a full model"
+        raise VerificationFailed(f"training_state.json says {info['method']}, this is {what}")
     return f"of step {info['global_step']}, {info['optimizer']}"
 
 
