@@ -58,7 +58,7 @@ def make_loader(
     which would move training's."""
     return DataLoader(
         dataset,
-        batch_sampler=batches,  # type: ignore[arg-type]
+        batch_sampler=batches,
         collate_fn=Collator(pad_id),
         pin_memory=pin,
         generator=torch.Generator(),
