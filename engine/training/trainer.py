@@ -23,12 +23,15 @@ from engine.training.freeing import free_memory
 from engine.training.halving import Batch, Halving
 from engine.training.position import Packs
 from engine.training.rng import RngState, capture_rng, set_rng
+from engine.training.split import NO_PACK, NOTHING, RankBatches
 from engine.training.stepping import InBackward
 from queue_store.config import Training
+from queue_store.errors import TrainctlError
 
 
 class PackDataset(Dataset[Any]):
-    """Packs of `prepared` in the order given; map-style, so that it starts anywhere at no cost."""
+    """Packs of `prepared` in the order given; map-style, so that it starts anywhere at no cost.
+    NO_PACK is a pack of which nothing trains."""
 
     def __init__(self, prepared: Packs, packs: np.ndarray) -> None:
         self.prepared = prepared
@@ -38,7 +41,7 @@ class PackDataset(Dataset[Any]):
         return len(self.packs)
 
     def __getitem__(self, index: int) -> Any:
-        return self.prepared.sequence(int(self.packs[index]))
+        return NOTHING if index == NO_PACK else self.prepared.sequence(int(self.packs[index]))
 
 
 class Collator:
@@ -50,31 +53,35 @@ class Collator:
 
     def __call__(self, sequences: list[Any]) -> dict[str, Any]:
         batch: dict[str, Any] = dict(collate(sequences, pad_id=self.pad_id))
+        batch["tokens"] = sum(len(s.input_ids) for s in sequences if s is not NOTHING)
         batch["lengths"] = [len(s.input_ids) for s in sequences]
         batch["longest"] = [s.longest_row for s in sequences]
         return batch
 
 
-def make_loader(dataset: PackDataset, batch_size: int, pad_id: int, pin: bool) -> DataLoader[Any]:
-    """Sequential batches. It has a generator of its own: making an iterator draws a seed, which
-    would move training's."""
+def make_loader(
+    dataset: PackDataset, batches: RankBatches, pad_id: int, pin: bool
+) -> DataLoader[Any]:
+    """The batches in their order. It has a generator of its own: making an iterator draws a seed,
+    which would move training's."""
     return DataLoader(
         dataset,
-        batch_size=batch_size,
-        shuffle=False,
+        batch_sampler=batches,
         collate_fn=Collator(pad_id),
         pin_memory=pin,
         generator=torch.Generator(),
     )
 
 
-def arguments(training: Training, device: str) -> TrainingArguments:
-    """Everything periodic is off: ticks, saves and logs are the run's."""
+def arguments(training: Training, device: str, size: int = 1) -> TrainingArguments:
+    """Everything periodic is off: ticks, saves and logs are the run's. `size`: of the ranks."""
     args = TrainingArguments(
         # Never written to: nothing saves. An existing folder, since Trainer makes it.
         output_dir=tempfile.gettempdir(),
         per_device_train_batch_size=training.batch_size,
-        gradient_accumulation_steps=training.effective_batch // training.batch_size,
+        gradient_accumulation_steps=training.effective_batch // (training.batch_size * size),
+        # A step's loss is divided by the trained tokens of all ranks.
+        average_tokens_across_devices=True,
         num_train_epochs=1,
         max_grad_norm=training.max_grad_norm,
         save_strategy="no",
@@ -100,7 +107,8 @@ def _free_nothing(*objects: Any) -> list[Any]:
 
 class StepTrainer(Trainer):
     """Keeps the loss, the gradient norm and the tokens of the step, as tensors: nothing here
-    waits for the GPU."""
+    waits for the GPU. With several ranks `module` is the model as it trains on `size` of them
+    (wrapping.wrap), and loss and tokens are this rank's part of the step's."""
 
     def __init__(
         self,
@@ -110,6 +118,8 @@ class StepTrainer(Trainer):
         optimizers: tuple[Any, Any],
         callback: TrainerCallback,
         halving: Halving,
+        size: int = 1,
+        module: Any = None,
     ) -> None:
         super().__init__(
             model=model,
@@ -124,6 +134,14 @@ class StepTrainer(Trainer):
         self.accelerator.device_placement = False
         # Else every item begins with a full garbage collection, 0.3 s with the interpreter's lock.
         self.accelerator.free_memory = _free_nothing
+        if self.accelerator.num_processes != size:
+            raise TrainctlError(
+                f"accelerate trains in {self.accelerator.num_processes} processes, not in {size}",
+                where="training.processes",
+                mend="start trainctl without torchrun: it starts its processes itself",
+            )
+        self._size = size
+        self._module = module if module is not None else model
         self._loader = loader
         self._halving = halving
         self._in_backward = optimizers[0] if isinstance(optimizers[0], InBackward) else None
@@ -144,7 +162,7 @@ class StepTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
         batch = Batch.of(inputs)
-        self.step_tokens += sum(batch.lengths)
+        self.step_tokens += inputs["tokens"]
         self._longest_of_step = max(self._longest_of_step, *batch.longest)
         if not self._batches and self._halving.possible:
             self._rng = capture_rng()
@@ -167,7 +185,9 @@ class StepTrainer(Trainer):
         losses = []
         for part in batch.parts(self._halving.size):
             self.longest = max(part.longest)
-            losses.append(super().training_step(model, dict(part.tensors), num_items_in_batch))
+            loss = super().training_step(model, dict(part.tensors), num_items_in_batch)
+            # Trainer takes it times the ranks, because DDP and FSDP take the gradients' mean.
+            losses.append(loss / self._size if self._size > 1 else loss)
         # Each part is divided by the whole step's tokens, so the sum is the step's mean.
         for loss in losses:
             self.step_loss = loss if self.step_loss is None else self.step_loss + loss
@@ -184,6 +204,10 @@ class StepTrainer(Trainer):
         losses = [self._compute(model, batch, num_items_in_batch) for batch in self._batches]
         self.longest = self._longest_of_step
         return functools.reduce(operator.add, losses)
+
+    def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
+        """Ours is wrapped already: accelerate then prepares the optimizer alone."""
+        return self._module
 
     def take_step(self) -> tuple[torch.Tensor, Any, int]:
         """(loss, gradient norm, tokens) of the step just done; begins the next one."""
