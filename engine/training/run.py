@@ -92,9 +92,9 @@ class TrainingRun(TrainerCallback):
         controls: Controls | None,
         reporter: Reporter | None,
         monitoring: Monitoring,
+        ranks: Ranks | None = None,
         *,
         halved: tuple[int, int] | None = None,
-        ranks: Ranks | None = None,
     ) -> None:
         self.loaded = loaded
         self.optimizer = optimizer
