@@ -43,8 +43,10 @@ def begin(job: str, size: int, sharded: bool, folder: Path, arguments: dict[str,
 class RankBench(Bench):
     """A rank's live model, optimizer and schedule."""
 
-    def __init__(self, ranks: Ranks, folder: Path, settings: Any, method: str = "full") -> None:
-        super().__init__(folder, settings, method)
+    def __init__(
+        self, ranks: Ranks, folder: Path, settings: Any, method: str, precision: str
+    ) -> None:
+        super().__init__(folder, settings, method, precision)
         self.ranks = ranks
         if ranks.sharded:
             shard(self.loaded.model, ranks)
@@ -106,6 +108,11 @@ class Orders(Recorder):
         return Directive("skip") if place.global_step == self.leave_at else GO
 
 
+def _rng() -> str:
+    """A digest of this rank's generators."""
+    return hashlib.blake2b(json.dumps(rng_to_json(capture_rng())).encode()).hexdigest()
+
+
 def train(
     ranks: Ranks,
     folder: Path,
@@ -114,6 +121,7 @@ def train(
     prepared: str,
     settings: dict[str, Any],
     method: str = "full",
+    precision: str = "fp32",
     epochs: int = 1,
     cursor: int = 0,
     restore: str = "",
@@ -122,9 +130,10 @@ def train(
     **orders: Any,
 ) -> dict[str, Any]:
     """One run, and what it came to on this rank."""
-    bench = RankBench(ranks, Path(model), training(**settings), method)
+    bench = RankBench(ranks, Path(model), training(**settings), method, precision)
     if restore:
         bench.restore(Path(restore))
+    seeded = _rng()
     data = Prepared.open(Path(prepared))
     if ticks:
         prompts = [Prompt(f"p{i}", ({"role": "user", "content": f"say w{i}"},)) for i in range(2)]
@@ -163,7 +172,6 @@ def train(
         failed = f"{type(error).__name__}: {error}"
         if not isinstance(error, TrainctlError | ArithmeticError) and "NonFinite" not in failed:
             raise
-    state = json.dumps(rng_to_json(capture_rng()))
     return {
         "digest": bench.digest(),
         "outcome": outcome and asdict(outcome),
@@ -171,6 +179,7 @@ def train(
         "metrics": [asdict(m) for m in recorder.steps],
         "validations": [v.loss for v in recorder.validations],
         "answers": [[a.text for a in s.answers] for s in recorder.sampled],
-        "rng": hashlib.blake2b(state.encode()).hexdigest(),
+        "seeded": seeded,
+        "rng": _rng(),
         "marks": marks,
     }
