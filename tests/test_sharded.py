@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 
 from engine.training.sharded import check_sharded
 from queue_store.errors import ConfigError
+from queue_store.home import Home
 from tests import ranks_kit
-from tests.test_parallel import EFFECTIVE, alone, arguments, one, place
+from tests.test_parallel import EFFECTIVE, alone, arguments, one, place, ranks_train
 from tests.training_kit import Bench, Recorder, training
 
 __all__ = ["alone", "place"]
@@ -26,7 +27,7 @@ def split(place: dict[str, Any], size: int, name: str, **changes: Any) -> list[A
     return ranks_kit.run("train", size, folder, sharded=True, **arguments(place, **changes))
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_loss_and_gradients_are_those_of_one_process(
     place: dict[str, Any], alone: Recorder, size: int
 ) -> None:
@@ -42,7 +43,11 @@ def test_loss_and_gradients_are_those_of_one_process(
 
 @pytest.mark.parametrize(
     ("effective", "method", "checkpointing"),
-    [(4, "full", False), (2, "full", True), (4, "lora", False)],
+    [
+        (4, "full", False),
+        pytest.param(2, "full", True, marks=pytest.mark.slow),
+        pytest.param(4, "lora", False, marks=pytest.mark.slow),
+    ],
 )
 def test_killed_and_resumed_the_end_is_bit_identical(
     place: dict[str, Any], effective: int, method: str, checkpointing: bool
@@ -120,8 +125,33 @@ def test_ticks_are_looked_at_by_all_ranks_together_and_move_nothing(place: dict[
     assert [len(r["answers"]) for r in ticks] == [2, 0]
 
 
-@pytest.mark.parametrize("optimizer", ["adamw_8bit", "paged_adamw_8bit", "muon"])
+@pytest.mark.slow
+def test_muon_takes_the_matrices_whole(place: dict[str, Any]) -> None:
+    """torch's Muon on DTensors: the same steps as with copies."""
+    settings = {"optimizer": "muon"}
+    copies = ranks_train(place, 2, "muon", settings=settings, leave_at=3)
+    parts = split(place, 2, "muon", settings=settings, leave_at=3)
+    losses = ([m["loss"] for m in r[0]["metrics"]] for r in (parts, copies))
+    assert next(losses) == pytest.approx(next(losses), rel=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw_8bit", "paged_adamw_8bit"])
 def test_what_needs_whole_tensors_is_refused_with_the_alternative(optimizer: str) -> None:
     with pytest.raises(ConfigError) as caught:
         check_sharded(training(optimizer=optimizer))
     assert caught.value.where == "training.optimizer" and '"adamw"' in caught.value.mend
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_the_live_state_of_a_home_is_loaded_by_all(tmp_path: Path, parallel: bool) -> None:
+    """The base model is made by one of them, and a checkpoint is read by each."""
+    home = Home(tmp_path / "home")
+    home.create()
+    first = ranks_kit.run("live", 2, tmp_path / "out", sharded=parallel, home=str(home.root))
+    again = ranks_kit.run(
+        *("live", 2, tmp_path / "out"), sharded=parallel, home=str(home.root), checkpoint="c1"
+    )
+    assert one(first, "digest") == one(again, "digest")
+    assert one(again, "step") == 2
+    assert [r["rng"] for r in first] == [r["rng"] for r in again]
+    assert len({r["rng"] for r in first}) == 2
