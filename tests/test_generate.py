@@ -15,7 +15,7 @@ import torch
 from textual.widgets import TextArea
 
 from engine.faults import UnknownCommand
-from engine.loop import prompting
+from engine.training import prompted
 from engine.reading.views import Views
 from engine.sessions.dispatch import Dispatcher
 from engine.sessions.server import Server
@@ -148,7 +148,7 @@ def test_too_little_memory_is_said_and_ends_nothing(
     def scarce(*_: Any, **__: Any) -> Any:
         raise torch.OutOfMemoryError("no room")
 
-    monkeypatch.setattr(prompting, "answer", scarce)
+    monkeypatch.setattr(prompted, "answer", scarce)
     with pytest.raises(Refused, match="the memory does not suffice"):
         paused.ask("generate", prompt=PROMPT)
     assert paused.status["state"] == "paused"
