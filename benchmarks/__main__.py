@@ -45,6 +45,7 @@ BENCHES = (
     "gap",
     "hosts",
     "jobs",
+    "ranks",
 )
 PEERS = {"prepare": "trl"}
 """What a bench compares with, where it is nothing without it."""

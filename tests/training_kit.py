@@ -17,10 +17,11 @@ import transformers
 
 from engine.prepare import Prepared, PrepareSettings, prepare
 from engine.training.controls import GO, Directive, Place, RunItem, SampleResult, ValidationResult
+from engine.training.looking import Monitoring
 from engine.training.model import LoadedModel, load_model
 from engine.training.optim import make_optimizer
 from engine.training.rng import seed_rng
-from engine.training.run import Monitoring, Outcome, TrainingRun
+from engine.training.run import Outcome, TrainingRun
 from engine.training.schedule import GlobalSchedule
 from engine.training.state import restore_state, save_state
 from engine.training.ticks import Monitor
@@ -152,7 +153,7 @@ class Recorder:
         return False
 
 
-def _bytes(tensor: torch.Tensor) -> bytes:
+def tensor_bytes(tensor: torch.Tensor) -> bytes:
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
@@ -218,12 +219,12 @@ class Bench:
         hasher = hashlib.blake2b()
         for name, tensor in sorted(self.loaded.model.state_dict().items()):
             hasher.update(name.encode())
-            hasher.update(_bytes(tensor))
+            hasher.update(tensor_bytes(tensor))
         for group in self.optimizer.param_groups:
             hasher.update(repr(group["lr"]).encode())
             for parameter in group["params"]:
                 for key, value in sorted(self.optimizer.state[parameter].items()):
                     hasher.update(key.encode())
                     tensor = torch.is_tensor(value)
-                    hasher.update(_bytes(value) if tensor else repr(value).encode())
+                    hasher.update(tensor_bytes(value) if tensor else repr(value).encode())
         return hasher.hexdigest()

@@ -129,6 +129,27 @@ class Reporter(Protocol):
         ...
 
 
+class Silent:
+    """Controls and Reporter of a rank that is not rank 0: asked nothing, told nothing, it does
+    what rank 0 was told to do."""
+
+    def at_step(self, place: Place) -> Directive:
+        return GO
+
+    def waiting(self) -> bool:
+        return False
+
+    def step(self, metric: StepMetric) -> None: ...
+
+    def looking(self, kind: str) -> None: ...
+
+    def validation(self, result: ValidationResult) -> None: ...
+
+    def samples(self, result: SampleResult) -> None: ...
+
+    def after_step(self, place: Place, cursor: int) -> None: ...
+
+
 class NonFinite(Exception):
     """A loss or a gradient norm is NaN or infinite: the item's failure at global step `step`."""
 

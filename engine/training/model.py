@@ -143,11 +143,13 @@ def load_model(
     *,
     weights: Path | None = None,
     device: str | None = None,
+    on_host: bool = False,
 ) -> LoadedModel:
     """Load the base model of `folder` for training, with its tokenizer.
 
     `weights`: a saved state's folder; a full model is then read from there at once instead of
-    the base (adapters come by state.restore_state). Raises ConfigError where config.toml asks for
+    the base (adapters come by state.restore_state). `on_host`: leave it in host memory, for whoever
+    splits it over several devices. Raises ConfigError where config.toml asks for
     what this machine cannot do, and TrainctlError where the folder is no causal language model.
     """
     quiet()
@@ -174,7 +176,8 @@ def load_model(
             where=str(source),
             mend="model.base must be a Hugging Face folder with config, weights and tokenizer",
         ) from None
-    model.to(device)
+    if not on_host:
+        model.to(device)
     _own_memory(model)
     if liger:
         kernels = importlib.import_module("liger_kernel.transformers")

@@ -295,9 +295,9 @@ def _environment() -> tuple[int, int, int, int]:
 
 
 def _card(local_rank: int, local_size: int) -> str:
-    """This rank's GPU, made the current one. Where each process sees one GPU alone (Slurm), that."""
+    """This rank's GPU, made the current one; where a process sees one alone (Slurm), that."""
     seen = torch.cuda.device_count()
-    if seen != 1 and seen < local_size or not seen:
+    if (seen != 1 and seen < local_size) or not seen:
         raise ConfigError(
             f"{local_size} processes run on this host, which has {seen} GPUs",
             where="training.processes",

@@ -17,11 +17,14 @@ from transformers.trainer_callback import PrinterCallback
 
 from engine.prepare.collate import collate
 from engine.training.position import Packs
+from engine.training.split import NO_PACK, NOTHING, RankBatches
 from queue_store.config import Training
+from queue_store.errors import TrainctlError
 
 
 class PackDataset(Dataset[Any]):
-    """Packs of `prepared` in the order given; map-style, so that it starts anywhere at no cost."""
+    """Packs of `prepared` in the order given; map-style, so that it starts anywhere at no cost.
+    NO_PACK is a pack of which nothing trains."""
 
     def __init__(self, prepared: Packs, packs: np.ndarray) -> None:
         self.prepared = prepared
@@ -31,7 +34,7 @@ class PackDataset(Dataset[Any]):
         return len(self.packs)
 
     def __getitem__(self, index: int) -> Any:
-        return self.prepared.sequence(int(self.packs[index]))
+        return NOTHING if index == NO_PACK else self.prepared.sequence(int(self.packs[index]))
 
 
 class Collator:
@@ -43,31 +46,34 @@ class Collator:
 
     def __call__(self, sequences: list[Any]) -> dict[str, Any]:
         batch: dict[str, Any] = dict(collate(sequences, pad_id=self.pad_id))
-        batch["tokens"] = sum(len(s.input_ids) for s in sequences)
+        batch["tokens"] = sum(len(s.input_ids) for s in sequences if s is not NOTHING)
         batch["longest"] = max(s.longest_row for s in sequences)
         return batch
 
 
-def make_loader(dataset: PackDataset, batch_size: int, pad_id: int, pin: bool) -> DataLoader[Any]:
-    """Sequential batches. It has a generator of its own: making an iterator draws a seed, which
-    would move training's."""
+def make_loader(
+    dataset: PackDataset, batches: RankBatches, pad_id: int, pin: bool
+) -> DataLoader[Any]:
+    """The batches in their order. It has a generator of its own: making an iterator draws a seed,
+    which would move training's."""
     return DataLoader(
         dataset,
-        batch_size=batch_size,
-        shuffle=False,
+        batch_sampler=batches,
         collate_fn=Collator(pad_id),
         pin_memory=pin,
         generator=torch.Generator(),
     )
 
 
-def arguments(training: Training, device: str) -> TrainingArguments:
-    """Everything periodic is off: ticks, saves and logs are the run's."""
+def arguments(training: Training, device: str, size: int = 1) -> TrainingArguments:
+    """Everything periodic is off: ticks, saves and logs are the run's. `size`: of the ranks."""
     args = TrainingArguments(
         # Never written to: nothing saves. An existing folder, since Trainer makes it.
         output_dir=tempfile.gettempdir(),
         per_device_train_batch_size=training.batch_size,
-        gradient_accumulation_steps=training.effective_batch // training.batch_size,
+        gradient_accumulation_steps=training.effective_batch // (training.batch_size * size),
+        # A step's loss is divided by the trained tokens of all ranks.
+        average_tokens_across_devices=True,
         num_train_epochs=1,
         max_grad_norm=training.max_grad_norm,
         save_strategy="no",
@@ -93,7 +99,8 @@ def _free_nothing(*objects: Any) -> list[Any]:
 
 class StepTrainer(Trainer):
     """Keeps the loss, the gradient norm and the tokens of the step, as tensors: nothing here
-    waits for the GPU."""
+    waits for the GPU. With several ranks `module` is the model as it trains on `size` of them
+    (wrapping.wrap), and loss and tokens are this rank's part of the step's."""
 
     def __init__(
         self,
@@ -102,6 +109,8 @@ class StepTrainer(Trainer):
         loader: DataLoader[Any],
         optimizers: tuple[Any, Any],
         callback: TrainerCallback,
+        size: int = 1,
+        module: Any = None,
     ) -> None:
         super().__init__(
             model=model,
@@ -116,6 +125,14 @@ class StepTrainer(Trainer):
         self.accelerator.device_placement = False
         # Else every item begins with a full garbage collection, 0.3 s with the interpreter's lock.
         self.accelerator.free_memory = _free_nothing
+        if self.accelerator.num_processes != size:
+            raise TrainctlError(
+                f"accelerate trains in {self.accelerator.num_processes} processes, not in {size}",
+                where="training.processes",
+                mend="start trainctl without torchrun: it starts its processes itself",
+            )
+        self._size = size
+        self._module = module if module is not None else model
         self._loader = loader
         self.step_loss: torch.Tensor | None = None
         self.step_grad_norm: Any = None
@@ -136,9 +153,16 @@ class StepTrainer(Trainer):
         self._longest_of_step = max(self._longest_of_step, self.longest)
         loss = super().training_step(model, inputs, num_items_in_batch)
         self.longest = self._longest_of_step
-        # Each part is divided by the whole step's tokens, so the sum is the step's mean.
+        # Each part is divided by the whole step's tokens, so the sum is the step's mean. Trainer
+        # takes it times the ranks, because DDP and FSDP take the gradients' mean over them.
+        if self._size > 1:
+            loss = loss / self._size
         self.step_loss = loss if self.step_loss is None else self.step_loss + loss
         return loss
+
+    def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
+        """Ours is wrapped already: accelerate then prepares the optimizer alone."""
+        return self._module
 
     def take_step(self) -> tuple[torch.Tensor, Any, int]:
         """(loss, gradient norm, tokens) of the step just done; begins the next one."""
