@@ -17,8 +17,9 @@ import torch
 from engine.prepare.prepared import Prepared
 from engine.training.controls import Controls, Place, Reporter, RunItem
 from engine.training.live import Live
+from engine.training.looking import Monitoring
 from engine.training.prompted import Question, prompted
-from engine.training.run import Monitoring, Outcome, TrainingRun
+from engine.training.run import Outcome, TrainingRun
 from engine.training.sampler import Grown, heard_ends
 from engine.training.state import Captured, capture_state
 from queue_store.config import Training

@@ -14,14 +14,11 @@ from typing import Any
 from engine.ranks import words
 from engine.ranks.link import Json, Link
 from engine.training.controls import (
-    Controls,
     Directive,
     NonFinite,
     Place,
-    Reporter,
     RunItem,
     SampleResult,
-    Silent,
     ValidationResult,
 )
 from engine.training.live import Live, load_live
@@ -169,9 +166,7 @@ class Service:
         assert live is not None
         watch = words.monitoring_of(monitoring)
         self.waiting = waiting
-        teller: Any = Teller(self, self.link, watch.monitor) if self.link else Silent()
-        controls: Controls = teller
-        reporter: Reporter = teller
+        teller = Teller(self, self.link, watch.monitor) if self.link else None
         self.run = TrainingRun(
             live.loaded,
             live.optimizer,
@@ -180,8 +175,8 @@ class Service:
             words.of(RunItem, item),
             words.of(Training, settings),
             words.of(Place, place),
-            controls,
-            reporter,
+            teller,
+            teller,
             watch,
             self.ranks,
         )

@@ -26,8 +26,9 @@ from engine.training.controls import (
     SampleResult,
     ValidationResult,
 )
+from engine.training.looking import Monitoring
 from engine.training.prompted import Question
-from engine.training.run import Monitoring, Outcome
+from engine.training.run import Outcome
 from engine.training.sampler import Grown
 from queue_store.config import Config, Training
 from queue_store.home import Home

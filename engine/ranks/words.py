@@ -23,7 +23,7 @@ from engine.faults import error_from, error_object
 from engine.prepare.prepared import Prepared, Sequence
 from engine.training.controls import NonFinite, Place, Prompt
 from engine.training.failures import Caused, classify
-from engine.training.run import Monitoring
+from engine.training.looking import Monitoring
 from engine.training.ticks import Monitor
 from queue_store.config import Config, Training
 from queue_store.errors import ConfigError, DataError, Refused, TrainctlError, VerificationFailed
