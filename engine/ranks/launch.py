@@ -15,26 +15,27 @@ import os
 import secrets
 import signal
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from engine.ranks import words
+from engine.ranks.agents import drop_note, ended, start_agent, write_note
 from engine.ranks.link import Json, Link, LinkBroken
 from engine.ranks.order import Order
 from engine.ranks.plan import Processes
 from engine.ranks.words import LaunchFailed
-from queue_store import durable, programs
 from queue_store.failures import Cause
 from queue_store.home import Home
 
+if TYPE_CHECKING:
+    import subprocess
+
 log = logging.getLogger("trainctl.engine")
-AGENT = "engine.ranks.agent"
 LOOK_SECONDS = 0.02
 """How soon what waits for rank 0 is told to it, and a dead process is noticed."""
 REPORT_SECONDS = 10.0
@@ -45,7 +46,6 @@ STARTING_FACTOR = 4
 """Starting and loading read the model of every rank: it may take so many times longer."""
 SILENT_SECONDS = 5.0
 """A process that did not beat for so long is stopped, or its host is out of reach."""
-LOG_BYTES, LOGS = 4 << 20, 3
 
 Heard = Callable[[Json], None]
 Idle = Callable[[], None]
@@ -102,6 +102,7 @@ class Launch:
         wanted = self.processes
         order = Order(
             id=self.id,
+            home=str(self.home.root),
             parent=os.getpid(),
             each=wanted.each,
             nodes=wanted.nodes,
@@ -368,54 +369,6 @@ class Launch:
         if link is not None:
             link.close()
         self._folder.cleanup()
-
-
-def start_agent(home: Home, order: Order) -> subprocess.Popen[bytes]:
-    """The agent with its order. It and its ranks die with this thread; what they print goes to
-    store/logs/ranks.log."""
-    place = home.logs / "ranks.log"
-    if place.exists() and place.stat().st_size > LOG_BYTES:
-        durable.rotate(place, LOGS)
-    with _log_file(place) as file:
-        agent = subprocess.Popen(
-            programs.python(AGENT),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=file,
-            env=programs.environment(),
-            start_new_session=True,
-        )
-    assert agent.stdin is not None and agent.stdout is not None
-    os.set_blocking(agent.stdout.fileno(), False)
-    with contextlib.suppress(BrokenPipeError):  # its end tells more
-        agent.stdin.write(order.dumps().encode() + b"\n")
-        agent.stdin.flush()
-    return agent
-
-
-def _log_file(place: Path) -> IO[bytes]:
-    file = place.open("ab")
-    os.fchmod(file.fileno(), 0o600)
-    return file
-
-
-def write_note(home: Home, order: Order) -> None:
-    """What a further host needs to come to this launch (`join`)."""
-    durable.write_atomic(home.launch_note, order.dumps().encode())
-
-
-def drop_note(home: Home, launch: str) -> None:
-    """That launch is over: nobody need come any more."""
-    with contextlib.suppress(OSError, ValueError):
-        if Order.loads(home.launch_note.read_bytes()).id == launch:
-            durable.remove_file(home.launch_note)
-
-
-def ended(code: int) -> str:
-    """How a process ended, in words."""
-    if code < 0:
-        return f"was killed by signal {-code} ({signal.Signals(-code).name})"
-    return f"ended with exit status {code}"
 
 
 def _lost(cause: str, message: str) -> Json:

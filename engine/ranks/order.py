@@ -12,11 +12,13 @@ ENVIRONMENT = "TRAINCTL_LAUNCH"
 
 @dataclass(frozen=True)
 class Order:
-    """One launch on one host. `parent` is the process that gives it; `socket` where rank 0 reaches
-    the engine, "" on a further host; `folder` is for what ranks leave to be read by their agent,
-    `stacks` the file that stacks are written to; `address` by which others reach this host."""
+    """One launch on one host. `home` is at the same path on all; `parent` is the process that gives
+    the order; `socket` where rank 0 reaches the engine, "" on a further host; `folder` is for what
+    ranks leave to be read by their agent, `stacks` the file that stacks are written to; `address`
+    by which others reach this host."""
 
     id: str
+    home: str
     parent: int
     each: int
     nodes: int

@@ -45,10 +45,12 @@ def main() -> None:
 def _serve(order: Order, link: Link | None, watch: Any) -> None:
     from engine.ranks.service import Service, about
     from engine.training.parallel import Ranks
+    from engine.training.state import libraries
 
     watch.start()
     sharded = order.kind == "fsdp"
     ranks = Ranks.begin(order.size, order.device, sharded, order.timeout_seconds)
+    ranks.same("the version of Python, torch or transformers", libraries())
     found = ranks.collect(about(ranks))
     service = Service(ranks, link)
     if link is not None:
