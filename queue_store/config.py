@@ -34,6 +34,8 @@ Clock = Annotated[str, Meta(pattern=r"^(([01]\d|2[0-3]):[0-5]\d)?$")]
 OPEN_TABLES = ("console.keys.", "backups.", "hosts.")
 """Tables whose keys are a person's own names; msgspec checks what stands under them."""
 
+EVEN = "make it a multiple: each process trains as many packed sequences of a step as the others"
+
 LOCKED = ("model.base", "model.method", "model.name", "training.max_length")
 """Keys that stay as they were once a home has trained a step."""
 
@@ -88,6 +90,9 @@ class Training(Section, frozen=True):
     check_memory: bool
     deterministic: bool
     threads: Steps
+    processes: Annotated[int, Meta(ge=1, le=64)] | Literal["auto"]
+    """On each host; "auto" is one for each of its GPUs."""
+    parallel: Literal["auto", "ddp", "fsdp"]
     seed: Steps
     log_steps: Positive
     eval_steps: Steps
@@ -119,6 +124,26 @@ class Training(Section, frozen=True):
                 f'schedule "{self.schedule}" needs schedule_steps above warmup_steps'
                 f" ({self.warmup_steps})"
             )
+
+
+class Launch(Section, frozen=True):
+    """The hosts of a training with several processes, under [launch]."""
+
+    nodes: Annotated[int, Meta(ge=1, le=1024)]
+    """Hosts that train together, this one included."""
+    rendezvous: Annotated[str, Meta(pattern=r"^(\[[0-9a-fA-F:.]+\]:\d{1,5}|[^\s:/]+:\d{1,5})?$")]
+    """"host:port" of this host, which the others reach."""
+    join_minutes: Annotated[float, Meta(gt=0)]
+    timeout_minutes: Annotated[float, Meta(gt=0)]
+
+    def __post_init__(self) -> None:
+        if self.nodes > 1 and not self.rendezvous:
+            raise ValueError(
+                f'nodes = {self.nodes} needs rendezvous, the "host:port" of this host that the'
+                " others reach"
+            )
+        if self.rendezvous and not 0 < int(self.rendezvous.rpartition(":")[2]) < 65536:
+            raise ValueError(f"rendezvous {self.rendezvous!r} has no port of 1 to 65535")
 
 
 class Data(Section, frozen=True):
@@ -221,6 +246,7 @@ class Config(Section, frozen=True):
 
     model: Model
     training: Training
+    launch: Launch
     data: Data
     queue: Queue
     snapshots: Snapshots
@@ -320,6 +346,7 @@ def check(own: dict[str, Any], path: Path) -> Config:
     for name, host in config.hosts.items():
         places.parse_host(name, host.ssh, host.store, host.ssh_config, where=str(path))
         places.check_python(name, host.python, where=str(path))
+    _check_processes(config, path)
     if config.samples.where == "host" and not config.hosts:
         raise ConfigError(
             'samples.where = "host", and no host is configured',
@@ -327,6 +354,25 @@ def check(own: dict[str, Any], path: Path) -> Config:
             mend='name one in [hosts], or write samples.where = "auto"',
         )
     return config
+
+
+def _check_processes(config: Config, path: Path) -> None:
+    """Raises ConfigError where the processes, as far as they are told, cannot share a step."""
+    training, nodes = config.training, config.launch.nodes
+    if training.processes == "auto":
+        return
+    if reason := uneven(training, training.processes * nodes):
+        raise ConfigError(reason, where=f"{path}: training.processes", mend=EVEN)
+
+
+def uneven(training: Training, size: int) -> str:
+    """Why a step of these settings cannot be shared by `size` processes, "" where it can."""
+    if training.effective_batch % (training.batch_size * size) == 0:
+        return ""
+    return (
+        f"effective_batch {training.effective_batch} is not a multiple of batch_size"
+        f" {training.batch_size} x {size} processes"
+    )
 
 
 def default() -> Config:

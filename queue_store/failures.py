@@ -28,7 +28,10 @@ class Cause(StrEnum):
 
 
 TRANSIENT = frozenset(
-    {Cause.CUDA_MEMORY, Cause.MEMORY, Cause.CUDA, Cause.IO, Cause.DISK_FULL, Cause.KILLED}
+    {
+        *(Cause.CUDA_MEMORY, Cause.MEMORY, Cause.CUDA, Cause.IO, Cause.DISK_FULL),
+        *(Cause.KILLED, Cause.HANG),
+    }
 )
 """Failures that may not come again: tried `queue.max_attempts` times, with backoff."""
 

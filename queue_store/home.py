@@ -108,6 +108,11 @@ class Home:
         return self.store / "engine.lock"
 
     @property
+    def launch_note(self) -> Path:
+        """Where a training on several hosts comes together, for `trainctl join` on the others."""
+        return self.store / "launch.json"
+
+    @property
     def status_file(self) -> Path:
         return self.store / "status.json"
 

@@ -14,12 +14,13 @@ import pytest
 import torch
 from textual.widgets import TextArea
 
+from engine import messages
 from engine.faults import UnknownCommand
-from engine.loop import prompting
 from engine.reading.views import Views
 from engine.sessions.dispatch import Dispatcher
 from engine.sessions.server import Server
 from engine.sessions.session import LocalSession
+from engine.training import prompted
 from engine.training.controls import Prompt
 from engine.training.sampler import answer
 from queue_store import config as configuration
@@ -134,7 +135,7 @@ def test_it_can_be_cancelled_and_makes_way_for_other_commands(paused: kit.Runnin
 def test_it_ends_at_the_limit_of_time_with_what_there_is(
     paused: kit.Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(prompting.PROMPT_SECONDS, "standing", 0.2)
+    monkeypatch.setitem(messages.PROMPT_SECONDS, "standing", 0.2)
     # Taken at random, an answer may end by itself before that; hardly twenty of them.
     answers = (paused.ask("generate", **LONG) for _ in range(20))
     result = next(one for one in answers if one["stop"] == "time")
@@ -148,7 +149,7 @@ def test_too_little_memory_is_said_and_ends_nothing(
     def scarce(*_: Any, **__: Any) -> Any:
         raise torch.OutOfMemoryError("no room")
 
-    monkeypatch.setattr(prompting, "answer", scarce)
+    monkeypatch.setattr(prompted, "answer", scarce)
     with pytest.raises(Refused, match="the memory does not suffice"):
         paused.ask("generate", prompt=PROMPT)
     assert paused.status["state"] == "paused"

@@ -28,7 +28,7 @@ PATH_ACTS = {"rename", "unlink", "rmdir", "hardlink_to", "symlink_to"}
 
 ENGINE_ROOMS = (
     *("faults", "arguments", "evaluation_messages", "messages", "lines", "rowcheck", "kernels"),
-    *("machine", "checks", "prepare", "training", "memory", "verify", "judging", "hints"),
+    *("machine", "checks", "prepare", "training", "memory", "ranks", "verify", "judging", "hints"),
     *("inspecting", "reading", "adapters", "sessions", "loop"),
 )
 """The engine's own floors, the lowest first."""

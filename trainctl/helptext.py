@@ -129,6 +129,13 @@ It goes to the hosts that ask for it (trainctl hosts deploy --help), and keeps i
 being pruned.
 """
 
+JOIN = """\
+For each further host of [launch] nodes, in the same home on a folder that all hosts see at the same
+path. Comes to every launch of the engine, with training.processes of this host, until ctrl+c or
+SIGTERM; needs no rank and no order. Ends at once with its processes: the engine then goes on from
+the last checkpoint as soon as as many hosts are there again (launch.join_minutes).
+"""
+
 MERGE = """\
 The version stays as it is, and training goes on from it; the full model is a version of its own
 (kind "merged"), of weights alone. It can be evaluated, asked, compared, verified, backed up and

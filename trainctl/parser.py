@@ -131,6 +131,11 @@ def _home_verbs(verbs: Verbs) -> None:
     doctor = verbs.add("doctor", "commands.doctor:doctor", "what is wrong here, and what to do")
     doctor.add_argument("--quick", action="store_true", help="read no weights, no whole database")
     add_host_verbs(verbs, doctor)
+    join = verbs.add("join", "commands.join:join", "this host's part of a training on several")
+    _describe(join, helptext.JOIN)
+    join.add_argument(
+        "--address", default="", metavar="NAME", help="by which the other hosts reach this one"
+    )
     rebuild = verbs.add("rebuild", "commands.rebuild:rebuild", "a lost database, made anew")
     rebuild.add_argument("--from", dest="source", choices=("backup", "manifests"))
     rebuild.add_argument("--dry-run", action="store_true", help="only say what would be done")

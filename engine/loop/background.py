@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+from engine.ranks.held import Written
 from engine.training.state import Captured, write_state
 from queue_store.errors import Refused
 from snapshots.checkpoints import CheckpointWriter, Ledger
@@ -25,11 +26,16 @@ THREAD = "trainctl-save"
 PHASE = "saving in the background"
 
 
-def write(writer: CheckpointWriter, draft: Ledger, captured: Captured) -> tuple[Ledger, Manifest]:
+def write(
+    writer: CheckpointWriter, draft: Ledger, captured: Captured | Written
+) -> tuple[Ledger, Manifest]:
     """The one way from a captured state to a published folder, in line and beside training.
     Raises OSError: then nothing of it is left."""
     try:
-        write_state(writer.folder, captured)
+        if isinstance(captured, Captured):
+            write_state(writer.folder, captured)
+        else:
+            captured.write(writer.folder)
         return writer.publish(draft)
     except BaseException:
         writer.discard()

@@ -65,6 +65,8 @@ class Board:
         self.samples_step: int | None = None
         self.monitoring_share: float | None = None
         self.samples_due: dict[str, Any] | None = None
+        self.processes: Callable[[], dict[str, Any]] = status.not_loaded
+        """Asked for those that hold the model."""
         self._paused, self._paused_since = False, now()
         self.told: dict[str, Hint] = {}
         """What the engine itself has to say, by rule; see `tell`."""
@@ -231,4 +233,5 @@ class Board:
             samples_step=self.samples_step,
             samples_due=self.samples_due,
             monitoring_share=self.monitoring_share,
+            processes=self.processes(),
         )

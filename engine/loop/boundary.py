@@ -72,6 +72,8 @@ class Boundary:
         worker = self.worker
         while True:
             saving.tend(worker)
+            if worker.live is not None:
+                worker.live.look()
             request = worker.requests.take()
             if request is not None:
                 if in_run and self._must_leave(request):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from engine.loop import saving
+from engine.loop import loading, saving
 from engine.loop.saving import room, tell_full
 from engine.messages import EngineState
 from engine.training.failures import classify
@@ -52,7 +52,7 @@ def wait_with(worker: Worker, item: Item, message: str, *, touched: bool) -> Non
             raise OSError(errno.ENOSPC, message, str(worker.home.store))
         worker.requests.wait(WAIT_SECONDS)
     if touched:
-        worker.load()
+        loading.back_to_head(worker)
     tell_full(worker, "disk_full", hint)
     worker.boundary.failed(item, message)
 

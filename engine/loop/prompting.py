@@ -13,21 +13,22 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from engine.loop.requests import Request, Requests
 from engine.messages import PROMPT_SECONDS, unknown
 from engine.prepare.question import question
 from engine.prepare.render import Renderer
 from engine.prepare.template import ModelText
 from engine.training.controls import Prompt
-from engine.training.model import LoadedModel
-from engine.training.sampler import Drawing, answer, context_of, encode_prompt
+from engine.training.prompted import Question
+from engine.training.sampler import Drawing
 from queue_store import records
 from queue_store.errors import Refused
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from engine.loop.worker import Worker
+    from engine.ranks.held import HeldModel
 
 DEBT_SECONDS = 30.0
 """How far prompts may overdraw the monitoring budget before one is refused."""
@@ -78,7 +79,7 @@ class Prompting:
         started = time.perf_counter()
         try:
             longest = worker.config.training.max_length if trains else None
-            result = self._generate(worker.live.loaded, asked, end, longest)
+            result = self._generate(worker.live, asked, end, longest)
         finally:
             growing.end()
             seconds = time.perf_counter() - started
@@ -91,7 +92,6 @@ class Prompting:
             **{"seconds": seconds, "tokens_per_second": result["tokens"] / seconds},
             **{"branch": board.branch, "step": board.global_step, **self._which()},
             **{"device": worker.live.loaded.device, "backend": BACKEND},
-            **worker.live.loaded.base_precision,
         }
 
     def _which(self) -> dict[str, Any]:
@@ -117,59 +117,22 @@ class Prompting:
         raise Refused(what, mend=f"ask again after {wait:.0f} s of training, or pause first")
 
     def _generate(
-        self, loaded: LoadedModel, asked: dict[str, Any], end: _End, longest: int | None
+        self, live: HeldModel, asked: dict[str, Any], end: _End, longest: int | None
     ) -> dict[str, Any]:
-        prompt = self._prompt(loaded, str(asked["prompt"]), asked.get("system"))
-        length = len(encode_prompt(loaded.tokenizer, prompt))
-        context = context_of(loaded.model)
-        if length >= context:
-            raise Refused(
-                f"the prompt has {length} tokens, and the model takes {context} with the answer",
-                mend="shorten it",
-            )
-        if longest is not None and length > longest:
-            # Read in one go, between no two tokens of which it could end: no longer than a row.
-            raise Refused(
-                f"the prompt has {length} tokens, more than a row has in training"
-                f" (training.max_length = {longest})",
-                mend="pause first, then longer ones are answered",
-            )
-        most = min(int(asked.get("max_tokens", 256)), context - length)
-        drawing = _drawing(asked)
+        prompt = self._prompt(live.loaded.folder, str(asked["prompt"]), asked.get("system"))
+        most = int(asked.get("max_tokens", 256))
         growing, key = self.worker.engine.growing, asked.get("key") or ""
-        told = {
-            **{"prompt_tokens": length, "max_tokens": most, "temperature": 0.0},
-            **(vars(drawing) if drawing else {}),
-        }
-        if end():
-            return {"answer": "", "stop": end.why, "tokens": 0, **told}
-        try:
-            found = answer(
-                loaded.model,
-                loaded.tokenizer,
-                [prompt],
-                max_tokens=most,
-                drawing=drawing,
-                until=end,
-                grown=lambda text, tokens: growing.grow(key, text, tokens),
-            )
-        except torch.OutOfMemoryError as error:
-            torch.cuda.empty_cache()
-            raise Refused(
-                f"the memory does not suffice for {length} tokens and {most} of an answer"
-                " beside training",
-                mend="ask for fewer tokens, or shorten the prompt",
-            ) from error
-        assert found is not None  # nothing but `until` ends it
-        said = found[0]
-        stop = "end" if said.ended else "limit" if said.tokens >= most else end.why
-        return {"answer": said.text, "stop": stop, "tokens": said.tokens, **told}
+        return live.answer(
+            Question(prompt, most, longest, _drawing(asked)),
+            end,
+            lambda text, tokens: growing.grow(key, text, tokens),
+        )
 
-    def _prompt(self, loaded: LoadedModel, text: str, system: str | None) -> Prompt:
+    def _prompt(self, folder: Path, text: str, system: str | None) -> Prompt:
         """The prompt in the form in which rows of the home train, without their profile."""
         data = self.worker.config.data
         system = data.system_prompt if system is None else system
-        renderer = self._renderer_of(ModelText(loaded.folder), system, data.thinking)
+        renderer = self._renderer_of(ModelText(folder), system, data.thinking)
         return Prompt("prompt", (), question(renderer, text, system))
 
     def _renderer_of(self, model: ModelText, system: str, how: str) -> Renderer:
@@ -189,17 +152,17 @@ def _drawing(asked: dict[str, Any]) -> Drawing | None:
 
 
 class _End:
-    """Says, between two tokens, whether an answer has to end there; `why` in one word."""
+    """Says, between two tokens, why an answer has to end there, in one word; "" to go on."""
 
     def __init__(self, requests: Requests, key: str | None, seconds: float) -> None:
-        self.why = ""
+        self._why = ""
         self._requests = requests
         self._key = key
         self._deadline = time.perf_counter() + seconds
 
-    def __call__(self) -> bool:
-        self.why = self.why or self._look()
-        return bool(self.why)
+    def __call__(self) -> str:
+        self._why = self._why or self._look()
+        return self._why
 
     def _look(self) -> str:
         if self._requests.waiting():

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from engine.loop.background import PHASE, Background, write
 from engine.messages import EngineState
+from engine.ranks.held import HeldModel, Written
 from engine.reading.status import free_limit
 from engine.training.failures import ends_process
 from engine.training.hostcopy import HostBuffers, size_of
-from engine.training.live import Live
-from engine.training.state import Captured, capture_state
+from engine.training.state import Captured
 from queue_store import durable, journal, queue, records
 from queue_store.config import Config
 from queue_store.database import State, open_state
@@ -50,7 +50,7 @@ class Moment:
 
     writer: CheckpointWriter
     draft: Ledger
-    captured: Captured
+    captured: Captured | Written
     started: float
 
 
@@ -84,7 +84,7 @@ class Saver:
 
     def capture(
         self,
-        live: Live,
+        live: HeldModel,
         config: Config,
         run: records.Run,
         *,
@@ -126,13 +126,15 @@ class Saver:
                 learning_rate=figures.get("learning_rate"),
                 rendering=rendering,
             )
-            captured = capture_state(live.loaded, live.optimizer, live.schedule, info)
+            captured = live.capture(info)
             stack.pop_all()
         return Moment(writer, draft, captured, started)
 
     def write_aside(self, moment: Moment, number: int) -> bool:
         """Copy the state and let the thread write it, where there is memory for that; False where
-        there is not. `number` is the worker's count of changes."""
+        there is not, and where it is at ranks. `number` is the worker's count of changes."""
+        if not isinstance(moment.captured, Captured):
+            return False  # rank 0 writes it, and may not step meanwhile
         tensors = moment.captured.tensors
         if not self.buffers.fit(size_of(tensors)):
             return False

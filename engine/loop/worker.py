@@ -12,23 +12,21 @@ import time
 from typing import TYPE_CHECKING
 
 from engine.hints.surroundings import Failed, failing
-from engine.loop import noroom, recovery, saving
+from engine.loop import loading, noroom, recovery, saving
 from engine.loop.ahead import Ahead
 from engine.loop.boundary import Boundary
 from engine.loop.monitoring import Watch
 from engine.loop.reporting import Reports
 from engine.loop.saving import Saver
-from engine.memory import refusing
 from engine.messages import EngineState
 from engine.prepare import profiles
 from engine.prepare.prepare import Cancelled
+from engine.ranks.held import HeldModel, Run
+from engine.ranks.words import LaunchFailed
 from engine.reading.status import item_status, model_status, optimizer_words
 from engine.training.controls import RunItem
 from engine.training.failures import classify, ends_process
-from engine.training.freeing import free_memory, give_pages
 from engine.training.items import Ready, make_ready, settings_of
-from engine.training.live import Live, base_folder, first_head, load_live
-from engine.training.run import TrainingRun
 from engine.training.sampler import ends_unheard
 from queue_store import config as configuration
 from queue_store import head, journal, queue, records
@@ -62,10 +60,10 @@ class Worker:
         self.watch = Watch(self)
         self.ahead = Ahead(self.home)
         self.boundary = Boundary(self)
-        self.live: Live | None = None
+        self.live: HeldModel | None = None
         self.line: records.Run
         self.item: Item | None = None
-        self.run_now: TrainingRun | None = None
+        self.run_now: Run | None = None
         self.cursors: dict[int, tuple[int, int]] = {}
         self.rendering: dict[str, str] = {}
         """What made text of the rows that trained last (see records.Progress)."""
@@ -80,11 +78,16 @@ class Worker:
         try:
             self._begin()
             while not self.boundary.ending:
-                self.boundary.between_items()
-                if not self.boundary.ending:
-                    self._one_item()
+                try:
+                    self.boundary.between_items()
+                    if not self.boundary.ending:
+                        self._one_item()
+                except LaunchFailed as error:
+                    loading.lost(self, error)
             self._end()
         finally:
+            if self.live is not None:
+                self.live.end()
             self.saver.close()
             try:
                 self.metrics.close()
@@ -104,53 +107,30 @@ class Worker:
         self.publish(force=True)
         self.engine.keeper.start()  # not before recovery is over
         if not self.board.paused:
-            self.load()
+            loading.at_start(self)
 
     def _end(self) -> None:
         self.board.set(EngineState.STOPPING, "saving")
         self.publish(force=True)
-        if self.unsaved:
-            self.save()
+        try:
+            if self.unsaved:
+                self.save()
+        except LaunchFailed as error:
+            loading.lost(self, error)
         self.boundary.finish()
 
     def load(self) -> None:
-        """Make the live state that of the head; a new run of steps begins there."""
-        self.board.set(EngineState.STARTING, f"loading {self.config.model.name}")
-        self.publish(force=True)
-        at = records.head(self.state)
-        if at is None:
-            at = first_head(self.state, self.home, self.config)
-        self.free()
-        base = base_folder(self.home, self.config)
-        refusing.check(self.home, base, self.config)
-        self.live = load_live(self.home, self.config, at.checkpoint)
-        self.line = records.start_run(self.state)
-        self.cursors = dict(at.checkpoint.progress.cursors)
-        self.rendering = dict(at.checkpoint.progress.rendering)
-        self.saved = self.changes
-        self.saver.stands_on(at.checkpoint.step)
-        self.board.forget_steps()
-        self.board.model = model_status(**self.live.told)
-        self.board.stand_on_head(self.state, self.config.snapshots)
+        """Make the live state that of the head; a new run of steps begins there. Raises
+        LaunchFailed, and Cancelled where several processes hold it and a command waits."""
+        loading.load(self)
 
     def stand_on_head(self) -> None:
         """The head was moved. Parked, the state is loaded when the next item begins."""
-        if self.live is not None:
-            self.load()
-            return
-        self.saved = self.changes
-        self.cursors = {}
-        self.board.forget_steps()
-        self.board.stand_on_head(self.state, self.config.snapshots)
+        loading.stand_on_head(self)
 
     def free(self) -> None:
         """Let go of the live state and of the memory that it holds on the device."""
-        if self.live is not None:
-            give_pages(self.live.optimizer)
-        self.live = None
-        self.run_now = None
-        self.saver.buffers.drop()
-        free_memory()
+        loading.free(self)
 
     def warn(self, text: str) -> None:
         """What a person should mend while training goes on: the hint, and once in the journal."""
@@ -183,14 +163,25 @@ class Worker:
             return
         self.item = item
         try:
-            if self.live is None:
-                self.load()
-            self._train(item)
+            if self._loaded_for(item):
+                self._train(item)
         finally:
             self.item = None
             self.run_now = None
             self.saver.flush = None
             self.board.item = None
+
+    def _loaded_for(self, item: Item) -> bool:
+        """Whether there is a live state for the item; where ranks do not come up for it, that is
+        its failure."""
+        try:
+            if self.live is None:
+                self.load()
+        except Cancelled:
+            self.boundary.called_off(item)
+        except LaunchFailed as error:
+            self._failed(item, error, touched=False)
+        return self.live is not None
 
     def _until_next(self) -> float:
         soonest = queue.soonest(self.state)
@@ -209,9 +200,9 @@ class Worker:
         except Exception as error:
             self._failed(item, error, touched=False)
             return
-        if not self.boundary.before_training(item):
-            return
         try:
+            if not self.boundary.before_training(item):
+                return
             self._step(item, ready)
         except ProcessEnd:
             raise  # no failure of the item: the next process finds it as after a kill
@@ -269,7 +260,7 @@ class Worker:
             report=ready.prepared.report,
         )
         self.watch.look_at(item, ready, folder, self.boundary.calls_off)
-        if unheard := ends_unheard(self.live.loaded, ready.prepared.report):
+        if unheard := ends_unheard(self.live.ends, ready.prepared.report):
             self.warn(unheard)
         return ready
 
@@ -287,10 +278,7 @@ class Worker:
         cursor, _ = self.cursors.get(item.id, (0, 0))
         moves.training(self.state, item.id, f"{item.name} trains from row {cursor}")
         self.reports.begin(item, ready)
-        run = TrainingRun(
-            self.live.loaded,
-            self.live.optimizer,
-            self.live.schedule,
+        run = self.live.begin(
             ready.prepared,
             RunItem(item.id, item.name, cursor, training.epochs),
             training,
@@ -352,7 +340,7 @@ class Worker:
         if end is not None:
             raise end
         if touched:
-            self.load()
+            loading.back_to_head(self)
         self.boundary.failed(item, f"{cause}: {message}")
 
     def flush_metrics(self) -> None:

@@ -83,6 +83,11 @@ def optimizer_words(shares: Mapping[str, float]) -> str:
     )
 
 
+def not_loaded() -> dict[str, Any]:
+    """`processes` of the status while no process holds the model."""
+    return unknown("the model is not loaded")
+
+
 def free_limit(text: str, checkpoint_bytes: int) -> int:
     """Bytes of snapshots.stop_free or warn_free: "1.2" counts in sizes of a checkpoint, "50 GB" in
     bytes (kB, MB, GB, TB of powers of ten). Raises ConfigError."""
@@ -148,6 +153,7 @@ def status(
     samples_step: int | None = None,
     samples_due: Mapping[str, Any] | None = None,
     monitoring_share: Number = None,
+    processes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The status object. A number that is None is unknown for the reason `why`.
 
@@ -158,7 +164,8 @@ def status(
     `hints` are the fields `hint` and `hints` (engine.hints.hint.fields);
     `samples_due` is {step, training_seconds} of a sample tick that is put off: since when it is
     due, and how much training the budget still needs before it has room for it;
-    `monitoring_share` is the share of wall time that validation and samples take.
+    `monitoring_share` is the share of wall time that validation and samples take; `processes` is
+    {size, kind, nodes, ranks[{rank, host, pid, device, memory}]} of those that hold the model.
     """
     return {
         "state": str(state),
@@ -194,4 +201,5 @@ def status(
         "samples_step": known(samples_step, "no samples yet"),
         "samples_due": known(samples_due, "no sample tick is put off"),
         "monitoring_share": known(monitoring_share, why),
+        "processes": known(processes, "no engine is running"),
     }

@@ -19,13 +19,17 @@ from queue_store.failures import Cause
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-class StepMemory(TrainctlError):
-    """A step did not fit the memory. `where` names the longest row of its batch, `cause` which
-    memory it was."""
+class Caused(TrainctlError):
+    """A failure whose `cause` is known, in the words of queue_store.failures."""
 
-    def __init__(self, cause: str, what: str, *, where: str, mend: str) -> None:
+    def __init__(self, cause: str, what: str, *, where: str = "", mend: str = "") -> None:
         self.cause = cause
         super().__init__(what, where=where, mend=mend)
+
+
+class StepMemory(Caused):
+    """A step did not fit the memory. `where` names the longest row of its batch, `cause` which
+    memory it was."""
 
 
 def out_of_memory(
@@ -52,7 +56,7 @@ def classify(error: BaseException) -> tuple[str, str]:
     message = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, NonFinite):
         return Cause.NOT_A_NUMBER, message
-    if isinstance(error, StepMemory):
+    if isinstance(error, Caused):
         return error.cause, message
     if isinstance(error, DataError):
         return Cause.DATA, message

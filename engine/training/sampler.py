@@ -101,11 +101,16 @@ def end_tokens(model: Any, tokenizer: Any) -> list[int]:
     return sorted(i for i in ids if i is not None)
 
 
-def ends_unheard(loaded: LoadedModel, report: dict[str, Any]) -> str:
-    """A warning where answers are trained to end with a token at which no generation with this
-    model stops (a base model under a chat template); "" where they are not."""
+def heard_ends(loaded: LoadedModel) -> list[str]:
+    """The tokens at which generation with this model stops."""
+    ids = end_tokens(loaded.model, loaded.tokenizer)
+    return [str(token) for token in loaded.tokenizer.convert_ids_to_tokens(ids)]
+
+
+def ends_unheard(heard: Sequence[str], report: dict[str, Any]) -> str:
+    """A warning where answers are trained to end with a token that is none of `heard`, at which no
+    generation with the model stops (a base model under a chat template); "" where they are not."""
     trained = report["masks"].get("end_tokens", [])  # an earlier release did not note them
-    heard = loaded.tokenizer.convert_ids_to_tokens(end_tokens(loaded.model, loaded.tokenizer))
     if not trained or set(trained) & set(heard):
         return ""
     return (

@@ -13,8 +13,9 @@ A person's prompt does not wait for the budget; what it took is made up for by t
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from engine.training.controls import Place
 
@@ -52,6 +53,32 @@ class Monitor:
         self.spent = 0.0
         self._cost: dict[str, float] = {}
         self._due: dict[str, Place] = {}
+
+    def dump(self) -> dict[str, Any]:
+        """All that it knows, as JSON: where another process trains, it keeps the time there."""
+        due = {kind: [at.branch, at.global_step] for kind, at in self._due.items()}
+        return {
+            "budget": self.budget,
+            "training_seconds": self.training_seconds,
+            "spent": self.spent,
+            "cost": dict(self._cost),
+            "due": due,
+        }
+
+    def take(self, said: Mapping[str, Any]) -> None:
+        """Know what the one of `dump` knew."""
+        self.budget = float(said["budget"])
+        self.training_seconds = float(said["training_seconds"])
+        self.spent = float(said["spent"])
+        self._cost = {kind: float(seconds) for kind, seconds in said["cost"].items()}
+        self._due = {kind: Place(*at) for kind, at in said["due"].items()}
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> Monitor:
+        """One that knows what the one of `dump` knew."""
+        made = cls(float(said["budget"]))
+        made.take(said)
+        return made
 
     @property
     def share(self) -> float:

@@ -1,0 +1,131 @@
+"""Where the live state comes from and goes to: loaded at the head, let go of, lost with its ranks.
+
+In this process, or at several (engine.ranks): then the ranks are started for it, or those that are
+there load again.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from engine.memory import refusing
+from engine.messages import EngineState
+from engine.prepare.prepare import Cancelled
+from engine.ranks.held import HeldModel, here
+from engine.ranks.plan import processes, several
+from engine.ranks.there import There
+from engine.ranks.words import LaunchFailed
+from engine.reading.status import model_status, not_loaded
+from engine.training.freeing import free_memory
+from engine.training.live import base_folder, first_head, load_live
+from queue_store import head, records
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from engine.loop.worker import Worker
+
+log = logging.getLogger("trainctl.engine")
+
+
+def load(worker: Worker) -> None:
+    """See Worker.load."""
+    board, config = worker.board, worker.config
+    board.set(EngineState.STARTING, f"loading {config.model.name}")
+    worker.publish(force=True)
+    at = records.head(worker.state)
+    if at is None:
+        at = first_head(worker.state, worker.home, config)
+    base = base_folder(worker.home, config)
+    there = several(config)
+    worker.live = _at_ranks(worker, base, at) if there else _here(worker, base, at)
+    worker.line = records.start_run(worker.state)
+    worker.cursors = dict(at.checkpoint.progress.cursors)
+    worker.rendering = dict(at.checkpoint.progress.rendering)
+    worker.saved = worker.changes
+    worker.saver.stands_on(at.checkpoint.step)
+    board.forget_steps()
+    board.model = model_status(**worker.live.told)
+    board.processes = worker.live.processes
+    board.stand_on_head(worker.state, config.snapshots)
+
+
+def _here(worker: Worker, base: Path, at: records.Head) -> HeldModel:
+    free(worker)
+    refusing.check(worker.home, base, worker.config)
+    return here(load_live(worker.home, worker.config, at.checkpoint))
+
+
+def _at_ranks(worker: Worker, base: Path, at: records.Head) -> HeldModel:
+    """At several processes: those that are there already, where they are as they are wanted."""
+    wanted = processes(worker.home, base, worker.config)
+    held, worker.live, worker.run_now = worker.live, None, None
+    worker.saved = worker.changes  # what comes is served meanwhile: there is nothing to save
+    worker.board.processes = not_loaded
+    phase = f"loading {worker.config.model.name} in {wanted.size} processes"
+    if wanted.nodes > 1:
+        phase += f", with {wanted.nodes} hosts at {wanted.rendezvous}"
+    worker.board.set(EngineState.STARTING, phase)
+    worker.publish(force=True)
+
+    def idle() -> None:
+        if worker.boundary.calls_off():
+            raise Cancelled
+
+    return There.load(worker.home, worker.config, at.checkpoint, wanted, idle, held)
+
+
+def at_start(worker: Worker) -> None:
+    """Before any item. Ranks that do not come up now are tried again for the first one, by the
+    rules of its attempts."""
+    try:
+        load(worker)
+    except LaunchFailed as error:
+        lost(worker, error)
+    except Cancelled:
+        log.info("what waits needs no model")
+
+
+def stand_on_head(worker: Worker) -> None:
+    """See Worker.stand_on_head."""
+    if worker.live is not None:
+        load(worker)
+        return
+    worker.saved = worker.changes
+    worker.cursors = {}
+    worker.board.forget_steps()
+    worker.board.stand_on_head(worker.state, worker.config.snapshots)
+
+
+def back_to_head(worker: Worker) -> None:
+    """What trained since the head's checkpoint is of no use: stand on that. Ranks are started anew
+    when the next item begins, whose attempt it is."""
+    if worker.live is None or isinstance(worker.live, There):
+        free(worker)
+        stand_on_head(worker)
+    else:
+        load(worker)
+
+
+def lost(worker: Worker, error: LaunchFailed) -> None:
+    """The ranks failed while no item trained: what no checkpoint has trains again."""
+    log.warning("%s", error)
+    at = records.head(worker.state)
+    if worker.unsaved and at is not None:
+        why = f"back to step {at.checkpoint.step}: {error}"
+        with worker.state.transaction():
+            head.move_head(worker.state, at.checkpoint, why=why, new=False)
+    back_to_head(worker)
+    worker.board.tell("ranks_lost", str(error), "the next item starts the processes again")
+
+
+def free(worker: Worker) -> None:
+    """See Worker.free."""
+    live, worker.live, worker.run_now = worker.live, None, None
+    if live is not None:
+        live.end()
+    del live
+    worker.board.processes = not_loaded
+    worker.saver.buffers.drop()
+    free_memory()
