@@ -11,7 +11,7 @@ STATE = "training_state.json"
 
 
 def method_of(folder: Path) -> str:
-    """ "full", "lora" or "qlora" of a checkpoint's or version's folder, "" where it does not say."""
+    """The model.method of a checkpoint's or version's folder, "" where nothing there says it."""
     for name, keys in ((STATE, ("method",)), (INFO, ("model", "method"))):
         try:
             said = json.loads((folder / name).read_bytes())

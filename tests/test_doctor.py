@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import importlib.metadata
 import json
 import os
 import time
@@ -223,6 +224,9 @@ def test_a_sound_home_is_well(home, trainctl) -> None:
     names = {check["name"] for check in report["checks"]}
     assert {"python", "torch", "textual", "nvidia driver", "permissions", "disk"} <= names
     assert all(check["ok"] and check["found"] for check in report["checks"])
+    bits = next(c for c in report["checks"] if c["name"] == "bitsandbytes kernels")
+    assert bits["found"].startswith(importlib.metadata.version("bitsandbytes"))
+    assert "quantizes on the" in bits["found"]
     assert {"reserve", "filesystem", "systemd", "backup targets", "settings"} <= names
 
 
