@@ -34,7 +34,8 @@ it is what config.toml says, on this machine. Exit 1 where it does not fit.
 JSON: {
   device{name, total, free, gpu}, usable      bytes
   fits, dtype, parameters, trained
-  estimate{weights, gradients, optimizer, activations, workspace, context, pageable, total, moment}
+  estimate{weights, gradients, optimizer, activations, logits, workspace, context, pageable, total,
+           moment}
   measured{items, low, high, last{…}} | null  predicted / measured of the items that trained here
   nearest[{settings{key: value}, total}]      what would fit }
 """

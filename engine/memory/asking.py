@@ -5,8 +5,10 @@ No torch here: the child has it.
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -52,9 +54,18 @@ def kept(home: Home, folder: Path, model: Model, size: int) -> Profile | None:
         return None
 
 
-def profile(home: Home | None, folder: Path, model: Model, size: int) -> Profile:
+def profile(
+    home: Home | None,
+    folder: Path,
+    model: Model,
+    size: int,
+    *,
+    stop: child.Stop | None = None,
+    progress: child.Progress | None = None,
+) -> Profile:
     """The profile of the model in `folder`, kept in `home`'s store. A child of seconds where it
-    was not measured yet. Raises NotFound, child.Unfinished with the child's reason."""
+    was not measured yet: `progress` hears how many of how many measurements are done, `stop` breaks
+    it off. Raises NotFound, child.Unfinished with the child's reason."""
     config = folder / CONFIG
     if not config.is_file():
         raise NotFound("no config.json of a model", where=str(folder), mend="give a model's folder")
@@ -65,6 +76,8 @@ def profile(home: Home | None, folder: Path, model: Model, size: int) -> Profile
         MODULE,
         (),
         where=str(config),
+        stop=stop,
+        progress=progress,
         seconds=SECONDS,
         stdin=orjson.dumps(asked(folder, model, size)),
         what="measuring the model",
@@ -78,11 +91,16 @@ def profile(home: Home | None, folder: Path, model: Model, size: int) -> Profile
     return Profile.of(told)
 
 
+@cache
+def liger_installed() -> bool:
+    """Whether this interpreter has Liger's kernels and what they need, as engine.training.model
+    has it."""
+    return all(importlib.util.find_spec(name) for name in ("triton", "liger_kernel"))
+
+
 def fused_loss(training: Training) -> bool:
-    """Whether Liger's loss will hold no logits: only where it is installed, as
-    engine.training.model has it."""
-    installed = all(importlib.util.find_spec(name) for name in ("triton", "liger_kernel"))
-    return training.liger == "on" or (training.liger == "auto" and installed)
+    """Whether Liger's loss will hold no logits: only where it is installed."""
+    return training.liger == "on" or (training.liger == "auto" and liger_installed())
 
 
 class Estimator:
@@ -93,11 +111,30 @@ class Estimator:
         self.home, self.folder, self.device = home, folder, device
         self._known: dict[tuple[int, str], Profile] = {}
 
-    def profile(self, config: Config) -> Profile:
-        key = number_bytes(config.model, self.device.gpu), config.model.method
+    def on(self, device: Device) -> Estimator:
+        """For another device; what is measured is measured for both."""
+        other = copy.copy(self)
+        other.device = device
+        return other
+
+    def key(self, config: Config) -> tuple[int, str]:
+        """Bytes a number and method: the profile that `config` needs."""
+        return number_bytes(config.model, self.device.gpu), config.model.method
+
+    def profile(
+        self, config: Config, *, stop: child.Stop | None = None, progress: child.Progress | None = None
+    ) -> Profile:
+        key = self.key(config)
         if key not in self._known:
-            self._known[key] = profile(self.home, self.folder, config.model, key[0])
+            found = profile(
+                *(self.home, self.folder, config.model, key[0]), stop=stop, progress=progress
+            )
+            self._known[key] = found
         return self._known[key]
+
+    def known(self, config: Config) -> bool:
+        """Whether estimating `config` measures nothing."""
+        return self.key(config) in self._known
 
     def __call__(self, config: Config) -> Estimate:
         gpu, training = self.device.gpu, config.training

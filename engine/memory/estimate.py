@@ -2,7 +2,7 @@
 
 Three moments are looked at, for the highest of them is the peak:
 
-    backward   weights + optimizer + activations of a micro-batch + the head's gradient
+    backward   weights + optimizer + activations and logits of a micro-batch + the head's gradient
                (+ all gradients, where micro-batches add up to a step)
     gradients  weights + optimizer + all gradients + the activations of the last layer that is left,
                or a second gradient of a tied embedding
@@ -22,14 +22,12 @@ from queue_store.config import Training
 
 BLOCK = 256
 """Numbers that share a scale in bitsandbytes' 8-bit states."""
-LOGITS = 12
-"""Bytes a vocabulary entry and token that the plain loss takes and a fused one (Liger) does not:
-the logits in float32, their log-softmax and their gradient."""
 CONTEXT_GPU = 600_000_000
 """CUDA's context, kernels and cuBLAS's workspace; an assumption, not measured on a card."""
 CONTEXT_CPU = 550_000_000
 """Resident memory of a process with torch and transformers before it loads a model: 541 MB measured
 with Python 3.11, torch 2.13 for CPUs and engine.training.run imported."""
+WAYS = ("plain", "checkpointed", "plain_inner", "checkpointed_inner")
 SLACK = 0.05
 """The share of a card that its allocator cannot use: what is free lies in pieces."""
 
@@ -44,9 +42,9 @@ class Way:
     rest: float
     rest_square: float
 
-    def bytes_per_token(self, layers: int, length: int, spared: float = 0.0) -> float:
-        """Of a sequence of so many tokens; `spared` bytes of the rest are not taken."""
-        rest = self.rest + length * self.rest_square - spared
+    def bytes_per_token(self, layers: int, length: int) -> float:
+        """Of a sequence of so many tokens."""
+        rest = self.rest + length * self.rest_square
         return layers * self.bytes_per_layer(length) + max(0.0, rest)
 
     def bytes_per_layer(self, length: int) -> float:
@@ -64,17 +62,23 @@ class Profile:
     hidden: int
     small: int
     outer: int
+    inner: int
+    """The largest trained tensor of the layers."""
     muon_workspace: int
     layers: int
     vocabulary: int
     tied: bool
     plain: Way
     checkpointed: Way
+    plain_inner: Way
+    checkpointed_inner: Way
+    """The same two without head and loss: what stands when the first layer's backward pass runs,
+    or where the loss holds no logits."""
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Profile:
         """From the JSON of a child or of the store. Raises TypeError, KeyError."""
-        ways = {name: Way(**told[name]) for name in ("plain", "checkpointed")}
+        ways = {name: Way(**told[name]) for name in WAYS}
         return cls(**{**told, **ways})
 
 
@@ -87,6 +91,7 @@ class Estimate:
     gradients: int
     optimizer: int
     activations: int
+    logits: int
     workspace: int
     context: int
     pageable: int
@@ -94,8 +99,8 @@ class Estimate:
 
     @property
     def total(self) -> int:
-        parts = (self.weights, self.gradients, self.optimizer, self.activations, self.workspace)
-        return sum(parts) + self.context - self.pageable
+        parts = (self.weights, self.gradients, self.optimizer, self.activations, self.logits)
+        return sum(parts) + self.workspace + self.context - self.pageable
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "total": self.total}
@@ -111,27 +116,32 @@ def estimate(
     gradients = profile.trained_bytes
     states = optimizer_bytes(profile, training.optimizer, each)
     tokens = training.batch_size * training.max_length
-    way = profile.checkpointed if training.gradient_checkpointing else profile.plain
-    spared = profile.vocabulary * LOGITS if liger else 0
-    each_token = way.bytes_per_token(profile.layers, training.max_length, spared)
-    activations = int(tokens * each_token)
+    ways = (profile.plain, profile.plain_inner)
+    if training.gradient_checkpointing:
+        ways = (profile.checkpointed, profile.checkpointed_inner)
+    whole, inner = (
+        int(tokens * way.bytes_per_token(profile.layers, training.max_length)) for way in ways
+    )
+    logits = 0 if liger else max(0, whole - inner)
     layer = int(tokens * profile.plain.bytes_per_layer(training.max_length))
     adds_up = training.effective_batch > training.batch_size
-    outer = profile.outer * each
-    second = outer if profile.tied or adds_up else 0
+    head = profile.outer * each // (1 if profile.tied else 2)
+    second = head if profile.tied or adds_up else 0
     workspace = profile.muon_workspace if training.optimizer == "muon" else 0
     moments = (
-        ("backward", gradients if adds_up else 0, activations, outer),
-        ("gradients", gradients, layer, max(0, second - layer)),
-        ("step", gradients, 0, workspace),
+        ("backward", gradients if adds_up else 0, inner, logits, head),
+        ("layers", gradients if adds_up else head, inner, 0, profile.inner * each),
+        ("gradients", gradients, layer, 0, max(0, second - layer)),
+        ("step", gradients, 0, 0, workspace),
     )
-    moment, held, active, passing = max(moments, key=lambda one: sum(one[1:]))
+    moment, held, active, stands, passing = max(moments, key=lambda one: sum(one[1:]))
     paged = training.optimizer.startswith("paged")
     return Estimate(
         weights=weights,
         gradients=held,
         optimizer=states,
         activations=active,
+        logits=stands,
         workspace=passing,
         context=CONTEXT_GPU if gpu else CONTEXT_CPU,
         pageable=states if paged and gpu else 0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -27,10 +27,11 @@ class Proposal:
     estimate: Estimate
 
     def words(self) -> str:
-        return ", ".join(f"{key} = {_toml(value)}" for key, value in self.settings.items())
+        return ", ".join(f"{key} = {toml(value)}" for key, value in self.settings.items())
 
 
-def _toml(value: Any) -> str:
+def toml(value: Any) -> str:
+    """A value as config.toml has it."""
     return str(value).lower() if isinstance(value, bool) else msgspec.json.encode(value).decode()
 
 
@@ -40,33 +41,39 @@ def words(config: Config) -> str:
     return (
         f"{config.model.name} {config.model.method}, batch_size {training.batch_size},"
         f" max_length {training.max_length}, {training.optimizer}, gradient_checkpointing"
-        f" {_toml(training.gradient_checkpointing)}"
+        f" {toml(training.gradient_checkpointing)}"
     )
 
 
-def with_settings(config: Config, settings: dict[str, Any]) -> Config:
-    """`config` with other values; keys such as "training.batch_size"."""
+def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
+    """`config` with other values; keys such as "training.batch_size". Raises ValueError where they
+    do not go together."""
+    sections: dict[str, dict[str, Any]] = {}
     for key, value in settings.items():
         section, name = key.split(".")
-        part = msgspec.structs.replace(getattr(config, section), **{name: value})
-        config = msgspec.structs.replace(config, **{section: part})
-    return config
+        sections.setdefault(section, {})[name] = value
+    parts = {
+        section: msgspec.structs.replace(getattr(config, section), **values)
+        for section, values in sections.items()
+    }
+    return msgspec.structs.replace(config, **parts)
 
 
 def nearest(
-    config: Config, device: Device, estimated: Callable[[Config], Estimate]
+    config: Config, device: Device, estimated: Callable[[Config], Estimate | None]
 ) -> list[Proposal]:
     """At most SHOWN changes after which training fits `device`: single ones first, in the order in
-    which they change the training least, then two, then three together."""
+    which a person would rather make them; then two, then three together. `estimated` gives None
+    where it does not know."""
     moves = [*_moves(config, device)]
     for count in (1, 2, 3):
         found: list[Proposal] = []
         for chosen in combinations(moves, count):
             settings = {key: value for move in chosen for key, value in move.items()}
-            if len(settings) < count:
+            if len(settings) < sum(map(len, chosen)):
                 continue  # two moves of one key
             estimate = estimated(with_settings(config, settings))
-            if estimate.total <= device.usable:
+            if estimate is not None and estimate.total <= device.usable:
                 found.append(Proposal(settings, estimate))
             if len(found) == SHOWN:
                 return found

@@ -23,12 +23,14 @@ PARTS = (
     ("gradients", ""),
     ("optimizer", "its states"),
     ("activations", "of one micro-batch, forward and backward"),
+    ("logits", "of the micro-batch, and what the loss makes of them"),
     ("workspace", "made in passing"),
     ("context", "the libraries'; an assumption"),
     ("pageable", "may leave the card for the host"),
 )
 MOMENTS = {
     "backward": "the start of the backward pass",
+    "layers": "the first layer's backward pass",
     "gradients": "the end of the backward pass",
     "step": "the optimizer's step",
 }
