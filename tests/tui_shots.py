@@ -66,7 +66,7 @@ THEN = "then "
 ROWS = ("t", f"{THEN}line 1")
 """Keys that open the rows of an item; what comes before it is open is another view's key."""
 JUDGED = ("5", "space", "G", "c", "then better")
-CHANGED = ("3", "m", "then 3 fits", "j", "h", "1")
+CHANGED = ("3", "m", "then weights", "j", "h", "1")
 """The memory of training: a shorter sequence, and the first of what fits then."""
 TRY = {"n": 1, "started": T0 + 10, "ended": T0 + 51}
 
@@ -357,7 +357,7 @@ DIALOGS = (
     Shot("prompt asked", ("4", "t", *"hello", "enter"), "Esc cancels", PromptBox, world=asking),
     Shot("prompt answered", ("4", "t", *"hello", "enter"), "WINDOW", PromptBox),
     Shot("what if", ("3", "m"), "does not fit", WhatIfView, world=lambda: estimated()),
-    Shot("what if changed", CHANGED, "gradient_checkpointing = true", WhatIfView),
+    Shot("what if changed", CHANGED, "to spare", WhatIfView),
     Shot("what if another card", ("3", "m", "then weights", "l"), "RTX 4090", WhatIfView),
     Shot("what if measuring", ("3", "m"), "50%", WhatIfView, world=held),
     Shot("what if not known", ("3", "m"), "not known", WhatIfView, world=lambda: unmeasured()),

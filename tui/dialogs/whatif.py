@@ -11,7 +11,8 @@ from rich.cells import cell_len
 from textual.binding import Binding
 
 from tui.dialogs.whole import WholeView
-from tui.figures import bar, counted, percent, size
+from tui.figures import bar, counted, percent, real
+from tui.figures import size as rounded
 from tui.safe import Line, line_text, pad, wrap
 
 if TYPE_CHECKING:
@@ -31,9 +32,10 @@ MOMENTS = {
 }
 NARROW = 70
 """Columns below which the settings and the parts stand closer."""
+TITLE = "What if: the memory of training"
 READING = "reading config.toml and the model's config…"
-KEYS = "up/down choose  left/right change  0 as config.toml  Esc close"
-TAKE_KEYS = "left/right change  1-3 take what fits  0 as config.toml  Esc close"
+KEYS = "up/down choose  left/right change  0 reset  Esc close"
+TAKE_KEYS = "left/right change  1-3 take  0 reset  Esc close"
 
 
 class WhatIfView(WholeView):
@@ -53,7 +55,7 @@ class WhatIfView(WholeView):
     ]
 
     def __init__(self) -> None:
-        super().__init__("What if: the memory of training")
+        super().__init__(TITLE)
         self.found: WhatIf | None = None
         self.stop, self.wake = threading.Event(), threading.Event()
         self._at = 0
@@ -77,6 +79,7 @@ class WhatIfView(WholeView):
 
     def begun(self, found: WhatIf) -> None:
         self.found = found
+        self.write("title", f"{TITLE} {found.base.model.name}")
         self._renew()
 
     def failed(self, reason: str) -> None:
@@ -179,6 +182,12 @@ class WhatIfView(WholeView):
             text = f"measuring the model as {found.config.model.method} in {found.precision}"
             return [((f"[{bar(share, 10)}] {percent(share)} {text}", "dim"),)]
         return [*_said(fits(whole, device), width), *_said((peak(whole, device), "dim"), width)]
+
+
+def size(bytes: float) -> str:
+    """Bytes, to a tenth of a GB: what decides may be as little."""
+    number = real(bytes) or 0.0
+    return f"{number / 1e9:.1f} GB" if 1e9 <= abs(number) < 1e12 else rounded(number)
 
 
 def fits(whole: Estimate, device: Device) -> tuple[str, str]:
