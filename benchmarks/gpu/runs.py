@@ -21,7 +21,8 @@ from benchmarks.gpu.modes import MODES, Case
 from benchmarks.gpu.shapes import SHAPES, Shape
 from engine.machine.gpus import Gpus
 from engine.memory import asking, fitting
-from engine.memory.cards import Device
+from engine.memory.estimate import Profile, estimate
+from engine.memory.profile import profile
 from engine.prepare import Prepared
 from engine.training.controls import GO, Directive, Place, RunItem
 from engine.training.model import load_model
@@ -158,9 +159,12 @@ def ours(case: Case, model: Path, prepared: Prepared) -> Done:
     first = case.warm * training.effective_batch
     tokens = sum(sizes[first : first + case.steps * training.effective_batch])
     done = _done(case, clock, tokens)
-    device = Device("", card.total(case.device), 0, card.is_card(case.device))
-    whole = asking.Estimator(None, model, device)(chosen)
-    took = (done.card or done.reserved) if device.gpu else done.host
+    gpu = card.is_card(case.device)
+    size = asking.number_bytes(chosen.model, gpu)
+    found = Profile.of(profile(asking.asked(model, chosen.model, size)))
+    liger = gpu and asking.fused_loss(training)
+    whole = estimate(found, training, size=size, gpu=gpu, liger=liger)
+    took = (done.card or done.reserved) if gpu else done.host
     return replace(done, predicted=whole.total, took=took)
 
 

@@ -60,12 +60,13 @@ def profile(
     model: Model,
     size: int,
     *,
+    nice: int = 0,
     stop: child.Stop | None = None,
     progress: child.Progress | None = None,
 ) -> Profile:
     """The profile of the model in `folder`, kept in `home`'s store. A child of seconds where it
-    was not measured yet: `progress` hears how many of how many measurements are done, `stop` breaks
-    it off. Raises NotFound, child.Unfinished with the child's reason."""
+    was not measured yet, at the priority `nice`: `progress` hears how many of how many measurements
+    are done, `stop` breaks it off. Raises NotFound, child.Unfinished with the child's reason."""
     config = folder / CONFIG
     if not config.is_file():
         raise NotFound("no config.json of a model", where=str(folder), mend="give a model's folder")
@@ -80,6 +81,7 @@ def profile(
         progress=progress,
         seconds=SECONDS,
         stdin=orjson.dumps(asked(folder, model, size)),
+        nice=nice,
         what="measuring the model",
         mend="a config.json that transformers reads, of a causal language model",
     )
@@ -105,16 +107,16 @@ def fused_loss(training: Training) -> bool:
 
 class Estimator:
     """Estimates configurations of the model in `folder` on `device`; measures it once a dtype and
-    method. Raises as `profile`."""
+    method, at the priority `nice`: 0 where somebody waits for it. Raises as `profile`."""
 
-    def __init__(self, home: Home | None, folder: Path, device: Device) -> None:
-        self.home, self.folder, self.device = home, folder, device
+    def __init__(self, home: Home | None, folder: Path, device: Device, *, nice: int = 0) -> None:
+        self.home, self.folder, self.device, self.nice = home, folder, device, nice
         self._known: dict[tuple[int, str], Profile] = {}
 
-    def on(self, device: Device) -> Estimator:
+    def on(self, device: Device, *, nice: int = 0) -> Estimator:
         """For another device; what is measured is measured for both."""
         other = copy.copy(self)
-        other.device = device
+        other.device, other.nice = device, nice
         return other
 
     def key(self, config: Config) -> tuple[int, str]:
@@ -122,12 +124,17 @@ class Estimator:
         return number_bytes(config.model, self.device.gpu), config.model.method
 
     def profile(
-        self, config: Config, *, stop: child.Stop | None = None, progress: child.Progress | None = None
+        self,
+        config: Config,
+        *,
+        stop: child.Stop | None = None,
+        progress: child.Progress | None = None,
     ) -> Profile:
         key = self.key(config)
         if key not in self._known:
             found = profile(
-                *(self.home, self.folder, config.model, key[0]), stop=stop, progress=progress
+                *(self.home, self.folder, config.model, key[0]),
+                **{"nice": self.nice, "stop": stop, "progress": progress},
             )
             self._known[key] = found
         return self._known[key]

@@ -18,7 +18,7 @@ from engine.memory.estimate import Estimate
 from engine.memory.fitting import Proposal
 from engine.training.base import base_here, text_folder
 from queue_store import config as configuration
-from queue_store import lock
+from queue_store import lock, programs
 from queue_store import records as store_records
 from queue_store.config import LOCKED, Config
 from queue_store.database import read_only
@@ -208,7 +208,9 @@ class WhatIf:
 
     def measure(self, config: Config, stop: child.Stop, progress: child.Progress) -> None:
         """Measure the model as `config` has it; what keeps it from that is kept in `problems`."""
-        estimator = self.estimator.on(self.device)
+        # Somebody waits for the present settings; the others are measured ahead.
+        waited = config == self.config
+        estimator = self.estimator.on(self.device, nice=0 if waited else programs.LOWEST)
         try:
             estimator.profile(config, stop=stop, progress=progress)
         except TrainctlError as error:
