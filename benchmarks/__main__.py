@@ -39,12 +39,14 @@ BENCHES = (
     "memory",
     "hints",
     "engine",
+    "loss",
     "validate",
     "compare",
     "prepare",
     "gap",
     "hosts",
     "jobs",
+    "ranks",
 )
 PEERS = {"prepare": "trl"}
 """What a bench compares with, where it is nothing without it."""

@@ -26,10 +26,11 @@ from benchmarks.figures import at_least, figure, missing, skipped
 from engine.prepare import Prepared, PrepareSettings, prepare
 from engine.prepare.collate import collate
 from engine.training.controls import GO, Directive, Place, RunItem
+from engine.training.looking import Monitoring
 from engine.training.model import LoadedModel, load_model
 from engine.training.optim import make_optimizer
 from engine.training.quiet import quiet
-from engine.training.run import Monitoring, TrainingRun
+from engine.training.run import TrainingRun
 from engine.training.schedule import GlobalSchedule
 from engine.training.ticks import Monitor
 from engine.training.tiny import make_tiny

@@ -52,7 +52,7 @@ class Lora(Section, frozen=True):
 class Model(Section, frozen=True):
     name: Annotated[str, Meta(min_length=1, max_length=60)]
     base: Annotated[str, Meta(min_length=1)]
-    method: Literal["full", "lora"]
+    method: Literal["full", "lora", "qlora"]
     precision: Literal["auto", "bf16", "fp32"]
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"]
     lora: Lora
@@ -63,6 +63,7 @@ class Muon(Section, frozen=True):
     momentum: Share
     weight_decay: NotNegative
     adjust: Literal["original", "match_rms_adamw"]
+    rest: Literal["adamw", "adamw_8bit"]
 
 
 class Training(Section, frozen=True):
@@ -77,9 +78,13 @@ class Training(Section, frozen=True):
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "muon"]
     weight_decay: NotNegative
     max_grad_norm: NotNegative
+    in_backward: bool
+    rounding: Literal["auto", "nearest", "stochastic"]
     packing: bool
     liger: Literal["auto", "on", "off"]
+    chunked_loss: Literal["auto", "on", "off"]
     gradient_checkpointing: bool
+    activation_offload: bool
     check_memory: bool
     deterministic: bool
     threads: Steps
@@ -97,6 +102,18 @@ class Training(Section, frozen=True):
                 f"effective_batch {self.effective_batch} is not a multiple of"
                 f" batch_size {self.batch_size}"
             )
+        if self.in_backward and self.effective_batch != self.batch_size:
+            raise ValueError(
+                "in_backward steps with the gradients of one batch, none add up: set batch_size"
+                f" {self.batch_size} and effective_batch {self.effective_batch} to the same"
+            )
+        if self.in_backward and self.max_grad_norm > 0:
+            raise ValueError(
+                "in_backward never has all gradients at once, whose norm max_grad_norm"
+                f" {self.max_grad_norm} would clip: set max_grad_norm = 0"
+            )
+        if self.activation_offload and not self.gradient_checkpointing:
+            raise ValueError("activation_offload needs gradient_checkpointing = true")
         if self.schedule != "constant" and self.schedule_steps <= self.warmup_steps:
             raise ValueError(
                 f'schedule "{self.schedule}" needs schedule_steps above warmup_steps'

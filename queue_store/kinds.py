@@ -43,6 +43,7 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "item.prepared": (TRAINING, PLAIN),
     "item.training": (TRAINING, PLAIN),
     "item.paused": (TRAINING, WARN),
+    "item.halved": (TRAINING, WARN),
     "item.trained": (TRAINING, GOOD),
     "item.done": (TRAINING, GOOD),
     "paused": (TRAINING, WARN),

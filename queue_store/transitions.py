@@ -116,6 +116,17 @@ def prepared(
         return item
 
 
+def halved(
+    state: State, item_id: int, settings: dict[str, Any], text: str, *, branch: int, step: int
+) -> None:
+    """A step of the item did not fit the card: from it on fewer packs are computed at once, as its
+    frozen `settings` now say."""
+    with state.transaction() as db:
+        text_of = orjson.dumps(settings).decode()
+        db.execute("UPDATE items SET settings=?, updated=? WHERE id=?", (text_of, now(), item_id))
+        journal.record(state, "item.halved", text, item=item_id, branch=branch, step=step)
+
+
 def _left_out(held_out: int, report: dict[str, Any]) -> str:
     """What of a file does not train, and what its checks warn of, for the journal."""
     told = []

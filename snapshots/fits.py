@@ -33,7 +33,7 @@ def misfit(folder: Path, home: Home, config: Config) -> str:
     """Why training cannot go on from the weights in `folder`, "" where it can. Where the base
     model is not here yet only the method is compared. Raises OSError, VerificationFailed."""
     adapter, method = (folder / ADAPTER).is_file(), config.model.method
-    if adapter != (method == "lora"):
+    if adapter != (method != "full"):
         what = "an adapter" if adapter else "a full model's weights"
         return f'it holds {what}, and model.method is "{method}"'
     if adapter:

@@ -7,19 +7,18 @@ one with an optimizer that begins anew. Under the home's lock. Must never write 
 
 from __future__ import annotations
 
-import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from queue_store import durable, journal, records
-from queue_store.database import CommitUnknown, State, now
+from queue_store.database import State, now
 from queue_store.errors import VerificationFailed
 from queue_store.records import Progress
-from snapshots import manifest, versions
-from snapshots.checkpoints import made_by, require_space, sync_and_digest
+from snapshots import versions
+from snapshots.checkpoints import require_space, sync_and_digest
 from snapshots.digest import file_digest, weight_files
-from snapshots.versions import IMPORTED, INFO, WEIGHTS, Version
+from snapshots.publishing import publish
+from snapshots.versions import IMPORTED, WEIGHTS, Version
 
 
 @dataclass(frozen=True)
@@ -86,31 +85,10 @@ def take_in(state: State, source: Source) -> Version:
             durable.crash_point("import.copied")
         digests, _, weights = sync_and_digest(tmp)
         _same(source, tmp, digests, weights)
-        durable.write_new(tmp / INFO, json.dumps(info, indent=1, sort_keys=True).encode() + b"\n")
-        sealed = manifest.build(
-            tmp,
-            kind="version",
-            id=number,
-            made_by=made_by(),
-            created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            digests=digests,
-            weights=weights,
-        )
-        durable.write_new(tmp / manifest.MANIFEST, sealed.to_json())
-        durable.make_read_only(tmp)
-        durable.publish(tmp, home.versions / name, synced=[*digests, INFO])
+        publish(state, tmp, info, digests, act="import")
     except BaseException:
         durable.discard(tmp, home)
         raise
-    durable.crash_point("import.published")
-    try:
-        versions.adopt(state, info, sealed)
-    except CommitUnknown:
-        raise  # its row may be there: the next start judges
-    except BaseException:
-        durable.discard(home.versions / name, home)
-        raise
-    durable.crash_point("import.committed")
     return versions.verify(state, name)
 
 

@@ -8,15 +8,14 @@ it was made of. Under the home's lock. Must never move the head.
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from queue_store import durable
-from queue_store.database import CommitUnknown, State, now
-from snapshots import manifest, versions
-from snapshots.checkpoints import made_by
+from queue_store.database import State, now
+from snapshots import versions
+from snapshots.method import method_of
+from snapshots.publishing import publish as publish_version
 from snapshots.versions import INFO, MERGED, WEIGHTS, Version
 
 
@@ -41,8 +40,8 @@ def made_of(state: State, source: Version) -> Version | None:
 
 
 def of(state: State, version: Version) -> dict[str, Any]:
-    """What a merged version was made of: {version, weights_digest, base_digest}; {} where its
-    version.json cannot be read, of which its verification tells."""
+    """What a merged version was made of: {version, weights_digest, base_digest, method}; {} where
+    its version.json cannot be read, of which its verification tells."""
     return _info(state, version, MERGED)
 
 
@@ -84,29 +83,8 @@ def publish(
             "version": source.name,
             "weights_digest": source.weights_digest,
             "base_digest": base,
+            "method": method_of(versions.version_folder(home, source)),
         },
     }
-    durable.write_new(tmp / INFO, json.dumps(info, indent=1, sort_keys=True).encode() + b"\n")
-    sealed = manifest.build(
-        tmp,
-        kind="version",
-        id=number,
-        made_by=made_by(),
-        created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        digests=written.digests,
-        weights=written.weights_digest,
-    )
-    durable.write_new(tmp / manifest.MANIFEST, sealed.to_json())
-    durable.make_read_only(tmp)
-    durable.crash_point("merge.sealed")
-    durable.publish(tmp, home.versions / name, synced=[*written.digests, INFO])
-    durable.crash_point("merge.published")
-    try:
-        versions.adopt(state, info, sealed)
-    except CommitUnknown:
-        raise  # its row may be there: the next start judges
-    except BaseException:
-        durable.discard(home.versions / name, home)
-        raise
-    durable.crash_point("merge.committed")
+    publish_version(state, tmp, info, written.digests, act="merge")
     return versions.get(state, name)

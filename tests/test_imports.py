@@ -27,9 +27,9 @@ FILE_ACTS = {
 PATH_ACTS = {"rename", "unlink", "rmdir", "hardlink_to", "symlink_to"}
 
 ENGINE_ROOMS = (
-    *("faults", "arguments", "evaluation_messages", "messages", "lines", "rowcheck", "machine"),
-    *("checks", "prepare", "training", "memory", "verify", "judging", "hints", "inspecting"),
-    *("reading", "adapters", "sessions", "loop"),
+    *("faults", "arguments", "evaluation_messages", "messages", "lines", "rowcheck", "kernels"),
+    *("machine", "checks", "prepare", "training", "memory", "verify", "judging", "hints"),
+    *("inspecting", "reading", "adapters", "sessions", "loop"),
 )
 """The engine's own floors, the lowest first."""
 LIGHT_ENGINE = [

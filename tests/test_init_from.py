@@ -91,7 +91,7 @@ def test_every_key_of_the_format_ends_in_one_of_the_lists(tmp_path: Path) -> Non
     [
         ({"max_length": 1024, "hyperparams": {"max_length": 1024}}, "", []),
         ({"batch_size": 2, "hyperparams": {"batch_size": 4}}, "training.batch_size", [2, 4]),
-        ({"training_mode": "qlora"}, "model.method", ["qlora"]),
+        ({"training_mode": "dora"}, "model.method", ["dora"]),
         ({"optimizer": {"type": "galore"}}, "training.optimizer", ["galore"]),
         ({"hyperparams": {"fp_precision": "fp16"}}, "model.precision", ["fp16"]),
         (
@@ -157,7 +157,7 @@ def test_unknown_keys_and_nulls_are_named(tmp_path: Path) -> None:
         ("training.max_lenght=5", ConfigError, "did you mean training.max_length?"),
         ("training.max_length=5", ConfigError, "training.max_length"),
         ("training.max_length=many", ConfigError, "training.max_length"),
-        ("model.method=qlora", ConfigError, "model.method"),
+        ("model.method=dora", ConfigError, "model.method"),
         ("=3", UsageError, "KEY=VALUE"),
     ],
 )

@@ -14,8 +14,8 @@ import torch
 
 from engine.prepare.collate import collate
 from engine.training.controls import NonFinite, Prompt
+from engine.training.looking import Monitoring
 from engine.training.rng import capture_rng
-from engine.training.run import Monitoring
 from engine.training.ticks import Monitor
 from tests.training_kit import (
     Bench,

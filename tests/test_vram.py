@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from engine.memory import asking, cards, fitting, records, refusing
@@ -17,6 +19,7 @@ from queue_store.config import Config
 from queue_store.database import open_state
 from queue_store.errors import ConfigError
 from queue_store.home import Home
+from snapshots.child import Unfinished
 from tests.conftest import Done
 
 torch = pytest.importorskip("torch")
@@ -84,12 +87,18 @@ def measured(folder: Path, config: Config, size: int = 4) -> int:
     of config.toml, its micro-batches."""
     from engine.training.model import add_lora, checkpoint_activations
     from engine.training.optim import make_optimizer
+    from engine.training.quantized import loading
 
     read = transformers.AutoConfig.from_pretrained(folder)
     dtype = torch.float32 if size == 4 else torch.bfloat16
-    model = transformers.AutoModelForCausalLM.from_config(read, dtype=dtype).train()
+    model = transformers.AutoModelForCausalLM.from_config(read, dtype=dtype)
+    if config.model.method == "qlora":
+        model.save_pretrained(folder)
+        words = {**loading(dtype, "cpu"), "dtype": dtype}
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder, **words)
+    model.train()
     model.config.use_cache = False
-    if config.model.method == "lora":
+    if config.model.method != "full":
         model = add_lora(model, config.model.lora, 0)
     if config.training.gradient_checkpointing:
         checkpoint_activations(model)
@@ -106,7 +115,7 @@ def measured(folder: Path, config: Config, size: int = 4) -> int:
 
     step()
     with Counter() as counter:
-        for one in (*model.parameters(), *model.buffers()):
+        for one in (*model.parameters(), *model.buffers(), *scales(model)):
             counter.take(one)
         for state in optimizer.state.values():
             for one in state.values():
@@ -114,6 +123,12 @@ def measured(folder: Path, config: Config, size: int = 4) -> int:
                     counter.take(one)
         step()
     return counter.peak
+
+
+def scales(model: Any) -> list[Any]:
+    """What a 4-bit base has beside its packed numbers, which are parameters."""
+    states = [one.quant_state for one in model.parameters() if hasattr(one, "quant_state")]
+    return [tensor for one in states for tensor in (one.absmax, one.state2.absmax, one.offset)]
 
 
 def check(folder: Path, config: Config, size: int = 4) -> None:
@@ -154,6 +169,8 @@ def test_the_peak_is_within_a_tenth_of_counted_tensors(
         {"optimizer": "muon", "gradient_checkpointing": True, "max_length": LENGTH},
         {"model.method": "lora"},
         {"model.method": "lora", "gradient_checkpointing": True},
+        {"model.method": "qlora"},
+        {"model.method": "qlora", "gradient_checkpointing": True, "effective_batch": 3},
         {"effective_batch": 3},
     ],
     ids=str,
@@ -196,6 +213,14 @@ def test_a_model_of_billions_is_counted_without_its_weights_and_told_what_would_
     fits = trainctl("vram", *options, home=home)
     assert fits.code == 0, fits.out + fits.err
     assert "fits" in fits.out and "pageable" in fits.out
+
+
+def test_measuring_is_broken_off_when_the_engine_stops(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "model", "qwen3")
+    ended = threading.Event()
+    ended.set()
+    with pytest.raises(Unfinished, match="broken off"):
+        asking.profile(None, folder, configuration.default().model, 4, stop=ended)
 
 
 def test_what_is_wrong_is_said_in_a_line(
@@ -256,3 +281,20 @@ def test_peaks_of_items_are_kept_beside_the_estimate(home: Home) -> None:
         assert records.summary(state, "nobody's") is None
     finally:
         state.close()
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_a_base_in_4_bits_is_counted_as_it_lies(size: int, tmp_path: Path) -> None:
+    """Of wide layers, where weights and the unpacked layer are most of the peak."""
+    wide = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 6}
+    folder = folder_of(tmp_path, "qwen3", **wide, tie_word_embeddings=False)
+    config = settings(**{"model.method": "qlora", "gradient_checkpointing": True})
+    small = msgspec.structs.replace(config.model.lora, r=4)
+    model = msgspec.structs.replace(config.model, lora=small)
+    config = msgspec.structs.replace(config, model=model)
+    plain = fitting.with_settings(config, {"model.method": "lora"})
+    packed, whole = profiled(folder, config, size), profiled(folder, plain, size)
+    assert (packed.frozen, packed.trained) == (whole.frozen, whole.trained)
+    matrices = 6 * 512 * (2 * 128 + 2 * 64 + 3 * 2048)
+    assert (packed.quantized, packed.largest) == (matrices, 512 * 2048)
+    check(folder, config, size)

@@ -16,11 +16,20 @@ import torch
 import transformers
 
 from engine.prepare import Prepared, PrepareSettings, prepare
-from engine.training.controls import GO, Directive, Place, RunItem, SampleResult, ValidationResult
+from engine.training.controls import (
+    GO,
+    Directive,
+    Halved,
+    Place,
+    RunItem,
+    SampleResult,
+    ValidationResult,
+)
+from engine.training.looking import Monitoring
 from engine.training.model import LoadedModel, load_model
 from engine.training.optim import make_optimizer
 from engine.training.rng import seed_rng
-from engine.training.run import Monitoring, Outcome, TrainingRun
+from engine.training.run import Outcome, TrainingRun
 from engine.training.schedule import GlobalSchedule
 from engine.training.state import restore_state, save_state
 from engine.training.ticks import Monitor
@@ -127,6 +136,7 @@ class Recorder:
     sampled: list[SampleResult] = field(default_factory=list)
     asked: list[int] = field(default_factory=list)
     looks: list[str] = field(default_factory=list)
+    halvings: list[Halved] = field(default_factory=list)
 
     def step(self, metric: StepMetric) -> None:
         self.steps.append(metric)
@@ -140,6 +150,9 @@ class Recorder:
     def samples(self, result: SampleResult) -> None:
         self.sampled.append(result)
 
+    def halved(self, place: Place, halved: Halved) -> None:
+        self.halvings.append(halved)
+
     def after_step(self, place: Place, cursor: int) -> None:
         if self.on_step:
             self.on_step(place, cursor)
@@ -152,7 +165,7 @@ class Recorder:
         return False
 
 
-def _bytes(tensor: torch.Tensor) -> bytes:
+def tensor_bytes(tensor: torch.Tensor) -> bytes:
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
@@ -166,13 +179,15 @@ class Bench:
         method: str = "full",
         precision: str = "fp32",
         device: str = "cpu",
+        lora: config.Lora | None = None,
     ) -> None:
         self.settings = settings
+        small = config.Lora(r=4, alpha=4, dropout=0.1, targets=["q_proj", "v_proj"])
         model = msgspec.structs.replace(
             config.default().model,
             method=method,
             precision=precision,
-            lora=config.Lora(r=4, alpha=4, dropout=0.1, targets=["q_proj", "v_proj"]),
+            lora=lora or small,
         )
         torch.set_num_threads(1)
         seed_rng(settings.seed)
@@ -189,6 +204,7 @@ class Bench:
         item: int = 1,
         cursor: int = 0,
         epochs: int = 1,
+        halved: tuple[int, int] | None = None,
     ) -> Outcome:
         return TrainingRun(
             self.loaded,
@@ -201,6 +217,7 @@ class Bench:
             recorder,
             recorder,
             self.monitoring,
+            halved=halved,
         ).train()
 
     def save(self, folder: Path) -> Path:
@@ -218,12 +235,12 @@ class Bench:
         hasher = hashlib.blake2b()
         for name, tensor in sorted(self.loaded.model.state_dict().items()):
             hasher.update(name.encode())
-            hasher.update(_bytes(tensor))
+            hasher.update(tensor_bytes(tensor))
         for group in self.optimizer.param_groups:
             hasher.update(repr(group["lr"]).encode())
             for parameter in group["params"]:
                 for key, value in sorted(self.optimizer.state[parameter].items()):
                     hasher.update(key.encode())
                     tensor = torch.is_tensor(value)
-                    hasher.update(_bytes(value) if tensor else repr(value).encode())
+                    hasher.update(tensor_bytes(value) if tensor else repr(value).encode())
         return hasher.hexdigest()

@@ -27,21 +27,14 @@ class Profiled(Estimator):
         super().__init__(None, Path("model"), world.memory_here)
         self.world = world
 
-    def profile(
-        self, config: Config, *, stop: child.Stop | None = None, progress: Any = None
-    ) -> Profile:
-        key = self.key(config)
-        if key in self._known:
-            return self._known[key]
-        if progress is not None:
-            progress(4, 8)
+    def measure(self, config: Config, stop: child.Stop, progress: Any, nice: int) -> None:
+        progress(4, 8)
         while self.world.hold is not None and not self.world.hold.wait(0.01):
-            if stop is not None and stop.is_set():
+            if stop.is_set():
                 raise TrainctlError("measuring the model did not finish: broken off")
         if self.world.unmeasured:
             raise TrainctlError(self.world.unmeasured)
-        self._known[key] = qwen3_4b(*key)
-        return self._known[key]
+        self._known[self.key(config)] = qwen3_4b(*self.key(config))
 
 
 def qwen3_4b(size: int, method: str) -> Profile:

@@ -26,6 +26,8 @@ JSON: {
   tokens, prompt_tokens, max_tokens, seconds, tokens_per_second
   temperature, top_p, seed                    the last two where it was drawn
   precision                                   of a worker: fp32, bf16
+  base_precision                              of an adapter, its base beside it: nf4 where it trains
+                                              so (model.method = "qlora"); a worker has it in full
 }, and a list of such objects for several models, where one that failed has error (exit 1).
 What is not known is {"unknown": why}. Exit 130 when interrupted.
 """

@@ -137,5 +137,9 @@ AutoModelForCausalLM, vLLM and llama.cpp's converter load. `restore` refuses it:
 an adapter goes on from adapters; make a home with that folder as model.base to train it on.
 Tensor by tensor on the CPU, in the dtype that the base model's files have; the disk is checked
 first (snapshots.stop_free). Exit 4 where the base model or the adapter is not the recorded one.
-JSON: the version, as `trainctl versions VERSION` prints it.
+An adapter that trained beside a 4-bit base (model.method = "qlora") is merged into the base's
+files, which are in full precision, as it is evaluated beside them: its answers differ a little from
+those of training's own samples.
+JSON: the version, as `trainctl versions VERSION` prints it, and merged{version, weights_digest,
+base_digest, method}.
 """

@@ -23,8 +23,15 @@ def add_vram_verb(verbs: Verbs, positive: Callable[[str], int]) -> None:
     vram.add_argument("--batch", type=positive, metavar="N", help="training.batch_size")
     vram.add_argument("--optimizer", choices=OPTIMIZERS)
     vram.add_argument("--precision", choices=("auto", "bf16", "fp32"))
-    vram.add_argument("--method", choices=("full", "lora"))
+    vram.add_argument("--method", choices=("full", "lora", "qlora"))
     vram.add_argument("--checkpointing", choices=("on", "off"), help="of activations")
+    vram.add_argument(
+        "--in-backward",
+        choices=("on", "off"),
+        help="on: the whole step as one batch, and no clipping, as it needs them",
+    )
+    vram.add_argument("--chunked-loss", choices=("auto", "on", "off"))
+    vram.add_argument("--offload", choices=("on", "off"), help="training.activation_offload")
     vram.epilog, vram.formatter_class = VRAM, argparse.RawDescriptionHelpFormatter
 
 

@@ -266,7 +266,7 @@ def _model_verbs(verbs: Verbs) -> None:
     merge = verbs.add(
         "merge", "commands.merge:merge", "a full model of an adapter's version and its base"
     )
-    merge.add_argument("version", metavar="VERSION", help="a version made with model.method lora")
+    merge.add_argument("version", metavar="VERSION", help="a version of model.method lora or qlora")
     merge.add_argument("-m", "--message", default="", metavar="TEXT")
     _describe(merge, helptext.MERGE)
     restore = verbs.add("restore", "commands.back:restore", "train on from a version")

@@ -19,6 +19,7 @@ import transformers
 from benchmarks.gpu import card
 from benchmarks.gpu.modes import MODES, Case
 from benchmarks.gpu.shapes import SHAPES, Shape
+from engine.kernels import liger_missing
 from engine.machine.gpus import Gpus
 from engine.memory import asking, fitting
 from engine.memory.estimate import Profile, estimate
@@ -200,7 +201,7 @@ def trl(case: Case, model: Path, rows: Path, effective: int) -> Done:
             packing=True,
             packing_strategy="bfd",
             gradient_checkpointing=bool(mode.settings.get("training.gradient_checkpointing")),
-            use_liger_kernel=gpu and asking.liger_installed(),
+            use_liger_kernel=gpu and not liger_missing(),
             model_init_kwargs={
                 "dtype": "bfloat16" if gpu else "float32",
                 "attn_implementation": "flash_attention_2" if flash else "sdpa",

@@ -23,7 +23,12 @@ from snapshots.child import Progress
 from snapshots.digest import weight_files
 from snapshots.fits import ADAPTER
 from snapshots.merged import Written
+from snapshots.method import beside_4_bit
 from snapshots.versions import BASE, DELETING, Version, version_folder
+
+MERGED_WORDS = "merged into its base model"
+OTHER_BASE = "merged into the full-precision base; it trained beside the 4-bit one"
+"""A merge into the 4-bit base would round the sum to 4 bits again, and lose what was learned."""
 
 MARGIN = 64 << 20
 """Bytes beside the weights: tokenizer, manifest, and what a filesystem takes."""
@@ -75,12 +80,16 @@ def merge(
                 state,
                 source,
                 written,
-                description=description or f"{source.name} merged into its base model",
+                description=description or f"{source.name} {_how(folder)}",
                 base=base_digest,
             )
         finally:
             durable.discard(tmp, home)  # published, it is no longer there
     return versions.verify(state, made.name, stop=stop)
+
+
+def _how(folder: Path) -> str:
+    return OTHER_BASE if beside_4_bit(folder) else MERGED_WORDS
 
 
 def require_room(state: State, config: Config, needed: int) -> None:

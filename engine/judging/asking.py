@@ -102,9 +102,10 @@ def ask(
     cancelled: Cancelled = never,
 ) -> list[Json]:
     """The answers in the order of `models`: {model, step, branch, digest, host, device, precision,
-    backend, answer, stop, tokens, prompt_tokens, max_tokens, temperature, top_p, seed, seconds,
-    tokens_per_second}. `stop` is "end", "limit" or "cancelled" (with what there was). Where
-    several are asked, one that fails by itself has `error` in place of its answer.
+    base_precision (of an adapter), backend, answer, stop, tokens, prompt_tokens, max_tokens,
+    temperature, top_p, seed, seconds, tokens_per_second}. `stop` is "end", "limit" or "cancelled"
+    (with what there was). Where several are asked, one that fails by itself has `error` in place of
+    its answer.
 
     Blocks; on a thread that outlives it. Raises HostFailure, Refused, VerificationFailed, OSError.
     """
@@ -172,6 +173,8 @@ class _Turn:
             [item], {**settings, "stream": True}, answers.append, cancelled=self.cancelled
         )
         where = {"device": loaded.device, "precision": loaded.precision, "backend": done.backend}
+        if weights.base is not None:  # a worker has it in full, whatever it trained beside
+            where["base_precision"] = loaded.precision
         if not answers:
             return {**where, **self._cut(done.seconds)}
         (answer,) = answers

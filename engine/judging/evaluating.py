@@ -38,6 +38,7 @@ from snapshots import named, versions
 from snapshots.checkpoints import folder_of
 from snapshots.digest import weights_digest
 from snapshots.manifest import read_manifest
+from snapshots.method import beside_4_bit
 
 Json = dict[str, Any]
 KEEP_SECONDS = 1.0
@@ -45,6 +46,11 @@ KEEP_SECONDS = 1.0
 BATCH = 32
 REFUSED = "refused"
 """The kind of error of a row that the template, the profile or the model's context refuses."""
+BESIDE = (
+    "it trained beside a 4-bit base (model.method qlora), and is asked beside the full-precision"
+    " one, as trainctl merge and a server have it; samples of training are answered beside the"
+    " 4-bit one"
+)
 SHORT = 12
 """Characters of a digest in the settings: compare says which of them differ."""
 
@@ -215,9 +221,10 @@ class Evaluating:
         return len(self._work)
 
     def notes(self) -> list[str]:
-        """How the model's rows trained otherwise than it is asked."""
+        """How the model and its rows trained otherwise than it is asked."""
         trained = self.model.rendering
-        return [
+        beside = [] if self.model.base or not beside_4_bit(self.model.folder) else [BESIDE]
+        return beside + [
             f"{self.model.name} trained with {key} {trained[key]}, and is asked with"
             f" {self.settings[key]}, as config.toml says now"
             for key in ("profile", "thinking")

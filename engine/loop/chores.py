@@ -19,7 +19,7 @@ from engine.memory import cards, fitting
 from engine.memory import records as peaks
 from engine.memory.asking import Estimator
 from engine.reading.status import free_limit
-from queue_store import config, daily_copy, durable, journal, programs, records, reserve
+from queue_store import config, daily_copy, durable, journal, records, reserve
 from queue_store.database import State, now
 from queue_store.errors import NotFound, VerificationFailed
 from snapshots import backup, daily, retention, trash, versions
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from engine.loop.thread import Engine
 
 MORNING = "03:00"
+NICE = 10
+"""The priority of measuring a model: a tenth of a core that trains."""
 """When a day begins for pruning, where no daily version says otherwise."""
 
 
@@ -172,7 +174,10 @@ def compare_memory(engine: Engine, state: State) -> None:
     if worker is None or live is None or item is None or not isinstance(measured, int):
         return
     device = cards.here()
-    estimated = Estimator(engine.home, live.loaded.folder, device, nice=programs.LOWEST)
+    # Not the lowest priority, at which it never ends beside training on every core.
+    estimated = Estimator(
+        *(engine.home, live.loaded.folder, device), stop=engine.keeper.stopping, nice=NICE
+    )
     peaks.record(
         *(state, device.name, int(item["id"])),
         predicted=estimated(worker.config).total,

@@ -12,8 +12,8 @@ from engine.prepare.template import ModelText
 from engine.training import examples
 from engine.training.controls import Place
 from engine.training.items import Ready, validation_sets
+from engine.training.looking import Monitoring
 from engine.training.position import Packs
-from engine.training.run import Monitoring
 from engine.training.ticks import Monitor
 from queue_store.errors import TrainctlError
 from queue_store.items import Item

@@ -50,9 +50,10 @@ class Prompting:
 
     def answer(self, request: Request) -> dict[str, Any]:
         """{answer, stop, tokens, prompt_tokens, max_tokens, temperature, top_p, seed, seconds,
-        tokens_per_second, branch, step, model, digest, device, backend}. `stop` is "end" (an end
-        token), "limit" (max_tokens), "time", "cancelled", or "interrupted" by a command that
-        waits. While it is given, `prompt_progress` tells how far it is.
+        tokens_per_second, branch, step, model, digest, device, backend, base_precision (of an
+        adapter)}. `stop` is "end" (an end token), "limit" (max_tokens), "time", "cancelled", or
+        "interrupted" by a command that waits. While it is given, `prompt_progress` tells how far
+        it is.
 
         Raises Refused: no model, a prompt that the context does not hold, too little memory, or
         training in debt with too many prompts.
@@ -90,6 +91,7 @@ class Prompting:
             **{"seconds": seconds, "tokens_per_second": result["tokens"] / seconds},
             **{"branch": board.branch, "step": board.global_step, **self._which()},
             **{"device": worker.live.loaded.device, "backend": BACKEND},
+            **worker.live.loaded.base_precision,
         }
 
     def _which(self) -> dict[str, Any]:

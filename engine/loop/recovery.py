@@ -14,6 +14,7 @@ from queue_store.config import LOCKED, Config
 from queue_store.database import State
 from queue_store.errors import ConfigError
 from queue_store.items import ItemState
+from queue_store.locked import would_mean
 from queue_store.lost import MEND, Lost
 from queue_store.metrics import Metrics
 from snapshots import removal, trash, upkeep
@@ -72,8 +73,10 @@ def check_locked(state: State, config: Config, path: Path) -> None:
     values = configuration.flat(configuration.to_dict(config))
     for key in LOCKED:
         if values[key] != locked[key]:
+            why = would_mean(key, locked[key], values[key])
             raise ConfigError(
-                f"{key} = {values[key]!r} is not what this home trains with ({locked[key]!r})",
+                f"{key} = {values[key]!r} is not what this home trains with ({locked[key]!r})"
+                + (f": {why}" if why else ""),
                 where=str(path),
                 mend=f"set it back, or make another home: what trained with {key} ="
                 f" {locked[key]!r} cannot go on with another value",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from engine.loop import saving
 from engine.reading.status import item_status
-from engine.training.controls import Place, SampleResult, ValidationResult
+from engine.training.controls import Halved, Place, SampleResult, ValidationResult
 from engine.training.examples import judge
 from engine.training.items import Ready
 from engine.training.ticks import SAMPLES, VALIDATION
 from queue_store import durable, journal
+from queue_store import transitions as moves
 from queue_store.items import Item
 from queue_store.metrics import ITEM_MARK, StepMetric, Validation
 
@@ -129,6 +131,24 @@ class Reports:
                     "due": (result.due or result.place).global_step,
                 },
             )
+
+    def halved(self, place: Place, halved: Halved) -> None:
+        """Frozen with the item and journaled at once: after a kill the same step trains so."""
+        worker, item, ready = self.worker, self._item, self._ready
+        assert item is not None and ready is not None
+        kept = replace(ready.settings, halved=(halved.cursor, halved.after))
+        self._ready = replace(ready, settings=kept)
+        step = place.global_step + 1
+        text = (
+            f"step {step:,}: out of memory with batch_size {halved.before} on"
+            f" {item.name}:{halved.line}, {halved.tokens:,} tokens; goes on with {halved.after}"
+        )
+        moves.halved(worker.state, item.id, kept.dump(), text, branch=place.branch, step=step)
+        worker.board.tell(
+            "halved",
+            text,
+            f"training.batch_size = {halved.after} is what fits this card",
+        )
 
     def after_step(self, place: Place, cursor: int) -> None:
         worker = self.worker

@@ -7,12 +7,9 @@ An exception in an item is that item's failure, never the engine's.
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import time
 from typing import TYPE_CHECKING
-
-import torch
 
 from engine.hints.surroundings import Failed, failing
 from engine.loop import noroom, recovery, saving
@@ -25,9 +22,10 @@ from engine.memory import refusing
 from engine.messages import EngineState
 from engine.prepare import profiles
 from engine.prepare.prepare import Cancelled
-from engine.reading.status import item_status, model_status
+from engine.reading.status import item_status, model_status, optimizer_words
 from engine.training.controls import RunItem
 from engine.training.failures import classify, ends_process
+from engine.training.freeing import free_memory, give_pages
 from engine.training.items import Ready, make_ready, settings_of
 from engine.training.live import Live, base_folder, first_head, load_live
 from engine.training.run import TrainingRun
@@ -132,14 +130,7 @@ class Worker:
         self.saved = self.changes
         self.saver.stands_on(at.checkpoint.step)
         self.board.forget_steps()
-        loaded = self.live.loaded
-        self.board.model = model_status(
-            name=loaded.name,
-            method=loaded.method,
-            dtype=loaded.dtype,
-            device=loaded.device,
-            parameters=loaded.parameters,
-        )
+        self.board.model = model_status(**self.live.told)
         self.board.stand_on_head(self.state, self.config.snapshots)
 
     def stand_on_head(self) -> None:
@@ -154,10 +145,12 @@ class Worker:
 
     def free(self) -> None:
         """Let go of the live state and of the memory that it holds on the device."""
+        if self.live is not None:
+            give_pages(self.live.optimizer)
         self.live = None
         self.run_now = None
         self.saver.buffers.drop()
-        release_device_memory()
+        free_memory()
 
     def warn(self, text: str) -> None:
         """What a person should mend while training goes on: the hint, and once in the journal."""
@@ -285,8 +278,10 @@ class Worker:
         assert self.live is not None
         training = ready.settings.training
         if self.live.use_optimizer(training):
+            self.board.model = model_status(**self.live.told)
             with self.state.transaction():
-                text = f"the optimizer is {training.optimizer} from here on, with a fresh state"
+                moved = optimizer_words(self.board.model["optimizer"])
+                text = f"the optimizer is {moved} from here on, with a fresh state"
                 journal.record(self.state, "optimizer", text, item=item.id)
         recovery.lock_keys(self.state, self.config)
         cursor, _ = self.cursors.get(item.id, (0, 0))
@@ -303,6 +298,7 @@ class Worker:
             self.boundary,
             self.reports,
             self.watch.monitoring(),
+            halved=ready.settings.halved,
         )
         self.run_now, self.saver.flush = run, run.flush
         self.rendering = ready.prepared.rendering
@@ -384,10 +380,3 @@ class Worker:
         if at is None:
             raise Refused("nothing has trained yet")
         return at.checkpoint
-
-
-def release_device_memory() -> None:
-    """Give the device's cached memory back, after the last reference is gone."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -6,7 +6,6 @@ No torch here: the child has it.
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 from functools import cache
 from importlib.metadata import version
@@ -17,6 +16,7 @@ import msgspec
 import orjson
 from blake3 import blake3
 
+from engine.kernels import liger_missing
 from engine.memory.cards import Device
 from engine.memory.estimate import Estimate, Profile, estimate
 from queue_store import durable
@@ -42,7 +42,8 @@ def asked(folder: Path, model: Model, size: int) -> dict[str, Any]:
         "dtype": "bfloat16" if size == 2 else "float32",
         # Flash attention needs a card; it keeps what sdpa's own flash keeps.
         "attention": "eager" if model.attention == "eager" else "sdpa",
-        "lora": msgspec.to_builtins(model.lora) if model.method == "lora" else None,
+        "lora": msgspec.to_builtins(model.lora) if model.method != "full" else None,
+        **({"base": "nf4"} if model.method == "qlora" else {}),
     }
 
 
@@ -60,13 +61,14 @@ def profile(
     model: Model,
     size: int,
     *,
-    nice: int = 0,
     stop: child.Stop | None = None,
     progress: child.Progress | None = None,
+    nice: int = 0,
 ) -> Profile:
-    """The profile of the model in `folder`, kept in `home`'s store. A child of seconds where it
-    was not measured yet, at the priority `nice`: `progress` hears how many of how many measurements
-    are done, `stop` breaks it off. Raises NotFound, child.Unfinished with the child's reason."""
+    """The profile of the model in `folder`, kept in `home`'s store. A child of seconds, at the
+    priority `nice`, where it was not measured yet: `progress` hears how many of how many
+    measurements are done, `stop` breaks it off. Raises NotFound, child.Unfinished with the child's
+    reason."""
     config = folder / CONFIG
     if not config.is_file():
         raise NotFound("no config.json of a model", where=str(folder), mend="give a model's folder")
@@ -80,8 +82,8 @@ def profile(
         stop=stop,
         progress=progress,
         seconds=SECONDS,
-        stdin=orjson.dumps(asked(folder, model, size)),
         nice=nice,
+        stdin=orjson.dumps(asked(folder, model, size)),
         what="measuring the model",
         mend="a config.json that transformers reads, of a causal language model",
     )
@@ -93,55 +95,66 @@ def profile(
     return Profile.of(told)
 
 
-@cache
-def liger_installed() -> bool:
-    """Whether this interpreter has Liger's kernels and what they need, as engine.training.model
-    has it."""
-    return all(importlib.util.find_spec(name) for name in ("triton", "liger_kernel"))
-
-
 def fused_loss(training: Training) -> bool:
-    """Whether Liger's loss will hold no logits: only where it is installed."""
-    return training.liger == "on" or (training.liger == "auto" and liger_installed())
+    """Whether Liger's loss will hold no logits on a card: only where it is installed."""
+    return training.liger == "on" or (training.liger == "auto" and _liger_installed())
+
+
+@cache
+def _liger_installed() -> bool:
+    return not liger_missing()
 
 
 class Estimator:
     """Estimates configurations of the model in `folder` on `device`; measures it once a dtype and
-    method, at the priority `nice`: 0 where somebody waits for it. Raises as `profile`."""
+    method, with `stop` and `nice` as `profile`. Raises as it does."""
 
-    def __init__(self, home: Home | None, folder: Path, device: Device, *, nice: int = 0) -> None:
-        self.home, self.folder, self.device, self.nice = home, folder, device, nice
+    def __init__(
+        self,
+        home: Home | None,
+        folder: Path,
+        device: Device,
+        *,
+        stop: child.Stop | None = None,
+        nice: int = 0,
+    ) -> None:
+        self.home, self.folder, self.device = home, folder, device
+        self.stop, self.nice = stop, nice
         self._known: dict[tuple[int, str], Profile] = {}
 
-    def on(self, device: Device, *, nice: int = 0) -> Estimator:
+    def on(self, device: Device) -> Estimator:
         """For another device; what is measured is measured for both."""
         other = copy.copy(self)
-        other.device, other.nice = device, nice
+        other.device = device
         return other
 
     def key(self, config: Config) -> tuple[int, str]:
         """Bytes a number and method: the profile that `config` needs."""
         return number_bytes(config.model, self.device.gpu), config.model.method
 
-    def profile(
-        self,
-        config: Config,
-        *,
-        stop: child.Stop | None = None,
-        progress: child.Progress | None = None,
-    ) -> Profile:
-        key = self.key(config)
-        if key not in self._known:
-            found = profile(
-                *(self.home, self.folder, config.model, key[0]),
-                **{"nice": self.nice, "stop": stop, "progress": progress},
-            )
-            self._known[key] = found
-        return self._known[key]
-
     def known(self, config: Config) -> bool:
         """Whether estimating `config` measures nothing."""
         return self.key(config) in self._known
+
+    def measure(
+        self, config: Config, stop: child.Stop, progress: child.Progress, nice: int
+    ) -> None:
+        """Measure what estimating `config` needs, as `profile` does."""
+        key = self.key(config)
+        self._known[key] = profile(
+            *(self.home, self.folder, config.model, key[0]),
+            stop=stop,
+            progress=progress,
+            nice=nice,
+        )
+
+    def profile(self, config: Config) -> Profile:
+        key = self.key(config)
+        if key not in self._known:
+            self._known[key] = profile(
+                *(self.home, self.folder, config.model, key[0]), stop=self.stop, nice=self.nice
+            )
+        return self._known[key]
 
     def __call__(self, config: Config) -> Estimate:
         gpu, training = self.device.gpu, config.training

@@ -35,7 +35,7 @@ with the square of the length."""
 
 MEASUREMENTS = 2 * 2 * len(LENGTHS)
 """Of a profile: with one and two layers, plain and checkpointed, at each length."""
-FIXED = ("outer", "inner", "muon_workspace")
+FIXED = ("outer", "inner", "muon_workspace", "largest")
 """Counts that do not grow with the layers."""
 
 
@@ -165,6 +165,7 @@ def _counts(read: Config, asked: dict[str, Any], layers: int) -> dict[str, int]:
     hidden, outer = hidden_matrices(model), {id(p) for p in _outer(model)}
     named = list(model.named_parameters())
     trained = [(name, p) for name, p in named if p.requires_grad]
+    packed = _packed(model) if asked.get("base") == "nf4" else []
     return {
         "frozen": sum(p.numel() for _, p in named if not p.requires_grad),
         "trained": sum(p.numel() for _, p in trained),
@@ -174,14 +175,29 @@ def _counts(read: Config, asked: dict[str, Any], layers: int) -> dict[str, int]:
         "outer": sum(p.numel() for p in _outer(model) if p.requires_grad),
         "inner": max((p.numel() for _, p in trained if id(p) not in outer), default=0),
         "muon_workspace": max((muon_workspace(p) for n, p in trained if n in hidden), default=0),
+        "quantized": sum(packed),
+        "largest": max(packed, default=0),
     }
+
+
+def _packed(model: Any) -> list[int]:
+    """Numbers of each layer that a 4-bit base has in 4 bits: the linear ones, without the head."""
+    outer = {id(one) for one in _outer(model)}
+    return [
+        one.weight.numel()
+        for one in model.modules()
+        if isinstance(one, torch.nn.Linear)
+        and not one.weight.requires_grad
+        and id(one.weight) not in outer
+    ]
 
 
 def profile(
     asked: dict[str, Any], done: Callable[[int], None] = lambda count: None
 ) -> dict[str, Any]:
-    """`asked`: {folder, dtype, attention, lora: {…} or null}; a Profile as a dict. `done` hears of
-    measurements, MEASUREMENTS in all."""
+    """`asked`: {folder, dtype, attention, lora: {…} or null, base: "nf4" where it is in 4 bits}; a
+    Profile as a dict. Layers are run in full: what they keep for the backward pass is the same.
+    `done` hears of measurements, MEASUREMENTS in all."""
     read = transformers.AutoConfig.from_pretrained(asked["folder"], local_files_only=True)
     text = read.get_text_config()
     layers = int(text.num_hidden_layers)

@@ -18,7 +18,7 @@ from engine.memory.estimate import Estimate
 from engine.memory.fitting import Proposal
 from engine.training.base import base_here, text_folder
 from queue_store import config as configuration
-from queue_store import lock, programs
+from queue_store import lock
 from queue_store import records as store_records
 from queue_store.config import LOCKED, Config
 from queue_store.database import read_only
@@ -28,9 +28,12 @@ from snapshots import child
 
 HERE = "here"
 CARD = "card"
-OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw_8bit", "muon")
-METHODS = ("full", "lora")
+OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw_8bit")
+CHUNKS = ("auto", "on", "off")
+METHODS = ("full", "lora", "qlora")
 PRECISIONS = ("auto", "bf16", "fp32")
+AHEAD = 10
+"""The priority of what is measured before it is asked for."""
 LENGTHS = tuple(1 << n for n in range(8, 18))
 """Sequence lengths that are offered, beside the one of config.toml."""
 LARGER = 3
@@ -74,12 +77,27 @@ def rows(config: Config, base: Config) -> list[Row]:
     among the choices."""
     training, was = config.training, base.training
     lengths = sorted({*LENGTHS, was.max_length, training.max_length})
+    offload = {"training.gradient_checkpointing": True, "training.activation_offload": True}
     return [
         _row("max_length", config, [_one("training.max_length", n) for n in lengths]),
         _row("batch_size", config, _batches(config, base)),
         _row("precision", config, [_one("model.precision", n) for n in PRECISIONS]),
-        _row("optimizer", config, [_one("training.optimizer", n) for n in OPTIMIZERS]),
-        _row("checkpointing", config, _switch("training.gradient_checkpointing")),
+        _row("optimizer", config, _optimizers()),
+        _row("in_backward", config, _in_backward(config, base)),
+        _row(
+            "checkpointing",
+            config,
+            [
+                Choice("off", {key: False for key in offload}),
+                Choice("on", {"training.gradient_checkpointing": True}),
+            ],
+        ),
+        _row(
+            "offload",
+            config,
+            [Choice("off", {"training.activation_offload": False}), Choice("on", offload)],
+        ),
+        _row("chunked_loss", config, [_one("training.chunked_loss", n) for n in CHUNKS]),
         _row("method", config, [_one("model.method", n) for n in METHODS]),
     ]
 
@@ -88,14 +106,34 @@ def _one(key: str, value: Any) -> Choice:
     return Choice(str(value), {key: value})
 
 
-def _switch(key: str) -> list[Choice]:
-    return [Choice("off", {key: False}), Choice("on", {key: True})]
+def _optimizers() -> list[Choice]:
+    """Each by its name; Muon also with the states of all that is no hidden matrix in 8 bits."""
+    plain = [_one("training.optimizer", n) for n in OPTIMIZERS]
+    muon = {"training.optimizer": "muon", "training.muon.rest": "adamw"}
+    eight = {"training.optimizer": "muon", "training.muon.rest": "adamw_8bit"}
+    return [*plain, Choice("muon", muon), Choice("muon, 8-bit rest", eight)]
+
+
+def _in_backward(config: Config, base: Config) -> list[Choice]:
+    """Needs the whole step as one batch, and no clipping; both come back with it."""
+    key, now, was = "training.in_backward", config.training, base.training
+    if now.in_backward:
+        back = {
+            "training.batch_size": was.batch_size,
+            "training.effective_batch": was.effective_batch,
+            "training.max_grad_norm": was.max_grad_norm,
+        }
+        back = {} if was.in_backward else back
+        return [Choice("off", {**back, key: False}), Choice("on", {key: True})]
+    whole = {"training.batch_size": now.effective_batch, "training.max_grad_norm": 0.0}
+    return [Choice("off", {key: False}), Choice("on", {**whole, key: True})]
 
 
 def _batches(config: Config, base: Config) -> list[Choice]:
     """The parts of the effective batch of config.toml, and larger ones with a step of their own."""
     whole, now = base.training.effective_batch, config.training
-    pairs = {(n, whole) for n in range(1, whole + 1) if whole % n == 0}
+    parts = [n for n in range(1, whole + 1) if whole % n == 0]
+    pairs = {(n, n if now.in_backward else whole) for n in parts}
     pairs |= {(whole << n, whole << n) for n in range(1, LARGER + 1)}
     pairs.add((now.batch_size, now.effective_batch))
     return [
@@ -208,11 +246,11 @@ class WhatIf:
 
     def measure(self, config: Config, stop: child.Stop, progress: child.Progress) -> None:
         """Measure the model as `config` has it; what keeps it from that is kept in `problems`."""
+        estimator = self.estimator.on(self.device)
         # Somebody waits for the present settings; the others are measured ahead.
-        waited = config == self.config
-        estimator = self.estimator.on(self.device, nice=0 if waited else programs.LOWEST)
+        nice = 0 if config == self.config else AHEAD
         try:
-            estimator.profile(config, stop=stop, progress=progress)
+            estimator.measure(config, stop, progress, nice)
         except TrainctlError as error:
             self.problems[estimator.key(config)] = str(error)
 

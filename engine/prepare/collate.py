@@ -21,6 +21,11 @@ IGNORED = -100
 MULTIPLE = 8
 
 
+def padded(longest: int) -> int:
+    """Tokens of a row of a batch whose longest sequence has so many."""
+    return -(-longest // MULTIPLE) * MULTIPLE
+
+
 def collate(
     sequences: Several[Sequence], pad_to: int | None = None, pad_id: int = 0
 ) -> dict[str, torch.Tensor]:
@@ -32,7 +37,7 @@ def collate(
     segment of its own. Raises ValueError where a sequence is longer than `pad_to`.
     """
     longest = max(len(sequence.input_ids) for sequence in sequences)
-    length = pad_to if pad_to is not None else -(-longest // MULTIPLE) * MULTIPLE
+    length = pad_to if pad_to is not None else padded(longest)
     if longest > length:
         raise ValueError(f"a sequence of {longest} tokens does not fit pad_to={length}")
     shape = (len(sequences), length)

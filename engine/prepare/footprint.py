@@ -6,7 +6,7 @@
 
 v, for the logits (transformers' causal loss upcasts them): in bf16 2 (logits) + 4 (float32 copy)
 + 4 (its gradient) = 10, in fp32 4 + 4 + 4 = 12 (logits, log-softmax, gradient); 0 with Liger's
-fused loss, which never holds them all.
+fused loss or a chunked one, which never hold them all.
 a, for what a layer keeps for its backward pass, with s bytes a number (2 or 4): with gradient
 checkpointing its input alone, s * hidden; else s * (4 hidden + 3 (heads + 2 kv_heads) * head_dim
 + 4 intermediate): block inputs and normed inputs; q, k, v before and after norm and rotation and
@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from engine.kernels import chunks_loss
 from queue_store.config import Model, Training
 
 GPU = Path("/dev/nvidiactl")
@@ -48,7 +49,8 @@ def bytes_per_token(config: Mapping[str, Any], model: Model, training: Training)
     half = model.precision == "bf16" or (model.precision == "auto" and gpu)
     size = 2 if half else 4
     fused = training.liger != "off" and gpu and importlib.util.find_spec("liger_kernel")
-    logits = 0 if fused else vocabulary * (10 if half else 12)
+    spared = fused or chunks_loss(training.chunked_loss, vocabulary)
+    logits = 0 if spared else vocabulary * (10 if half else 12)
     if training.gradient_checkpointing:
         layer = hidden
     else:

@@ -59,16 +59,28 @@ def model_status(
     dtype: str | None = None,
     device: str | None = None,
     parameters: int | None = None,
+    optimizer: Mapping[str, float] | None = None,
     why: str = "the model is not loaded",
 ) -> dict[str, Any]:
-    """`model` of the status; what only a loaded model tells is unknown for the reason `why`."""
+    """`model` of the status; what only a loaded model tells is unknown for the reason `why`.
+    `optimizer`: each rule's share of the trained parameters, {"muon": 0.74, "adamw": 0.26}."""
     return {
         "name": name,
         "method": method,
         "dtype": known(dtype, why),
         "device": known(device, why),
         "parameters": known(parameters, why),
+        "optimizer": known(optimizer, why),
     }
+
+
+def optimizer_words(shares: Mapping[str, float]) -> str:
+    """For a person: "adamw", or "muon (73.9 %) and adamw (26.1 %)"."""
+    if len(shares) == 1:
+        return next(iter(shares))
+    return " and ".join(
+        f"{name} ({share:.1%})".replace("%", " %") for name, share in shares.items()
+    )
 
 
 def free_limit(text: str, checkpoint_bytes: int) -> int:

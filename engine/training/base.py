@@ -112,6 +112,12 @@ def _fetch(home: Home, base: str) -> Path:
             where="model.base",
             mend="check the name and the network, or give a folder",
         ) from None
+    if not any(partial.glob("*.safetensors")):
+        raise NotFound(
+            f"{base} has no safetensors weights on the hub, and trainctl reads no others",
+            where="model.base",
+            mend="name a copy of the model that has them",
+        )
     durable.make_read_only(partial)
     durable.publish(partial, final)
     return final

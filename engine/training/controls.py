@@ -85,6 +85,18 @@ class SampleResult:
 
 
 @dataclass(frozen=True)
+class Halved:
+    """The step that begins at `cursor` did not fit the card with `before` packs at once: from it on
+    the item trains with `after`. `tokens` and `line` are of the longest row of the batch."""
+
+    cursor: int
+    before: int
+    after: int
+    tokens: int
+    line: int
+
+
+@dataclass(frozen=True)
 class Directive:
     """The answer to "may I go on?": `leave` is "" to go on, else the reason to leave the run."""
 
@@ -109,7 +121,7 @@ class Controls(Protocol):
 
 
 class Reporter(Protocol):
-    """Told by the run what happened, on the engine's thread, in this order within a step."""
+    """Told by the run what happened, on the engine's thread, between two steps in this order."""
 
     def step(self, metric: StepMetric) -> None:
         """Every step once, in order; up to `log_steps` late."""
@@ -123,10 +135,38 @@ class Reporter(Protocol):
 
     def samples(self, result: SampleResult) -> None: ...
 
+    def halved(self, place: Place, halved: Halved) -> None:
+        """Within the step that follows `place`, before it is tried again: keep it durably, for a
+        run of the item from before that cursor must be given it."""
+        ...
+
     def after_step(self, place: Place, cursor: int) -> None:
         """After the step's ticks and before the controls: save here what is due. A save calls
         `TrainingRun.flush()` first, so that no bad state is ever saved."""
         ...
+
+
+class Silent:
+    """Controls and Reporter of a rank that is not rank 0: asked nothing, told nothing, it does
+    what rank 0 was told to do."""
+
+    def at_step(self, place: Place) -> Directive:
+        return GO
+
+    def waiting(self) -> bool:
+        return False
+
+    def step(self, metric: StepMetric) -> None: ...
+
+    def looking(self, kind: str) -> None: ...
+
+    def validation(self, result: ValidationResult) -> None: ...
+
+    def samples(self, result: SampleResult) -> None: ...
+
+    def halved(self, place: Place, told: Halved) -> None: ...
+
+    def after_step(self, place: Place, cursor: int) -> None: ...
 
 
 class NonFinite(Exception):

@@ -12,6 +12,7 @@ import sqlite3
 import torch
 
 from engine.training.controls import NonFinite
+from queue_store.config import Training
 from queue_store.errors import ConfigError, DataError, ProcessEnd, TrainctlError
 from queue_store.failures import Cause
 
@@ -25,6 +26,25 @@ class StepMemory(TrainctlError):
     def __init__(self, cause: str, what: str, *, where: str, mend: str) -> None:
         self.cause = cause
         super().__init__(what, where=where, mend=mend)
+
+
+def out_of_memory(
+    cause: str, error: Exception, settings: Training, *, size: int, row: tuple[str, int, int]
+) -> StepMemory:
+    """What to say where a step of `size` packs at once does not fit: `row` is the (file, tokens,
+    line) that made its batch as long as it is."""
+    name, tokens, line = row
+    mend = f"lower training.batch_size (now {size})"
+    if size == 1:
+        mend = f"lower training.max_length (now {settings.max_length})"
+    if not settings.gradient_checkpointing:
+        mend += ", or set training.gradient_checkpointing"
+    return StepMemory(
+        cause,
+        " ".join(str(error).split()) or cause,
+        where=f"{name}:{line}, {tokens} tokens",
+        mend=mend,
+    )
 
 
 def classify(error: BaseException) -> tuple[str, str]:

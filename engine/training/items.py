@@ -23,13 +23,19 @@ from queue_store.home import Home
 from queue_store.items import Item
 from snapshots.upkeep import quarantine
 
+BEFORE = {"chunked_loss": "off"}
+"""What an item trained on that was frozen before the key existed, where that is not today's
+default: in the middle of an item nothing changes."""
+
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings frozen with an item."""
+    """The settings frozen with an item. `halved`: the (cursor, packs) from which on fewer packs
+    are computed at once than training.batch_size says (see engine.training.halving)."""
 
     training: Training
     data: Data
+    halved: tuple[int, int] | None = None
 
     @staticmethod
     def of(config: Config) -> Settings:
@@ -39,16 +45,18 @@ class Settings:
     def load(raw: dict[str, Any]) -> Settings:
         """The reverse of `dump`. An item outlives a release: a key that is no more is let go, one
         that is new takes its default."""
-        now = default()
+        now, halved = default(), raw.get("halved")
         return Settings(
             msgspec.convert(_today(raw["training"], now.training), Training),
             msgspec.convert(_today(raw["data"], now.data), Data),
+            (int(halved[0]), int(halved[1])) if halved else None,
         )
 
     def dump(self) -> dict[str, Any]:
         return {
             "training": msgspec.to_builtins(self.training),
             "data": msgspec.to_builtins(self.data),
+            **({"halved": list(self.halved)} if self.halved else {}),
         }
 
     def prepare_settings(self) -> PrepareSettings:
@@ -75,7 +83,7 @@ def _today(raw: dict[str, Any], defaults: msgspec.Struct) -> dict[str, Any]:
         if isinstance(value, msgspec.Struct):
             result[key] = _today(raw.get(key, {}), value)
         else:
-            result[key] = raw.get(key, msgspec.to_builtins(value))
+            result[key] = raw.get(key, BEFORE.get(key, msgspec.to_builtins(value)))
     return result
 
 

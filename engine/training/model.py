@@ -6,26 +6,35 @@ The base folder is only read, never written. One dtype serves weights and comput
 from __future__ import annotations
 
 import gc
-import importlib.util
+import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
+from engine.kernels import liger_missing
+from engine.training.attention import choose_attention, isolate_rows
 from engine.training.failures import of_the_machine
+from engine.training.folder import check_folder
+from engine.training.liger import Replaced, apply_liger, put_back, words
+from engine.training.loss_path import LossPath
+from engine.training.quantized import keep_as_loaded, loading, numbers, refuse_quantized, require
 from engine.training.quiet import quiet
 from engine.training.rng import preserve_rng
 from queue_store.config import Lora, Model, Training
 from queue_store.errors import ConfigError, TrainctlError
 
+log = logging.getLogger("trainctl.engine")
+
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """The model that trains. `parameters` counts all of it, `trained` what the optimizer moves;
-    `folder` is the base model's; `dtype` is "bf16" or "fp32", `device` "cpu" or "cuda:0"."""
+    """The model that trains. `parameters` counts all of it, as numbers, however they are packed;
+    `trained` what the optimizer moves; `method` is "full", "lora" or "qlora"; `folder` is the base
+    model's; `dtype` is "bf16" or "fp32", `device` "cpu" or "cuda:0"."""
 
     model: Any
     tokenizer: Any
@@ -36,7 +45,25 @@ class LoadedModel:
     device: str
     parameters: int
     trained: int
-    liger: bool
+    loss: LossPath
+    liger: Replaced = field(default_factory=dict)
+    """What Liger's kernels replaced, by kind; nothing where they are not in."""
+
+    @property
+    def kernels(self) -> str:
+        """How attention and loss are computed, and what of it is Liger's, in a line."""
+        attention = self.model.config._attn_implementation
+        fused = bool(self.liger.get("loss", (0, 0))[0])
+        loss = "Liger's" if fused else "in chunks" if self.loss.chunked else "plain"
+        told = f"attention {attention}, loss {loss}"
+        return f"{told}, Liger's: {words(self.liger)}" if self.liger else told
+
+    @property
+    def base_precision(self) -> dict[str, str]:
+        """Of an adapter what its base computes beside it, as answers tell it."""
+        if self.method == "full":
+            return {}
+        return {"base_precision": "nf4" if self.method == "qlora" else self.dtype}
 
 
 def configure_process(training: Training, threads: int = 0) -> int:
@@ -76,23 +103,11 @@ def choose_dtype(precision: str, device: str) -> torch.dtype:
     return torch.bfloat16 if device != "cpu" and can_bf16 else torch.float32
 
 
-def _attention(wanted: str, device: str) -> str:
-    if wanted == "flash_attention_2":
-        if device == "cpu" or importlib.util.find_spec("flash_attn") is None:
-            raise ConfigError(
-                "flash_attention_2 needs a GPU and the package flash-attn",
-                where="model.attention",
-                mend='use "auto"',
-            )
-        return wanted
-    return "sdpa" if wanted == "auto" else wanted
-
-
 def _wants_liger(wanted: str, device: str) -> bool:
     """Whether Liger's kernels go in; nothing of them runs without CUDA and triton."""
     if wanted == "off":
         return False
-    missing = [p for p in ("triton", "liger_kernel") if importlib.util.find_spec(p) is None]
+    missing = liger_missing()
     if device != "cpu" and not missing:
         return True
     if wanted == "on":
@@ -143,11 +158,13 @@ def load_model(
     *,
     weights: Path | None = None,
     device: str | None = None,
+    on_host: bool = False,
 ) -> LoadedModel:
     """Load the base model of `folder` for training, with its tokenizer.
 
     `weights`: a saved state's folder; a full model is then read from there at once instead of
-    the base (adapters come by state.restore_state). Raises ConfigError where config.toml asks for
+    the base (adapters come by state.restore_state). `on_host`: leave it in host memory, for whoever
+    splits it over several devices. Raises ConfigError where config.toml asks for
     what this machine cannot do, and TrainctlError where the folder is no causal language model.
     """
     quiet()
@@ -155,16 +172,33 @@ def load_model(
     transformers.utils.logging.set_verbosity_error()
     device = device or choose_device()
     dtype = choose_dtype(config.precision, device)
-    liger = _wants_liger(training.liger, device)
+    wants_liger = _wants_liger(training.liger, device)
+    if training.activation_offload and device == "cpu":
+        raise ConfigError(
+            "activations are in this machine's memory already: there is no GPU to take them from",
+            where="training.activation_offload = true",
+            mend="set it to false here",
+        )
     source = weights if weights is not None and config.method == "full" else folder
+    refuse_quantized(folder)
+    four_bit = config.method == "qlora"
+    if four_bit:
+        require(device)
+    check_folder(source)
+    put_back()
+    own: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
+        read = transformers.AutoConfig.from_pretrained(source, **own)
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(
             source,
+            config=read,
             dtype=dtype,
-            attn_implementation=_attention(config.attention, device),
-            local_files_only=True,
+            attn_implementation=choose_attention(config.attention, device, dtype, read),
+            use_safetensors=True,
+            **own,
+            **(loading(dtype, device) if four_bit else {}),
         )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **own)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         if of_the_machine(error):
             raise
@@ -174,19 +208,26 @@ def load_model(
             where=str(source),
             mend="model.base must be a Hugging Face folder with config, weights and tokenizer",
         ) from None
-    model.to(device)
+    if four_bit:
+        keep_as_loaded(model)
+    elif not on_host:
+        model.to(device)
     _own_memory(model)
-    if liger:
-        kernels = importlib.import_module("liger_kernel.transformers")
-        kernels._apply_liger_kernel_to_instance(model=model)
-    if config.method == "lora":
+    isolate_rows(model)
+    liger: Replaced = {}
+    if wants_liger:
+        adapted = config.method != "full" and _head_name(model) in config.lora.targets
+        liger = apply_liger(model, own_head=adapted, wanted=training.liger)
+    if config.method != "full":
         model = add_lora(model, config.lora, training.seed)
     if training.gradient_checkpointing:
-        checkpoint_activations(model)
+        checkpoint_activations(model, offload=training.activation_offload)
     # Packed rows are isolated only without a cache (engine.prepare.collate).
     model.config.use_cache = False
     parameters = list(model.parameters())
-    return LoadedModel(
+    loss = LossPath(model)
+    loss.use(training.chunked_loss)
+    loaded = LoadedModel(
         model=model,
         tokenizer=tokenizer,
         folder=folder,
@@ -194,17 +235,30 @@ def load_model(
         method=config.method,
         dtype="bf16" if dtype is torch.bfloat16 else "fp32",
         device=device,
-        parameters=sum(p.numel() for p in parameters),
+        parameters=sum(numbers(p) for p in parameters),
         trained=sum(p.numel() for p in parameters if p.requires_grad),
+        loss=loss,
         liger=liger,
     )
+    log.info("%s: %s", config.name, loaded.kernels)
+    return loaded
 
 
-def checkpoint_activations(model: Any) -> None:
-    """Recompute activations in the backward pass; the non-reentrant way keeps the RNG right."""
+def _head_name(model: Any) -> str:
+    """The head's own name among its neighbours, "lm_head" mostly; "" without a head."""
+    head = model.get_output_embeddings()
+    names = [name for name, module in model.named_modules() if module is head]
+    return names[0].rpartition(".")[2] if names and head is not None else ""
+
+
+def checkpoint_activations(model: Any, *, offload: bool = False) -> None:
+    """Recompute activations in the backward pass; the non-reentrant way keeps the RNG right.
+    `offload`: what the layers begin with waits in host memory, page-locked."""
     plain = getattr(model, "get_base_model", lambda: model)()
     kwargs = {"use_reentrant": False}
     if hasattr(plain, "activation_checkpointing_enable"):
-        plain.activation_checkpointing_enable(activation_checkpointing_kwargs=kwargs)
+        plain.activation_checkpointing_enable(
+            activation_checkpointing_kwargs=kwargs, offload=offload
+        )
     else:
         plain.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+import msgspec
 import torch
 
-from engine.training.muon import MuonWithAdamW
+from engine.training.freeing import use_pages
+from engine.training.muon import MuonWithAdamW, MuonWithAdamW8bit
 from queue_store.config import Training
 from queue_store.errors import ConfigError
 
@@ -49,17 +51,37 @@ def _groups(
     ]
 
 
-def _bitsandbytes(name: str, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+def rule_of(training: Training) -> str:
+    """The name of what makes the optimizer's state: no state of one rule fits another."""
+    if training.optimizer == "muon" and training.muon.rest != "adamw":
+        return f"muon with {training.muon.rest}"
+    return training.optimizer
+
+
+def by_rule(training: Training, rule: str) -> Training:
+    """`training` with the optimizer of that rule, whatever it names itself: of `rule_of` the
+    reverse. Raises msgspec.ValidationError for a rule that is not known."""
+    name, _, rest = rule.partition(" with ")
+    raw = msgspec.to_builtins(training)
+    muon = {**raw["muon"], "rest": rest or "adamw"}
+    return msgspec.convert({**raw, "optimizer": name, "muon": muon}, Training)
+
+
+def _bitsandbytes(
+    name: str, groups: list[dict[str, Any]], where: str = "training.optimizer"
+) -> torch.optim.Optimizer:
     try:
         bnb = importlib.import_module("bitsandbytes")
     except (ImportError, RuntimeError, OSError) as error:
         raise ConfigError(
             f"bitsandbytes does not load here: {error}",
-            where=f'training.optimizer = "{name}"',
+            where=f'{where} = "{name}"',
             mend='use "adamw" or "muon"',
         ) from None
     kind = bnb.optim.PagedAdamW8bit if name.startswith("paged") else bnb.optim.AdamW8bit
     optimizer: torch.optim.Optimizer = kind(groups, betas=BETAS, eps=EPS)
+    if name.startswith("paged"):
+        use_pages(optimizer)
     return optimizer
 
 
@@ -83,17 +105,23 @@ def make_optimizer(model: torch.nn.Module, training: Training) -> torch.optim.Op
         "adjust_lr_fn": muon.adjust,
     }
     rest = _groups([(n, p) for n, p in named if n not in hidden], rate, decay)
-    return MuonWithAdamW([{**g, **adamw} for g in rest], [group] if matrices else [])
+    groups = [group] if matrices else []
+    if muon.rest == "adamw":
+        return MuonWithAdamW(torch.optim.AdamW(rest, **adamw) if rest else None, groups)
+    eight = _bitsandbytes(muon.rest, rest, "training.muon.rest") if rest else None
+    return MuonWithAdamW8bit(eight, groups)
 
 
 def shares(model: torch.nn.Module, training: Training) -> dict[str, float]:
-    """Each rule's share of the trained parameters, for example {"muon": 0.74, "adamw": 0.26}."""
+    """Each rule's share of the trained parameters, for example {"muon": 0.74, "adamw": 0.26}; the
+    largest first."""
     counts = {n: p.numel() for n, p in model.named_parameters() if p.requires_grad}
     total = sum(counts.values()) or 1
     if training.optimizer != "muon":
         return {training.optimizer: 1.0}
     muon = sum(counts[n] for n in hidden_matrices(model)) / total
-    return {"muon": muon, "adamw": 1 - muon}
+    both = {"muon": muon, training.muon.rest: 1 - muon}
+    return dict(sorted(both.items(), key=lambda one: -one[1]))
 
 
 def apply_settings(optimizer: torch.optim.Optimizer, training: Training) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from engine.training.sharded import is_part, part_of, whole
 from queue_store.errors import VerificationFailed
 
 TENSORS = "optimizer.safetensors"
@@ -38,9 +39,10 @@ class OptimizerState:
 
 
 def capture_optimizer(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer, rule: str
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, rule: str, rank: int = 0
 ) -> OptimizerState:
-    """The optimizer's state at this moment, by the names of the model's parameters.
+    """The optimizer's state at this moment, by the names of the model's parameters. Of a split
+    model it is gathered to rank 0, and all ranks call it.
 
     Tensors that share memory (bitsandbytes' quantization maps, one for all parameters) are
     named once and listed as `shared`. `rule` is the optimizer's name in config.toml.
@@ -58,6 +60,7 @@ def capture_optimizer(
                 scalars.setdefault(name, {})[key] = value
                 continue
             full = f"{name}/{key}"
+            value = whole(value, rank)
             if value.device.type == "cpu" and parameter.device.type != "cpu":
                 on_cpu.append(full)
             mark = (value.data_ptr(), value.numel(), str(value.dtype))
@@ -102,6 +105,8 @@ def _place(
 ) -> torch.Tensor:
     """The tensor in memory of its own on the parameter's device; in paged memory where the
     optimizer pages it. Loaded tensors are views of the mapped file, whose alignment differs."""
+    if value.shape == parameter.shape and is_part(parameter):
+        return part_of(value, parameter)
     paged = getattr(optimizer, "is_paged", False) and key in ("state1", "state2")
     if paged and parameter.device.type == "cuda" and value.shape == parameter.shape:
         buffer: torch.Tensor = optimizer.get_state_buffer(parameter, dtype=value.dtype)  # type: ignore[attr-defined]

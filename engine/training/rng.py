@@ -1,11 +1,14 @@
 """The random number generators that training draws from: Python, numpy, torch on every device.
 
-Ticks and the construction of Trainers must not move them: `preserve_rng` sees to it.
+Ticks and the construction of Trainers must not move them: `preserve_rng` sees to it. With several
+ranks each has its own, so that dropout differs between them; a saved state holds those of all.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
+import logging
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from engine.training.parallel import ALONE, Ranks
+
+log = logging.getLogger("trainctl.engine")
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,15 @@ def seed_rng(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)  # and every GPU's
+
+
+def seed_rank(seed: int, step: int, rank: int) -> None:
+    """Set the generators of a rank that begins at global step `step`: rank 0's from `seed`, as in
+    one process, the others' from all three."""
+    if rank:
+        digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=7).digest()
+        seed = int.from_bytes(digest, "big")
+    seed_rng(seed)
 
 
 def capture_rng() -> RngState:
@@ -103,3 +119,28 @@ def rng_from_json(raw: dict[str, Any]) -> RngState:
         torch=_bytes(raw["torch"]),
         cuda=tuple(_bytes(one) for one in raw["cuda"]),
     )
+
+
+def ranks_rng_to_json(ranks: Ranks = ALONE) -> dict[str, Any]:
+    """This moment of the generators of all ranks, on every rank: rank 0's as `rng_to_json` has it,
+    and under "others" those of the ranks after it. Called by all."""
+    first, *others = ranks.collect(rng_to_json(capture_rng()))
+    return {**first, "others": others} if others else dict(first)
+
+
+def set_ranks_rng(raw: dict[str, Any], ranks: Ranks, *, seed: int, step: int) -> None:
+    """Bring this rank's generators to what `ranks_rng_to_json` saved at global step `step`. Where
+    another number of ranks saved it, rank 0's go on and the others' begin anew.
+
+    Raises KeyError, ValueError or TypeError on damage.
+    """
+    saved = [raw, *raw.get("others", [])]
+    if len(saved) == ranks.size or ranks.rank == 0:
+        set_rng(rng_from_json(saved[ranks.rank]))
+    else:
+        seed_rank(seed, step, ranks.rank)
+    if len(saved) != ranks.size and ranks.rank == 0:
+        log.info(
+            "the state of step %d is of %d processes, %d go on: equal in loss, not bit-identical",
+            *(step, len(saved), ranks.size),
+        )

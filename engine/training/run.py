@@ -9,35 +9,28 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections.abc import Mapping
-from collections.abc import Sequence as Several
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
 import torch
 from transformers import TrainerCallback
 
-from engine.prepare.prepared import Sequence
-from engine.training.controls import (
-    Controls,
-    NonFinite,
-    Place,
-    Prompt,
-    Reporter,
-    RunItem,
-    SampleResult,
-    ValidationResult,
-)
-from engine.training.failures import StepMemory, lacks_memory
+from engine.training.controls import Controls, NonFinite, Place, Reporter, RunItem, Silent
+from engine.training.failures import lacks_memory, out_of_memory
+from engine.training.halving import Halving
+from engine.training.looking import Looking, Monitoring
 from engine.training.model import LoadedModel
 from engine.training.optim import apply_settings
+from engine.training.parallel import ALONE, Ranks
 from engine.training.position import Packs, Plan
 from engine.training.rng import capture_rng, set_rng
-from engine.training.sampler import answer, expected_loss, validation_loss
 from engine.training.schedule import GlobalSchedule
-from engine.training.ticks import SAMPLES, VALIDATION, Monitor, samples_due
+from engine.training.split import RankBatches, check_split
+from engine.training.stepping import stepping
+from engine.training.ticks import SAMPLES, VALIDATION, samples_due
 from engine.training.trainer import PackDataset, StepTrainer, arguments, make_loader
+from engine.training.wrapping import wrap
 from queue_store.config import Training
 from queue_store.metrics import StepMetric
 
@@ -55,23 +48,9 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Monitoring:
-    """What the ticks look at: held-out packs by the name of their set, the prompts, and by their
-    ids what is expected of them, as tokens. `schedule` are steps of the item at which samples are
-    taken (see ticks); `answered` is kept over items: the last tick's place, and who answered."""
-
-    monitor: Monitor
-    validation: Mapping[str, Packs]
-    prompts: Several[Prompt] = ()
-    max_tokens: int = 256
-    expected: Mapping[str, Sequence] = field(default_factory=dict)
-    schedule: frozenset[int] = frozenset()
-    answered: dict[Place, set[str]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class _Pending:
-    """A step whose loss and gradient norm may still be on their way from the GPU."""
+    """A step whose loss and gradient norm may still be on their way from the GPU. `whole`: with
+    several ranks, each one's (loss, tokens, memory), of which the step's are made."""
 
     step: int
     cursor_from: int
@@ -81,13 +60,24 @@ class _Pending:
     learning_rate: float
     tokens: int
     seconds: float
+    whole: torch.Tensor | None = None
+
+    def figures(self, memory: int) -> tuple[float, int, int]:
+        """(loss, tokens, memory): of one process, whose memory is `memory`, or of all ranks."""
+        if self.whole is None:
+            return float(self.loss), self.tokens, memory
+        losses, tokens, peaks = self.whole.cpu().T
+        return float(losses.sum()), int(tokens.sum()), int(peaks.max())
 
 
 class TrainingRun(TrainerCallback):
     """Trains `item` on the live model, optimizer and schedule. Made for one `train()`.
 
-    `settings` are the ones frozen with the item; `place` is the head. `schedule.global_step` must
-    be `place.global_step`.
+    `settings` and `halved` (see halving) are the ones frozen with the item; `place` is the head.
+    `schedule.global_step` must be `place.global_step`. With `ranks` every rank makes one of the
+    same item and calls `train()`; rank 0 has the controls and the reporter, the others follow.
+
+    Raises ConfigError where a step cannot be divided over the ranks.
     """
 
     def __init__(
@@ -99,9 +89,12 @@ class TrainingRun(TrainerCallback):
         item: RunItem,
         settings: Training,
         place: Place,
-        controls: Controls,
-        reporter: Reporter,
+        controls: Controls | None,
+        reporter: Reporter | None,
         monitoring: Monitoring,
+        *,
+        halved: tuple[int, int] | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.loaded = loaded
         self.optimizer = optimizer
@@ -110,9 +103,11 @@ class TrainingRun(TrainerCallback):
         self.item = item
         self.settings = settings
         self.branch = place.branch
-        self.controls = controls
-        self.reporter = reporter
+        self.controls = controls or Silent()
+        self.reporter = reporter or Silent()
         self.monitoring = monitoring
+        self.ranks = ranks or ALONE
+        check_split(settings, self.ranks.size)
         self.plan = Plan(
             prepared,
             seed=settings.seed,
@@ -120,13 +115,28 @@ class TrainingRun(TrainerCallback):
             effective_batch=settings.effective_batch,
         )
         self.cursor = item.cursor
+        self._halving = Halving(
+            settings.batch_size,
+            halved,
+            lambda: self.cursor,
+            lambda told: self.reporter.halved(self.place, told),
+            # A backward pass that steps cannot be taken back, nor one that other ranks share.
+            allowed=not settings.in_backward and self.ranks.size == 1,
+        )
         self._step = self.plan.position(item.cursor).step
         self._leave = ""
         self._pending: list[_Pending] = []
         self._process = psutil.Process()
         pad = loaded.tokenizer.pad_token_id
         self._pad_id = 0 if pad is None else int(pad)
+        self._looking = Looking(
+            *(loaded, monitoring, self.controls, self.reporter, self.ranks),
+            item=item.id,
+            batch_size=lambda: self._halving.size,
+            pad_id=self._pad_id,
+        )
         apply_settings(optimizer, settings)
+        loaded.loss.use(settings.chunked_loss)
         schedule.training = settings
         schedule.set(place.global_step)
 
@@ -137,8 +147,12 @@ class TrainingRun(TrainerCallback):
     def train(self) -> Outcome:
         """Train on. Raises NonFinite, StepMemory, and whatever else a failing step raises: then the
         live state is not to be saved."""
-        while self.cursor < self.plan.rows and not self._leave:
-            self._train_epoch()
+        self._module = wrap(self.loaded.model, self.ranks)
+        try:
+            while self.cursor < self.plan.rows and not self._leave:
+                self._train_epoch()
+        finally:
+            self._looking.end()
         return Outcome(
             kind="done" if self.cursor == self.plan.rows else "left",
             reason=self._leave,
@@ -153,74 +167,84 @@ class TrainingRun(TrainerCallback):
         self._epoch, self._pack = position.epoch, position.pack
         packs = self.plan.order(position.epoch).packs
         self._epoch_packs = len(packs)
+        left = packs[position.pack :]
         loader = make_loader(
-            PackDataset(self.prepared, packs[position.pack :]),
-            self.settings.batch_size,
+            PackDataset(self.prepared, left),
+            RankBatches(
+                len(left),
+                effective_batch=self.settings.effective_batch,
+                batch_size=self.settings.batch_size,
+                rank=self.ranks.rank,
+                size=self.ranks.size,
+            ),
             self._pad_id,
             pin=self.loaded.device != "cpu",
         )
         # Trainer seeds everything when it is made: on_train_begin brings the generators back.
         self._rng = capture_rng()
-        self._trainer = StepTrainer(
-            self.loaded.model,
-            arguments(self.settings, self.loaded.device),
-            loader,
-            (self.optimizer, self.schedule),
-            self,
-        )
-        try:
-            self._trainer.train()
-        except Exception as error:
-            cause = lacks_memory(error)
-            if not cause or self._trainer.longest is None:
-                raise
-            # The frames hold the step's activations, and whoever hears of this needs their room.
-            traceback.clear_frames(error.__traceback__)
-            raise self._out_of_memory(cause, error) from error
-
-    def _out_of_memory(self, cause: str, error: Exception) -> StepMemory:
-        """What to say where a step does not fit: which row made its batch as long as it is."""
-        tokens, line = self._trainer.longest or (0, 0)
-        settings = self.settings
-        mend = f"lower training.batch_size (now {settings.batch_size})"
-        if settings.batch_size == 1:
-            mend = f"lower training.max_length (now {settings.max_length})"
-        if not settings.gradient_checkpointing:
-            mend += ", or set training.gradient_checkpointing"
-        return StepMemory(
-            cause,
-            " ".join(str(error).split()) or cause,
-            where=f"{self.item.name}:{line}, {tokens} tokens",
-            mend=mend,
-        )
+        with stepping(self.loaded.model, self.optimizer, self.schedule, self.settings) as steps:
+            self._trainer = StepTrainer(
+                self.loaded.model,
+                arguments(self.settings, self.loaded.device, self.ranks.size),
+                loader,
+                (steps, self.schedule),
+                self,
+                self._halving,
+                self.ranks.size,
+                self._module,
+            )
+            try:
+                self._trainer.train()
+            except Exception as error:
+                cause = lacks_memory(error)
+                if not cause or self._trainer.longest is None:
+                    raise
+                # The frames hold the step's activations, and whoever hears of this needs their
+                # room.
+                traceback.clear_frames(error.__traceback__)
+                raise out_of_memory(
+                    cause,
+                    error,
+                    self.settings,
+                    size=self._halving.size,
+                    row=(self.item.name, *self._trainer.longest),
+                ) from error
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         set_rng(self._rng)
         if self.cursor == 0:
             # What the model answers before it has seen any row of the item.
             self._samples_due()
-            if not self.controls.waiting():
-                self._tick()
+            self.ranks.decide(self._look)
         self._rate = self.schedule.rate
         self._clock = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._record()
-        if not self.controls.waiting():
-            self._tick()
-        self.reporter.after_step(self.place, self.cursor)
-        directive = self.controls.at_step(self.place)
-        if directive.leave:
-            self._leave = directive.leave
+        self._leave = self.ranks.decide(self._boundary)
+        if self._leave:
             control.should_training_stop = True
-        if directive.leave or self.cursor == self.plan.rows:
+        if self._leave or self.cursor == self.plan.rows:
             self.flush()
         self._rate = self.schedule.rate
         self._clock = time.perf_counter()
 
+    def _look(self) -> None:
+        if not self.controls.waiting():
+            self._looking.tick(self.place, self._step)
+
+    def _boundary(self) -> str:
+        """Between two steps, on rank 0: the reason to leave, "" to go on."""
+        self._look()
+        self.reporter.after_step(self.place, self.cursor)
+        return self.controls.at_step(self.place).leave
+
     def _record(self) -> None:
         """Move the cursor over the step just done and keep its metric."""
         loss, grad_norm, tokens = self._trainer.take_step()
+        whole = None
+        if self.ranks.size > 1:
+            whole = self.ranks.gather((loss, tokens, self._memory()))
         before = self.cursor
         self._pack = min(self._pack + self.settings.effective_batch, self._epoch_packs)
         self.cursor = self.plan.cursor(self._epoch, self._pack)
@@ -229,10 +253,10 @@ class TrainingRun(TrainerCallback):
         due = step % self.settings.log_steps == 0
         if due:
             # Waits for the GPU, so that the seconds below are those of the work.
-            loss = loss.cpu()
+            loss, whole = loss.cpu(), whole.cpu() if whole is not None else None
         seconds = time.perf_counter() - self._clock
         self._pending.append(
-            _Pending(step, before, self.cursor, loss, grad_norm, self._rate, tokens, seconds)
+            _Pending(step, before, self.cursor, loss, grad_norm, self._rate, tokens, seconds, whole)
         )
         self.monitoring.monitor.stepped(seconds)
         self._validation_due()
@@ -264,9 +288,10 @@ class TrainingRun(TrainerCallback):
         too, and none after it.
         """
         pending, self._pending = self._pending, []
-        memory = self._memory() if pending else 0
+        memory = self._memory() if pending and self.ranks.size == 1 else 0
         for p in pending:
-            loss, norm = float(p.loss), float(p.grad_norm)
+            norm = float(p.grad_norm)
+            loss, tokens, peak = p.figures(memory)
             self.reporter.step(
                 StepMetric(
                     branch=self.branch,
@@ -277,9 +302,9 @@ class TrainingRun(TrainerCallback):
                     loss=loss,
                     learning_rate=p.learning_rate,
                     grad_norm=norm,
-                    tokens=p.tokens,
+                    tokens=tokens,
                     seconds=p.seconds,
-                    memory=memory,
+                    memory=peak,
                 )
             )
             for what, value in (("loss", loss), ("gradient norm", norm)):
@@ -293,81 +318,3 @@ class TrainingRun(TrainerCallback):
             torch.cuda.reset_peak_memory_stats()
             return int(peak)
         return int(self._process.memory_info().rss)
-
-    def _tick(self) -> None:
-        """Validation and samples, where due and within the budget."""
-        watch = self.monitoring
-        for kind, work in ((VALIDATION, self._validate), (SAMPLES, self._sample)):
-            if not watch.monitor.may_run(kind):
-                continue
-            told = watch.monitor.takes_long(kind)
-            if told:
-                self.reporter.looking(kind)
-            started = time.perf_counter()
-            finished = work()
-            watch.monitor.ran(kind, time.perf_counter() - started, finished)
-            if told:
-                self.reporter.looking("")
-
-    def _validate(self) -> bool:
-        for name, packs in self.monitoring.validation.items():
-            started = time.perf_counter()
-            result = validation_loss(
-                self.loaded.model,
-                packs,
-                batch_size=self.settings.batch_size,
-                pad_id=self._pad_id,
-                waiting=self.controls.waiting,
-            )
-            if result is None:
-                return False
-            loss, tokens = result
-            seconds = time.perf_counter() - started
-            if tokens:
-                self.reporter.validation(
-                    ValidationResult(self.place, self.item.id, name, loss, tokens, seconds)
-                )
-        return True
-
-    def _sample(self) -> bool:
-        watch = self.monitoring
-        # Between two items no step is done: who answered after the one has the same answer.
-        before = watch.answered.get(self.place, set())
-        prompts = [prompt for prompt in watch.prompts if prompt.id not in before]
-        if not prompts:
-            return True
-        due = watch.monitor.put_off(SAMPLES)
-        started = time.perf_counter()
-        expected = {p.id: watch.expected[p.id] for p in prompts if p.id in watch.expected}
-        losses = expected_loss(
-            self.loaded.model,
-            list(expected.values()),
-            pad_id=self._pad_id,
-            waiting=self.controls.waiting,
-        )
-        if losses is None:
-            return False
-        answers = answer(
-            self.loaded.model,
-            self.loaded.tokenizer,
-            prompts,
-            max_tokens=watch.max_tokens,
-            waiting=self.controls.waiting,
-        )
-        if answers is None:
-            return False
-        found = {
-            name: loss for name, loss in zip(expected, losses, strict=True) if loss is not None
-        }
-        seconds = time.perf_counter() - started
-        self.reporter.samples(
-            SampleResult(
-                *(self.place, self.item.id, answers, seconds, found),
-                due=due.due if due is not None else self.place,
-                item_step=self._step,
-            )
-        )
-        asked = {prompt.id for prompt in prompts}
-        watch.answered.clear()
-        watch.answered[self.place] = before | asked
-        return True

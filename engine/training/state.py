@@ -10,28 +10,35 @@ from __future__ import annotations
 
 import copy
 import errno
+import importlib.metadata
 import json
 import platform
 import re
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from engine.training.fingerprint import fingerprint
+from engine.training.layout import write_index
 from engine.training.model import LoadedModel
+from engine.training.optim import rule_of
 from engine.training.optimizer_state import (
     OptimizerState,
     capture_optimizer,
     restore_optimizer,
     write_optimizer,
 )
-from engine.training.rng import capture_rng, rng_from_json, rng_to_json, set_rng
+from engine.training.parallel import ALONE, Ranks
+from engine.training.quantized import PACKAGE
+from engine.training.rng import ranks_rng_to_json, set_ranks_rng
 from engine.training.schedule import GlobalSchedule
+from engine.training.sharded import gathered, local, part_of, plain_class
 from queue_store.errors import VerificationFailed
 
 INFO = "training_state.json"
@@ -49,13 +56,16 @@ TOKENIZER_FILES = (
 )
 
 
-def libraries() -> dict[str, str]:
+def libraries(method: str = "full") -> dict[str, str]:
     """Versions that a bit-identical continuation depends on."""
-    return {
+    found = {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
+    if method == "qlora":  # which makes the 4-bit base anew at each loading
+        found[PACKAGE] = importlib.metadata.version(PACKAGE)
+    return found
 
 
 @dataclass(frozen=True)
@@ -100,11 +110,35 @@ def _stand_in(model: Any) -> Any:
     """The same modules under a configuration of its own. The saved config.json is for serving, so
     it says use_cache; training keeps it off, and must not see it change while a thread writes."""
     twin = copy.copy(model)
+    twin.__class__ = plain_class(model)
     twin.config = copy.deepcopy(model.config)
     twin.config.use_cache = True
     if getattr(model, "generation_config", None) is not None:
         twin.generation_config = copy.deepcopy(model.generation_config)
     return twin
+
+
+@overload
+def capture_state(
+    loaded: LoadedModel,
+    optimizer: torch.optim.Optimizer,
+    schedule: GlobalSchedule,
+    info: dict[str, Any],
+    *,
+    weights_only: bool = False,
+) -> Captured: ...
+
+
+@overload
+def capture_state(
+    loaded: LoadedModel,
+    optimizer: torch.optim.Optimizer,
+    schedule: GlobalSchedule,
+    info: dict[str, Any],
+    *,
+    weights_only: bool = False,
+    ranks: Ranks | None,
+) -> Captured | None: ...
 
 
 def capture_state(
@@ -114,41 +148,52 @@ def capture_state(
     info: dict[str, Any],
     *,
     weights_only: bool = False,
-) -> Captured:
+    ranks: Ranks | None = None,
+) -> Captured | None:
     """The state as it stands: model, tokenizer, and unless `weights_only` optimizer, generators
     and `training_state.json`.
 
     `info` is the caller's (branch, cursors, finished items …); global step, optimizer, threads,
-    device and versions are added.
+    device, versions and world size are added. With `ranks` all of them call it: rank 0 has the
+    state, the others None. Raises RanksDiffer where their weights are not the same.
     """
+    ranks = ranks or ALONE
     model = loaded.model
+    if ranks.size > 1 and not ranks.sharded:
+        ranks.same("the weights", fingerprint(model))
     twin = adapter = None
     if loaded.method == "full":
-        twin, weights = _stand_in(model), dict(model.state_dict())
+        twin = _stand_in(model)
+        weights = dict(model.state_dict(keep_vars=ranks.sharded))
     else:
         import peft
 
         # peft's own save_pretrained would write a model card and may ask the hub.
         weights = dict(peft.get_peft_model_state_dict(model, save_embedding_layers=False))
         adapter = copy.deepcopy(model.peft_config["default"])
+    if ranks.sharded:
+        weights = gathered(weights, ranks.rank)
     if weights_only:
-        return Captured(twin, adapter, weights, None, {}, loaded.folder)
+        captured = Captured(twin, adapter, weights, None, {}, loaded.folder)
+        return captured if ranks.rank == 0 else None
     full = {
         **info,
         "global_step": schedule.global_step,
-        "optimizer": schedule.training.optimizer,
+        "optimizer": rule_of(schedule.training),
         "method": loaded.method,
         "dtype": loaded.dtype,
         "device": loaded.device,
         "threads": torch.get_num_threads(),
-        "versions": libraries(),
+        "versions": libraries(loaded.method),
+        "world_size": ranks.size,
     }
     texts = {
-        RNG: json.dumps(rng_to_json(capture_rng())),
+        RNG: json.dumps(ranks_rng_to_json(ranks)),
         INFO: json.dumps(full, indent=1, sort_keys=True) + "\n",
     }
-    state = capture_optimizer(model, optimizer, schedule.training.optimizer)
-    return Captured(twin, adapter, weights, state, texts, loaded.folder)
+    state = capture_optimizer(model, optimizer, rule_of(schedule.training), ranks.rank)
+    captured = Captured(twin, adapter, weights, state, texts, loaded.folder)
+    return captured if ranks.rank == 0 else None
 
 
 def write_state(folder: Path, captured: Captured) -> None:
@@ -165,6 +210,7 @@ def write_state(folder: Path, captured: Captured) -> None:
 def _write(folder: Path, captured: Captured) -> None:
     if captured.model is not None:
         captured.model.save_pretrained(folder, state_dict=dict(captured.weights))
+        write_index(folder)
     else:
         weights = {name: value.contiguous() for name, value in captured.weights.items()}
         save_file(weights, folder / ADAPTER)
@@ -240,9 +286,9 @@ def restore_weights(folder: Path, loaded: LoadedModel, *, cast: bool = False) ->
         same = target is not None and (cast or target.dtype == value.dtype)
         if target is None or target.shape != value.shape or not same:
             raise VerificationFailed(f"tensor {name} does not fit the model", where=str(folder))
-        target.copy_(value)
-        done.add(target.data_ptr())
-    missing = [name for name, p in own.items() if p.numel() and p.data_ptr() not in done]
+        target.copy_(part_of(value, target))
+        done.add(local(target).data_ptr())
+    missing = [name for name, p in own.items() if p.numel() and local(p).data_ptr() not in done]
     if missing:
         raise VerificationFailed(f"tensor {missing[0]} is missing", where=str(folder))
 
@@ -254,6 +300,7 @@ def restore_state(
     schedule: GlobalSchedule,
     *,
     weights: bool = True,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Bring model, optimizer, schedule and generators to a saved state; returns its info.
 
@@ -269,12 +316,14 @@ def restore_state(
             where=str(folder),
             mend="set model.method and model.precision as they were",
         )
-    if weights or loaded.method == "lora":
+    if weights or loaded.method != "full":
         restore_weights(folder, loaded)
     restore_optimizer(folder, loaded.model, optimizer)
     schedule.set(int(info["global_step"]))
     try:
-        set_rng(rng_from_json(json.loads((folder / RNG).read_text(encoding="utf-8"))))
+        raw = json.loads((folder / RNG).read_text(encoding="utf-8"))
+        step, seed = schedule.global_step, schedule.training.seed
+        set_ranks_rng(raw, ranks, seed=seed, step=step)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise VerificationFailed(f"cannot be read: {error}", where=str(folder / RNG)) from None
     return info

@@ -6,7 +6,10 @@ make. It writes nothing, prints nothing, and draws nothing from training's gener
 
 from __future__ import annotations
 
+import functools
+import operator
 import tempfile
+import traceback
 from typing import Any
 
 import numpy as np
@@ -16,12 +19,19 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from engine.prepare.collate import collate
+from engine.training.freeing import free_memory
+from engine.training.halving import Batch, Halving
 from engine.training.position import Packs
+from engine.training.rng import RngState, capture_rng, set_rng
+from engine.training.split import NO_PACK, NOTHING, RankBatches
+from engine.training.stepping import InBackward
 from queue_store.config import Training
+from queue_store.errors import TrainctlError
 
 
 class PackDataset(Dataset[Any]):
-    """Packs of `prepared` in the order given; map-style, so that it starts anywhere at no cost."""
+    """Packs of `prepared` in the order given; map-style, so that it starts anywhere at no cost.
+    NO_PACK is a pack of which nothing trains."""
 
     def __init__(self, prepared: Packs, packs: np.ndarray) -> None:
         self.prepared = prepared
@@ -31,43 +41,47 @@ class PackDataset(Dataset[Any]):
         return len(self.packs)
 
     def __getitem__(self, index: int) -> Any:
-        return self.prepared.sequence(int(self.packs[index]))
+        return NOTHING if index == NO_PACK else self.prepared.sequence(int(self.packs[index]))
 
 
 class Collator:
-    """Sequences to a batch, with `tokens`: how many of them are no padding; and with its `longest`
-    row as (tokens, line of the file)."""
+    """Sequences to a batch, with the `lengths` of each without padding, and its `longest` row as
+    (tokens, line of the file)."""
 
     def __init__(self, pad_id: int) -> None:
         self.pad_id = pad_id
 
     def __call__(self, sequences: list[Any]) -> dict[str, Any]:
         batch: dict[str, Any] = dict(collate(sequences, pad_id=self.pad_id))
-        batch["tokens"] = sum(len(s.input_ids) for s in sequences)
-        batch["longest"] = max(s.longest_row for s in sequences)
+        batch["tokens"] = sum(len(s.input_ids) for s in sequences if s is not NOTHING)
+        batch["lengths"] = [len(s.input_ids) for s in sequences]
+        batch["longest"] = [s.longest_row for s in sequences]
         return batch
 
 
-def make_loader(dataset: PackDataset, batch_size: int, pad_id: int, pin: bool) -> DataLoader[Any]:
-    """Sequential batches. It has a generator of its own: making an iterator draws a seed, which
-    would move training's."""
+def make_loader(
+    dataset: PackDataset, batches: RankBatches, pad_id: int, pin: bool
+) -> DataLoader[Any]:
+    """The batches in their order. It has a generator of its own: making an iterator draws a seed,
+    which would move training's."""
     return DataLoader(
         dataset,
-        batch_size=batch_size,
-        shuffle=False,
+        batch_sampler=batches,
         collate_fn=Collator(pad_id),
         pin_memory=pin,
         generator=torch.Generator(),
     )
 
 
-def arguments(training: Training, device: str) -> TrainingArguments:
-    """Everything periodic is off: ticks, saves and logs are the run's."""
+def arguments(training: Training, device: str, size: int = 1) -> TrainingArguments:
+    """Everything periodic is off: ticks, saves and logs are the run's. `size`: of the ranks."""
     args = TrainingArguments(
         # Never written to: nothing saves. An existing folder, since Trainer makes it.
         output_dir=tempfile.gettempdir(),
         per_device_train_batch_size=training.batch_size,
-        gradient_accumulation_steps=training.effective_batch // training.batch_size,
+        gradient_accumulation_steps=training.effective_batch // (training.batch_size * size),
+        # A step's loss is divided by the trained tokens of all ranks.
+        average_tokens_across_devices=True,
         num_train_epochs=1,
         max_grad_norm=training.max_grad_norm,
         save_strategy="no",
@@ -93,7 +107,8 @@ def _free_nothing(*objects: Any) -> list[Any]:
 
 class StepTrainer(Trainer):
     """Keeps the loss, the gradient norm and the tokens of the step, as tensors: nothing here
-    waits for the GPU."""
+    waits for the GPU. With several ranks `module` is the model as it trains on `size` of them
+    (wrapping.wrap), and loss and tokens are this rank's part of the step's."""
 
     def __init__(
         self,
@@ -102,6 +117,9 @@ class StepTrainer(Trainer):
         loader: DataLoader[Any],
         optimizers: tuple[Any, Any],
         callback: TrainerCallback,
+        halving: Halving,
+        size: int = 1,
+        module: Any = None,
     ) -> None:
         super().__init__(
             model=model,
@@ -116,7 +134,19 @@ class StepTrainer(Trainer):
         self.accelerator.device_placement = False
         # Else every item begins with a full garbage collection, 0.3 s with the interpreter's lock.
         self.accelerator.free_memory = _free_nothing
+        if self.accelerator.num_processes != size:
+            raise TrainctlError(
+                f"accelerate trains in {self.accelerator.num_processes} processes, not in {size}",
+                where="training.processes",
+                mend="start trainctl without torchrun: it starts its processes itself",
+            )
+        self._size = size
+        self._module = module if module is not None else model
         self._loader = loader
+        self._halving = halving
+        self._in_backward = optimizers[0] if isinstance(optimizers[0], InBackward) else None
+        self._batches: list[Batch] = []
+        self._rng: RngState | None = None
         self.step_loss: torch.Tensor | None = None
         self.step_grad_norm: Any = None
         self.step_tokens = 0
@@ -131,14 +161,53 @@ class StepTrainer(Trainer):
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        self.step_tokens += inputs.pop("tokens")
-        self.longest = tuple(inputs.pop("longest"))
-        self._longest_of_step = max(self._longest_of_step, self.longest)
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        self.longest = self._longest_of_step
+        batch = Batch.of(inputs)
+        self.step_tokens += inputs["tokens"]
+        self._longest_of_step = max(self._longest_of_step, *batch.longest)
+        if not self._batches and self._halving.possible:
+            self._rng = capture_rng()
+        self._batches.append(batch)
+        try:
+            loss = self._compute(model, batch, num_items_in_batch)
+        except Exception as error:
+            # Parts add up to the step only where the model divides by all of its tokens.
+            if num_items_in_batch is None or self._rng is None or not self._halving.helps(error):
+                raise
+            # The frames hold the step's activations.
+            traceback.clear_frames(error.__traceback__)
+        else:
+            self.longest = self._longest_of_step
+            return loss
+        return self._again(model, num_items_in_batch)
+
+    def _compute(self, model: Any, batch: Batch, num_items_in_batch: Any) -> torch.Tensor:
+        """Forward and backward, part by part; the loss of the batch."""
+        losses = []
+        for part in batch.parts(self._halving.size):
+            self.longest = max(part.longest)
+            loss = super().training_step(model, dict(part.tensors), num_items_in_batch)
+            # Trainer takes it times the ranks, because DDP and FSDP take the gradients' mean.
+            losses.append(loss / self._size if self._size > 1 else loss)
         # Each part is divided by the whole step's tokens, so the sum is the step's mean.
-        self.step_loss = loss if self.step_loss is None else self.step_loss + loss
-        return loss
+        for loss in losses:
+            self.step_loss = loss if self.step_loss is None else self.step_loss + loss
+        return functools.reduce(operator.add, losses)
+
+    def _again(self, model: Any, num_items_in_batch: Any) -> torch.Tensor:
+        """The step so far, from its beginning, with half the packs at once; its loss."""
+        assert self.longest is not None and self._rng is not None
+        model.zero_grad()
+        free_memory()
+        self._halving.halve(self.longest)
+        set_rng(self._rng)
+        self.step_loss = None
+        losses = [self._compute(model, batch, num_items_in_batch) for batch in self._batches]
+        self.longest = self._longest_of_step
+        return functools.reduce(operator.add, losses)
+
+    def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
+        """Ours is wrapped already: accelerate then prepares the optimizer alone."""
+        return self._module
 
     def take_step(self) -> tuple[torch.Tensor, Any, int]:
         """(loss, gradient norm, tokens) of the step just done; begins the next one."""
@@ -146,6 +215,7 @@ class StepTrainer(Trainer):
         assert loss is not None
         self.step_loss, self.step_tokens = None, 0
         self.longest, self._longest_of_step = None, (0, 0)
+        self._batches, self._rng = [], None
         return loss, self.step_grad_norm, tokens
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Any:
@@ -154,7 +224,10 @@ class StepTrainer(Trainer):
         return count.clamp(min=1) if isinstance(count, torch.Tensor) else count
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        self.step_grad_norm = super()._get_grad_norm(model, grad_norm)
+        if self._in_backward is not None:
+            self.step_grad_norm = self._in_backward.take_norm()
+        else:
+            self.step_grad_norm = super()._get_grad_norm(model, grad_norm)
         return self.step_grad_norm
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:

@@ -15,8 +15,9 @@ import msgspec
 import torch
 import transformers
 
+from engine.training.loss_path import LossPath
 from engine.training.model import LoadedModel, load_model
-from engine.training.optim import make_optimizer
+from engine.training.optim import by_rule, make_optimizer
 from engine.training.optimizer_state import GROUPS, TENSORS, restore_optimizer
 from engine.training.quiet import quiet
 from engine.training.rng import rng_from_json, set_rng
@@ -53,7 +54,8 @@ def _dtype(folder: Path) -> str:
 def load(folder: Path, base: Path | None) -> LoadedModel:
     """The model of a version's folder, on the CPU, with every tensor of it and no other.
 
-    `base` is the base model's folder, where the version is an adapter.
+    `base` is the base model's folder, where the version is an adapter; it is loaded in full
+    precision, also for one that trained beside a 4-bit base: nothing is quantized to be looked at.
     """
     if base is None:
         return _load_full(folder)
@@ -69,7 +71,9 @@ def load(folder: Path, base: Path | None) -> LoadedModel:
     model = msgspec.structs.replace(
         settings.model, method="lora", precision=_dtype(folder), attention="sdpa", lora=lora
     )
-    training = msgspec.structs.replace(settings.training, liger="off", gradient_checkpointing=False)
+    training = msgspec.structs.replace(
+        settings.training, liger="off", chunked_loss="off", gradient_checkpointing=False
+    )
     loaded = load_model(base, model, training, device="cpu")
     # Weights without a training state may be another program's, in another dtype.
     restore_weights(folder, loaded, cast=not (folder / INFO).is_file())
@@ -112,7 +116,7 @@ def _load_full(folder: Path) -> LoadedModel:
         device="cpu",
         parameters=parameters,
         trained=parameters,
-        liger=False,
+        loss=LossPath(found),
     )
 
 
@@ -120,10 +124,7 @@ def _training(folder: Path) -> Training:
     training = default().training
     if not (folder / INFO).is_file():
         return training
-    return msgspec.convert(
-        {**msgspec.to_builtins(training), "optimizer": str(read_info(folder).get("optimizer"))},
-        Training,
-    )
+    return by_rule(training, str(read_info(folder).get("optimizer")))
 
 
 def finite_weights(loaded: LoadedModel) -> str:
@@ -170,9 +171,9 @@ def training_info(folder: Path, step: int | None) -> str:
         raise VerificationFailed(
             f"training_state.json is of step {info['global_step']}, the version of step {step}"
         )
-    wanted = "lora" if is_adapter(folder) else "full"
-    if info["method"] != wanted:
-        raise VerificationFailed(f"training_state.json says {info['method']}, these are {wanted}")
+    if (info["method"] == "full") == is_adapter(folder):
+        what = "an adapter" if is_adapter(folder) else "a full model"
+        raise VerificationFailed(f"training_state.json says {info['method']}, this is {what}")
     return f"of step {info['global_step']}, {info['optimizer']}"
 
 

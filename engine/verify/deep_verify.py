@@ -111,7 +111,9 @@ class Examination:
             if self.words.base_digest:
                 self._is(base, self.words.base_digest, "the base model is not the one trained on")
         self.loaded = deep_parts.load(folder, base)
-        return f"{self.loaded.parameters:,} parameters in {self.loaded.dtype}".replace(",", " ")
+        beside = " beside the full-precision base" if base is not None else ""
+        count = f"{self.loaded.parameters:,}".replace(",", " ")
+        return f"{count} parameters in {self.loaded.dtype}{beside}"
 
     @staticmethod
     def _is(

@@ -254,6 +254,8 @@ def _told(one: Json) -> str:
         f"{text(one['backend'])} on {text(one['host'])}",
         STOPS[one["stop"]],
     ]
+    if "base_precision" in one:
+        parts.append(f"base in {text(one['base_precision'])}")
     if "seed" in one:
         parts.append(f"seed {one['seed']}")
     return " · ".join(parts)

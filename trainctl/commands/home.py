@@ -13,6 +13,7 @@ from queue_store import config as configuration
 from queue_store.durable import write_new
 from queue_store.errors import Refused, UsageError
 from queue_store.home import Home
+from queue_store.locked import would_mean
 from trainctl.confirm import confirm
 from trainctl.context import Context
 from trainctl.output import pairs, table
@@ -135,8 +136,10 @@ def config_unlock(context: Context, arguments: argparse.Namespace) -> int:
             mend="first write the new value",
         )
     if key not in MEANS:
+        why = would_mean(key, before, value)
         raise Refused(
-            f"the checkpoints of this home are of {key} = {toml_value(before)}",
+            f"the checkpoints of this home are of {key} = {toml_value(before)}"
+            + (f": {why}" if why else ""),
             where=str(path),
             mend="set it back, or make another home: trainctl init",
         )

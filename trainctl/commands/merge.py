@@ -22,10 +22,15 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 ASK_SECONDS = 0.5
+BESIDE = (
+    "it trained beside a 4-bit base and was merged into the full-precision one, as workers have"
+    " evaluated it: its answers differ a little from those that training's own samples show"
+)
 
 
 def merge(context: Context, arguments: argparse.Namespace) -> int:
-    """Merge a version. JSON: the version that was made, as `versions VERSION` has it."""
+    """Merge a version. JSON: the version that was made, as `versions VERSION` has it, and `merged`
+    {version, weights_digest, base_digest, method}."""
     from snapshots import versions as store
 
     name = store.get(context.state, arguments.version).name
@@ -36,21 +41,24 @@ def merge(context: Context, arguments: argparse.Namespace) -> int:
         else:
             made = _here(context, name, arguments.message, shown)
     found = _facts(context, made)
-    context.show(
-        found,
-        lambda: (
-            f"{found['name']} is the full model of {name}, {size(found['size_bytes'])}, verified:"
-            f" {found['folder']}"
-        ),
-    )
+    context.show(found, lambda: _words(found, name))
     return 0
 
 
+def _words(found: Json, name: str) -> str:
+    made = (
+        f"{found['name']} is the full model of {name}, {size(found['size_bytes'])}, verified:"
+        f" {found['folder']}"
+    )
+    return made if found["merged"].get("method") != "qlora" else f"{made}\n{BESIDE}"
+
+
 def _facts(context: Context, name: str) -> Json:
-    from snapshots import facts
+    from snapshots import facts, merged, versions
     from trainctl.commands.versions import version_row
 
-    return facts.facts(context.state, name, version_row(context, name))
+    of = merged.of(context.state, versions.get(context.state, name))
+    return {**facts.facts(context.state, name, version_row(context, name)), "merged": of}
 
 
 def _here(context: Context, name: str, message: str, shown: Progress) -> str:

@@ -10,6 +10,7 @@ import sys
 import time
 from typing import Any
 
+from engine.reading.status import optimizer_words
 from trainctl.context import Context, print_json
 from trainctl.output import ago, count, duration, known, pairs, progress, size, text
 
@@ -126,6 +127,9 @@ def _model(model: Any) -> str:
     parts += [text(model[key]) for key in ("dtype", "device") if known(model.get(key))]
     if known(model.get("parameters")):
         parts.append(f"{model['parameters'] / 1e6:.4g} M parameters")
+    optimizer = model.get("optimizer")
+    if isinstance(optimizer, dict) and known(optimizer):
+        parts.append(optimizer_words(optimizer))
     return " · ".join(parts)
 
 

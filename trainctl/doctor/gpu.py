@@ -15,9 +15,10 @@ from trainctl.doctor.check import Check
 
 CHILD_SECONDS = 120
 ASK_TORCH = """
-import importlib, importlib.util, json, torch
+import importlib, importlib.metadata, importlib.util, json, torch
 cuda = torch.cuda.is_available()
 kernels = {}
+quantizes = ""
 for name in ("liger_kernel", "flash_attn", "bitsandbytes"):
     if importlib.util.find_spec(name) is not None:
         try:
@@ -25,12 +26,24 @@ for name in ("liger_kernel", "flash_attn", "bitsandbytes"):
             kernels[name] = ""
         except BaseException as error:
             kernels[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+if kernels.get("bitsandbytes") == "":
+    # It is imported without its library, too, and fails where that is called.
+    try:
+        from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+        ones = torch.ones(64, 64, device="cuda" if cuda else "cpu")
+        dequantize_4bit(*quantize_4bit(ones, quant_type="nf4", compress_statistics=True))
+        version = importlib.metadata.version("bitsandbytes")
+        quantizes = f"{version}, quantizes on the {'GPU' if cuda else 'CPU'}"
+    except BaseException as error:
+        lines = [line for line in str(error).splitlines() if line.strip()] or [""]
+        kernels["bitsandbytes"] = f"{type(error).__name__}: {lines[0].strip()}"
 print(json.dumps({
     "cuda": cuda,
     "built_for": torch.version.cuda or "",
     "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count() * cuda)],
     "bf16": bool(cuda and torch.cuda.is_bf16_supported()),
     "kernels": kernels,
+    "quantizes": quantizes,
 }))
 """
 
@@ -57,7 +70,8 @@ def gpus() -> Iterator[Check]:
     told = json.loads(child.stdout.strip().splitlines()[-1])
     for name, error in told["kernels"].items():
         advice = f"pip install --force {name}, or uninstall it" if error else ""
-        yield Check(f"{name} kernels", not error, error or "can be imported", advice)
+        found = (name == "bitsandbytes" and told["quantizes"]) or "can be imported"
+        yield Check(f"{name} kernels", not error, error or found, advice)
     if told["cuda"]:
         bf16 = "bf16" if told["bf16"] else "no bf16: training in fp32"
         yield Check("torch's gpus", True, f"{', '.join(told['gpus'])} ({bf16})")

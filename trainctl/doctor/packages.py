@@ -12,7 +12,6 @@ from trainctl.doctor.check import Check
 OPTIONAL = {
     "liger-kernel": "faster training on a GPU: pip install 'trainctl[gpu]'",
     "flash-attn": 'only for model.attention = "flash_attention_2"',
-    "bitsandbytes": "only for the 8-bit optimizers: pip install bitsandbytes",
 }
 
 

@@ -66,7 +66,7 @@ KEYS = {
 LEFT = {
     "model_display_name": "model.name is what is shown everywhere",
     "current_model_dir": "weights are no setting: trainctl import takes them over as versions",
-    "load_in_4bit": "weights are not quantized: model.precision is bf16 or fp32",
+    "load_in_4bit": 'model.method says it: "qlora" trains beside a 4-bit base',
     "poll_interval": "the inbox is watched: a file is taken when it is complete",
     "eval_timeout_seconds": "monitoring_budget limits what validation and samples take",
     "self_correction": "trainctl makes no correction rows",
@@ -84,13 +84,13 @@ LEFT = {
 TABLES = ("hyperparams", "locked", "lora", "optimizer", "profile")
 """Tables of which each key is looked at by itself."""
 
-METHODS = {"full": "full", "lora": "lora"}
+METHODS = {"full": "full", "lora": "lora", "qlora": "qlora"}
 PRECISIONS = {
     **{"auto": "auto", "bf16": "bf16", "bfloat16": "bf16"},
     **{"fp32": "fp32", "float32": "fp32"},
 }
 WORDS: dict[str, tuple[dict[str, str], str]] = {
-    "model.method": (METHODS, "trainctl trains full or lora, nothing quantized"),
+    "model.method": (METHODS, "trainctl trains full, lora or qlora"),
     "model.precision": (PRECISIONS, "trainctl computes in bf16 or fp32"),
     "training.optimizer": (
         {name: name for name in ("adamw", "adamw_8bit", "paged_adamw_8bit", "muon")},

@@ -9,7 +9,7 @@ from typing import Any
 
 from textual.binding import Binding
 
-from tui.dialogs.whole import WholeView
+from tui.dialogs.whole import LIST_MOVES, WholeView
 from tui.figures import count, counted, known, real, why
 from tui.frame import Record
 from tui.panes.samples import labelled
@@ -62,12 +62,7 @@ class ChangedView(WholeView):
     """`found` is the engine's answer to `compare_answers`, `names` what the two are called."""
 
     BINDINGS = [
-        Binding("down,j", "move(1)", show=False),
-        Binding("up,k", "move(-1)", show=False),
-        Binding("pagedown,space", "turn(1)", show=False),
-        Binding("pageup", "turn(-1)", show=False),
-        Binding("home,g", "move(-1000000)", show=False),
-        Binding("end,G", "move(1000000)", show=False),
+        *LIST_MOVES,
         Binding("n,right,l", "step(1)", show=False),
         Binding("p,N,left,h", "step(-1)", show=False),
         Binding("enter", "read", show=False),

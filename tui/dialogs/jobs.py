@@ -12,7 +12,7 @@ from tui.dialogs.base import Fact
 from tui.dialogs.confirm import ConfirmDialog
 from tui.dialogs.item import facts_under
 from tui.dialogs.priority import raised
-from tui.dialogs.whole import WholeView
+from tui.dialogs.whole import LIST_MOVES, WholeView
 from tui.evaluation import OPEN, far
 from tui.figures import age, clock_time, count, duration, known, real, short, why
 from tui.frame import Frame, Record
@@ -38,12 +38,7 @@ class JobsView(WholeView):
     """`frame` gives the newest frame, `fetch` asks the engine."""
 
     BINDINGS = [
-        Binding("down,j", "move(1)", show=False),
-        Binding("up,k", "move(-1)", show=False),
-        Binding("pagedown,space", "turn(1)", show=False),
-        Binding("pageup", "turn(-1)", show=False),
-        Binding("home,g", "move(-1000000)", show=False),
-        Binding("end,G", "move(1000000)", show=False),
+        *LIST_MOVES,
         Binding("enter", "facts", show=False),
         Binding("x", "cancel", show=False),
         Binding("plus", "priority(-1)", show=False),

@@ -74,6 +74,17 @@ class Body(Drawn, can_focus=True):
         return f"{self.top + 1}-{min(total, self.top + height)}/{total}" if total > height else ""
 
 
+LIST_MOVES = [
+    Binding("down,j", "move(1)", show=False),
+    Binding("up,k", "move(-1)", show=False),
+    Binding("pagedown,space", "turn(1)", show=False),
+    Binding("pageup", "turn(-1)", show=False),
+    Binding("home,g", "move(-1000000)", show=False),
+    Binding("end,G", "move(1000000)", show=False),
+]
+"""Keys of a view that is a list: `action_move(rows)` and `action_turn(pages)` are its own."""
+
+
 class WholeView(ModalScreen[Any]):
     """A subclass says what stands in `lines`, and in `keys` what one can do; `begin` starts it."""
 

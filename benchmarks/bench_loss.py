@@ -1,0 +1,98 @@
+"""The loss in chunks of tokens against the model's own: tokens/s of forward and backward, and the
+memory that a step takes beside weights and gradients.
+
+A model of small width with vocabularies as they come (32k as Llama 2, 152k as Qwen3), tied; half of
+the tokens have a label, or all. Steps of the two ways are interleaved and their order alternates;
+the figure is the median of the pairs' ratios.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+import transformers
+
+from benchmarks.figures import at_least, at_most, figure
+from engine.memory.profile import _Watch
+from engine.prepare.collate import IGNORED
+from engine.training.loss_path import LossPath
+from engine.training.quiet import quiet
+
+TOKENS = 512
+HIDDEN = 256
+VOCABULARIES = (32_000, 151_936)
+
+
+def _model(vocabulary: int) -> Any:
+    config = transformers.Qwen3Config(
+        vocab_size=vocabulary,
+        hidden_size=HIDDEN,
+        intermediate_size=2 * HIDDEN,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=HIDDEN // 4,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(1)
+    return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).train()
+
+
+def _batch(vocabulary: int, trained: float) -> dict[str, torch.Tensor]:
+    ids = torch.randint(vocabulary, (1, TOKENS))
+    labels = ids.clone()
+    labels[:, : round(TOKENS * (1 - trained))] = IGNORED
+    return {"input_ids": ids, "labels": labels, "position_ids": torch.arange(TOKENS)[None]}
+
+
+def _step(model: Any, batch: dict[str, torch.Tensor]) -> None:
+    model.zero_grad(set_to_none=True)
+    model(**batch, use_cache=False, num_items_in_batch=TOKENS).loss.backward()
+
+
+def _seconds(model: Any, batch: dict[str, torch.Tensor]) -> float:
+    started = time.perf_counter()
+    _step(model, batch)
+    return time.perf_counter() - started
+
+
+def _peak(model: Any, batch: dict[str, torch.Tensor]) -> int:
+    model.zero_grad(set_to_none=True)
+    with _Watch(model) as watch:
+        model(**batch, use_cache=False, num_items_in_batch=TOKENS).loss.backward()
+    return int(watch.peak)
+
+
+def run(quick: bool) -> dict[str, Any]:
+    """Rows {label, value, unit, target, met}."""
+    quiet()
+    torch.set_num_threads(1)
+    rows: list[dict[str, Any]] = []
+    for vocabulary in VOCABULARIES:
+        model = _model(vocabulary)
+        path = LossPath(model)
+        for trained in (0.5, 1.0):
+            batch = _batch(vocabulary, trained)
+            found: dict[str, list[float]] = {"on": [], "off": []}
+            for pair in range(1 + (3 if quick else 9)):
+                for way in ("on", "off") if pair % 2 else ("off", "on"):
+                    path.use(way)
+                    seconds = _seconds(model, batch)
+                    if pair:  # the first one fills caches
+                        found[way].append(seconds)
+            ratios = [b / a for a, b in zip(found["on"], found["off"], strict=True)]
+            what = f"vocabulary {vocabulary:,}, {trained:.0%} of the tokens trained"
+            rows.append(at_least(f"chunked over plain loss, {what}", ratios, "times", 1.0))
+            speed = [TOKENS / seconds for seconds in found["on"]]
+            rows.append(figure("  chunked", speed, "tokens/s"))
+        peaks = []
+        for way in ("on", "off"):
+            path.use(way)
+            peaks.append(_peak(model, batch))
+        label = f"peak of live tensors, chunked over plain, vocabulary {vocabulary:,}"
+        rows.append(at_most(label, [peaks[0] / peaks[1]], "times", 1.0))
+        rows.append(figure("  chunked", [peaks[0] / 1e6], "MB"))
+        rows.append(figure("  plain", [peaks[1] / 1e6], "MB"))
+    return {"rows": rows}

@@ -1,0 +1,34 @@
+"""Which kernels a training process will use, decided without torch: the estimator asks here too."""
+
+from __future__ import annotations
+
+import importlib.util
+
+LARGE_VOCABULARY = 16_384
+"""Entries from which on the loss is computed in chunks by itself. A small head's logits are no more
+than a layer's activations, and splitting them up saves nothing."""
+
+CHUNK_BYTES = {"cpu": 32 << 20, "cuda": 256 << 20}
+"""Bytes of a chunk's logits in float32: on a CPU what its caches still help with, on a card
+enough tokens to fill it."""
+
+
+def chunk_tokens(vocabulary: int, device: str) -> int:
+    """Tokens of a chunk of the loss, on a device of the type "cpu" or "cuda"."""
+    return max(1, CHUNK_BYTES.get(device, CHUNK_BYTES["cuda"]) // (4 * vocabulary))
+
+
+def liger_missing() -> list[str]:
+    """The packages that Liger's kernels need and that are not installed."""
+    return [p for p in ("triton", "liger_kernel") if importlib.util.find_spec(p) is None]
+
+
+def flash_installed() -> bool:
+    """Whether the package of flash_attention_2 is installed."""
+    return importlib.util.find_spec("flash_attn") is not None
+
+
+def chunks_loss(wanted: str, vocabulary: int) -> bool:
+    """Whether `training.chunked_loss` means chunks for a model of that vocabulary. It depends on
+    nothing else: an item's path must not change with its batch."""
+    return wanted == "on" or (wanted == "auto" and vocabulary >= LARGE_VOCABULARY)

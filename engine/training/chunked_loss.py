@@ -1,0 +1,148 @@
+"""The language-model head and its cross-entropy in chunks of tokens, with gradients in the forward.
+
+The logits of a batch, [tokens, vocabulary], are the largest tensor of training a small model. Here
+they stand in memory for a few tokens at a time: each chunk's loss and its gradients by the hidden
+states and the head are computed at once and kept, as in Liger's fused linear cross-entropy
+(arXiv 2410.10989, section 3.2), so nothing is computed twice. Tokens without a label have no loss
+and no gradient, and get no logits at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from engine.prepare.collate import IGNORED
+
+Step = Callable[[torch.Tensor], torch.Tensor]
+"""What a model does with its logits before the loss, element by element."""
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which losses and gradients are summed up."""
+    return torch.float64 if dtype is torch.float64 else torch.float32
+
+
+def _loss_and_slope(
+    logits: torch.Tensor, labels: torch.Tensor, steps: tuple[Step, ...]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The sum of a chunk's losses, and its gradient by the `logits` [tokens, vocabulary]."""
+    with torch.enable_grad():
+        stepped = logits.requires_grad_(bool(steps))
+        for step in steps:
+            stepped = step(stepped)
+    log_p = torch.log_softmax(stepped.detach(), 1, dtype=_wide(logits.dtype))
+    at = torch.arange(len(labels), device=labels.device), labels
+    loss = -log_p[at].sum()
+    slope = log_p.exp_()
+    slope[at] -= 1
+    slope = slope.to(logits.dtype)
+    if steps:
+        (slope,) = torch.autograd.grad(stepped, logits, slope)
+    return loss, slope
+
+
+class HeadLoss(torch.autograd.Function):
+    """The sum of cross-entropies over all tokens that have a label, in nats; a scalar in float32
+    (float64 for a model in float64).
+
+    `hidden` [tokens, width], `weight` [vocabulary, width], `bias` [vocabulary] or None, `labels`
+    [tokens] with IGNORED where there is none; `steps` as above; `tokens` of a chunk; `learning`
+    False where no gradient will be asked for. One backward only: the kept gradients go away in it.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        labels: torch.Tensor,
+        steps: tuple[Step, ...],
+        tokens: int,
+        learning: bool,
+    ) -> torch.Tensor:
+        wide = _wide(weight.dtype)
+        wants = [learning and need for need in ctx.needs_input_grad[:3]]
+        # Over the chunks a head's gradient is summed up in float32, and rounded once.
+        by_hidden = torch.zeros_like(hidden) if wants[0] else None
+        by_weight = torch.zeros_like(weight, dtype=wide) if wants[1] else None
+        by_bias = torch.zeros_like(bias, dtype=wide) if bias is not None and wants[2] else None
+        total = torch.zeros((), dtype=wide, device=hidden.device)
+        for rows in (labels != IGNORED).nonzero()[:, 0].split(tokens):
+            part = hidden[rows]
+            logits = torch.nn.functional.linear(part, weight, bias)
+            loss, slope = _loss_and_slope(logits, labels[rows], steps)
+            del logits
+            total += loss
+            if by_hidden is not None:
+                by_hidden[rows] = slope @ weight
+            if by_weight is not None:
+                if by_weight.dtype == slope.dtype:
+                    by_weight.addmm_(slope.t(), part)
+                else:
+                    by_weight += slope.t() @ part
+            if by_bias is not None:
+                by_bias += slope.sum(0, dtype=wide)
+            del slope
+        ctx.kept = (by_hidden, by_weight, by_bias)
+        ctx.dtype = weight.dtype
+        return total
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        kept, ctx.kept = ctx.kept, None
+        if kept is None:
+            raise RuntimeError("a chunked loss has one backward")
+        found = [None if one is None else one.mul_(slope).to(ctx.dtype) for one in kept]
+        return (*found, None, None, None, None)
+
+
+class Logits:
+    """Stands where a model's forward expects its logits: where they would come from, and what the
+    forward did with them. Knows division and multiplication by a number and tanh; anything else
+    raises TypeError or AttributeError."""
+
+    def __init__(
+        self,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        steps: tuple[Step, ...] = (),
+    ) -> None:
+        self.hidden, self.weight, self.bias, self.steps = hidden, weight, bias, steps
+
+    def _then(self, step: Step) -> Logits:
+        return Logits(self.hidden, self.weight, self.bias, (*self.steps, step))
+
+    def __truediv__(self, by: Any) -> Logits:
+        return self._then(lambda x: x / by) if isinstance(by, int | float) else NotImplemented
+
+    def __mul__(self, by: Any) -> Logits:
+        return self._then(lambda x: x * by) if isinstance(by, int | float) else NotImplemented
+
+    __rmul__ = __mul__
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.tanh and not kwargs:
+            return args[0]._then(torch.tanh)
+        return NotImplemented
+
+    def loss(self, labels: torch.Tensor, tokens: int) -> torch.Tensor:
+        """The sum over the tokens that have a label; `labels` say what each token predicts."""
+        width = self.hidden.shape[-1]
+        total: torch.Tensor = HeadLoss.apply(
+            self.hidden.reshape(-1, width),
+            self.weight,
+            self.bias,
+            labels.reshape(-1).to(self.hidden.device),
+            self.steps,
+            tokens,
+            torch.is_grad_enabled(),
+        )
+        return total

@@ -1,0 +1,146 @@
+"""How an item's settings step the live optimizer: at once, in the backward pass, rounded how.
+
+The optimizer and its state are one and the same in every way (see rules), so an item may be stepped
+in another way than the one before it, or than before a restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from engine.training.rounding import Draws
+from engine.training.rules import Rules
+from engine.training.schedule import GlobalSchedule
+from queue_store.config import Training
+from queue_store.errors import ConfigError
+
+
+def rounds_stochastically(model: torch.nn.Module, training: Training) -> bool:
+    """Whether weights are rounded stochastically: where bf16 weights train, unless
+    `training.rounding` is "nearest". Raises ConfigError where it asks for it and none does."""
+    if training.rounding == "nearest":
+        return False
+    found = any(p.requires_grad and p.dtype is torch.bfloat16 for p in model.parameters())
+    if training.rounding == "stochastic" and not found:
+        raise ConfigError(
+            "no weight that trains is in bf16 (adapters are in fp32): none is rounded",
+            where='training.rounding = "stochastic"',
+            mend='use "auto", or model.precision = "bf16" with model.method = "full"',
+        )
+    return found
+
+
+class Stepping(torch.optim.Optimizer):
+    """Steps the parameters of `optimizer` one by one, in its groups and on its state.
+
+    `stochastic`: parameters in bf16 are rounded so. `step_number` gives the global steps done.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        stochastic: bool,
+        seed: int,
+        step_number: Callable[[], int],
+    ) -> None:
+        super().__init__(optimizer.param_groups, {})
+        self.param_groups, self.state = optimizer.param_groups, optimizer.state
+        self._rules = Rules(optimizer)
+        self._draws = Draws(seed) if stochastic else None
+        self._step_number = step_number
+        self._names = {id(p): name for name, p in model.named_parameters()}
+
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        assert closure is None
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._step_one(parameter)
+
+    def _step_one(self, parameter: torch.nn.Parameter) -> None:
+        generator = None
+        if self._draws is not None and parameter.dtype is torch.bfloat16:
+            name = self._names[id(parameter)]
+            generator = self._draws.of(self._step_number(), name, parameter.device)
+        self._rules.step(parameter, generator)
+
+
+class InBackward(Stepping):
+    """Steps each parameter as its gradient arrives, and lets the gradient go.
+
+    So gradients never stand in memory together: at most the largest, or a tied weight's while its
+    second one is computed (autograd adds them up before it hands the sum over, once). Nothing in
+    the backward pass needs a weight after its gradient is whole. A backward pass that breaks off
+    has stepped some of the parameters: the state is then not to be used.
+    """
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._order = {number: at for at, number in enumerate(self._names)}
+        self._norms: dict[int, torch.Tensor] = {}
+
+    @contextmanager
+    def hooked(self) -> Iterator[InBackward]:
+        """While this lasts, a backward pass steps the parameters."""
+        hooks = [
+            parameter.register_post_accumulate_grad_hook(self._arrived)
+            for group in self.param_groups
+            for parameter in group["params"]
+        ]
+        try:
+            yield self
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    @torch.no_grad()
+    def _arrived(self, parameter: torch.Tensor) -> None:
+        assert isinstance(parameter, torch.nn.Parameter) and parameter.grad is not None
+        norm = torch.linalg.vector_norm(parameter.grad, dtype=torch.float32)
+        self._norms[self._order[id(parameter)]] = norm
+        self._step_one(parameter)
+        parameter.grad = None
+
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Nothing is left to do: the backward pass has done it."""
+
+    def take_norm(self) -> torch.Tensor:
+        """The norm of all gradients since the last call, from those of each: float32 []."""
+        norms, self._norms = self._norms, {}
+        if not norms:
+            return torch.zeros(())
+        return torch.linalg.vector_norm(torch.stack([norms[at] for at in sorted(norms)]))
+
+
+@contextmanager
+def stepping(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: GlobalSchedule,
+    training: Training,
+) -> Iterator[torch.optim.Optimizer]:
+    """What steps `optimizer` by the settings `training`: itself, unless they ask for another way.
+    Raises ConfigError."""
+    stochastic = rounds_stochastically(model, training)
+    if not stochastic and not training.in_backward:
+        yield optimizer
+        return
+    kind = InBackward if training.in_backward else Stepping
+    found = kind(
+        model,
+        optimizer,
+        stochastic=stochastic,
+        seed=training.seed,
+        step_number=lambda: schedule.global_step,
+    )
+    if not isinstance(found, InBackward):
+        yield found
+        return
+    with found.hooked():
+        yield found

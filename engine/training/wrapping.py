@@ -1,0 +1,32 @@
+"""The module whose forward pass trains: the model itself, or its copy among the ranks' (DDP)."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+
+from engine.training.parallel import Ranks
+
+
+def wrap(model: Any, ranks: Ranks) -> Any:
+    """`model` as it trains on these ranks. A split model (sharded.py) is wrapped already."""
+    if ranks.size == 1 or ranks.sharded:
+        return model
+    card = torch.device(ranks.device)
+    # What DDP says about find_unused_parameters costing a walk over the graph is known: see below.
+    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+    return torch.nn.parallel.DistributedDataParallel(
+        model,
+        device_ids=None if card.type == "cpu" else [card],
+        # Gradients are summed in buckets, and the order of a sum over more than two ranks depends
+        # on the place in the bucket. Without this DDP makes new buckets after its first step, so
+        # that a run that was resumed there would not be bit-identical. No parameter is unused;
+        # the walk over the graph, once a step, is not to be measured.
+        find_unused_parameters=True,
+        # A gradient is a view of its bucket: they do not stand in memory twice.
+        gradient_as_bucket_view=True,
+        # Of constants (rotary frequencies), which are the same everywhere.
+        broadcast_buffers=False,
+    )

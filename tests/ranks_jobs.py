@@ -1,0 +1,176 @@
+"""What ranks do in tests (see ranks_kit): each job is called on every rank and returns JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.prepare.prepared import Prepared
+from engine.training.controls import GO, Directive, Place, Prompt, RunItem
+from engine.training.looking import Monitoring
+from engine.training.optim import make_optimizer
+from engine.training.parallel import Ranks
+from engine.training.rng import capture_rng, rng_to_json, seed_rank
+from engine.training.run import TrainingRun
+from engine.training.schedule import GlobalSchedule
+from engine.training.sharded import shard
+from engine.training.state import capture_state, restore_state, write_state
+from engine.training.ticks import Monitor
+from queue_store.errors import TrainctlError
+from tests.training_kit import Bench, Recorder, tensor_bytes, training
+
+
+def begin(job: str, size: int, sharded: bool, folder: Path, arguments: dict[str, Any]) -> Any:
+    """Join the group, do the job, leave the group."""
+    torch.set_num_threads(1)
+    seconds = float(arguments.pop("group_timeout", 60))
+    ranks = Ranks.begin(arguments.pop("wanted", size), "cpu", sharded, seconds)
+    result = globals()[job](ranks, folder, **arguments)
+    ranks.end()
+    return result
+
+
+class RankBench(Bench):
+    """A rank's live model, optimizer and schedule."""
+
+    def __init__(self, ranks: Ranks, folder: Path, settings: Any, method: str = "full") -> None:
+        super().__init__(folder, settings, method)
+        self.ranks = ranks
+        if ranks.sharded:
+            shard(self.loaded.model, ranks)
+            self.optimizer = make_optimizer(self.loaded.model, settings)
+            self.schedule = GlobalSchedule(self.optimizer, settings)
+        seed_rank(settings.seed, 0, ranks.rank)
+
+    def save(self, folder: Path) -> Path:
+        captured = capture_state(
+            *(self.loaded, self.optimizer, self.schedule, {"branch": 0}), ranks=self.ranks
+        )
+        if captured is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            write_state(folder, captured)
+        return folder
+
+    def digest(self) -> str:
+        """Of what this rank holds; of a split model, of the whole of it."""
+        if not self.ranks.sharded:
+            return super().digest()
+        captured = capture_state(
+            *(self.loaded, self.optimizer, self.schedule, {}), ranks=self.ranks
+        )
+        hasher = hashlib.blake2b()
+        if captured is not None:
+            for name, tensor in sorted(captured.tensors.items()):
+                hasher.update(name.encode() + tensor_bytes(tensor))
+        digest: str = self.ranks.share(hasher.hexdigest())
+        return digest
+
+    def restore(self, folder: Path) -> None:
+        restore_state(folder, self.loaded, self.optimizer, self.schedule, ranks=self.ranks)
+
+
+@dataclass
+class Orders(Recorder):
+    """Rank 0's controls: at which steps to save, to pause, to ask all ranks for an act."""
+
+    ranks: Ranks = field(default_factory=Ranks)
+    save_at: dict[str, str] = field(default_factory=dict)
+    acts_at: dict[str, str] = field(default_factory=dict)
+    pause_at: dict[str, float] = field(default_factory=dict)
+    fails_at: int = -1
+
+    def at_step(self, place: Place) -> Directive:
+        step = str(place.global_step)
+        if place.global_step == self.fails_at:
+            raise OSError(5, "the disk of rank 0")
+        if step in self.save_at:
+            self.ranks.together("save", folder=self.save_at[step])
+        if step in self.acts_at:
+            self.ranks.together(self.acts_at[step])
+        if step in self.pause_at:
+            self.ranks.together("mark")
+            threading.Event().wait(self.pause_at[step])
+            self.ranks.together("mark")
+        super().at_step(place)
+        return Directive("skip") if place.global_step == self.leave_at else GO
+
+
+def train(
+    ranks: Ranks,
+    folder: Path,
+    *,
+    model: str,
+    prepared: str,
+    settings: dict[str, Any],
+    method: str = "full",
+    epochs: int = 1,
+    cursor: int = 0,
+    restore: str = "",
+    ticks: bool = False,
+    alone: bool = False,
+    **orders: Any,
+) -> dict[str, Any]:
+    """One run, and what it came to on this rank."""
+    bench = RankBench(ranks, Path(model), training(**settings), method)
+    if restore:
+        bench.restore(Path(restore))
+    data = Prepared.open(Path(prepared))
+    if ticks:
+        prompts = [Prompt(f"p{i}", ({"role": "user", "content": f"say w{i}"},)) for i in range(2)]
+        bench.monitoring = Monitoring(Monitor(1e9), {"held": data}, prompts, max_tokens=4)
+    marks: list[tuple[float, float]] = []
+    first = next(bench.loaded.model.parameters())
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def spoil(value: float) -> None:
+        with torch.no_grad():
+            first.view(-1)[0] = value
+
+    ranks.acts |= {
+        "save": lambda folder: bench.save(Path(folder)) and None,
+        "mark": lambda: marks.append((time.monotonic(), time.process_time())),
+        "die": die,
+        "rank 1 dies": lambda: die() if ranks.rank == 1 else None,
+        "rank 1 is NaN": lambda: spoil(float("nan")) if ranks.rank == 1 else None,
+        "rank 1 drifts": lambda: spoil(0.5) if ranks.rank == 1 else None,
+    }
+    recorder = Orders(ranks=ranks, **orders)
+    controls = None if ranks.rank else recorder
+    failed, outcome = "", None
+    try:
+        outcome = TrainingRun(
+            *(bench.loaded, bench.optimizer, bench.schedule, data),
+            RunItem(1, "file", cursor, epochs),
+            bench.settings,
+            Place(0, bench.schedule.global_step),
+            *(controls, controls, bench.monitoring),
+            None if alone else ranks,
+        ).train()
+    except Exception as error:
+        failed = f"{type(error).__name__}: {error}"
+        if not isinstance(error, TrainctlError | ArithmeticError) and "NonFinite" not in failed:
+            raise
+    state = json.dumps(rng_to_json(capture_rng()))
+    return {
+        "digest": bench.digest(),
+        "outcome": outcome and asdict(outcome),
+        "failed": failed,
+        "metrics": [asdict(m) for m in recorder.steps],
+        "validations": [v.loss for v in recorder.validations],
+        "answers": [[a.text for a in s.answers] for s in recorder.sampled],
+        "rng": hashlib.blake2b(state.encode()).hexdigest(),
+        "marks": marks,
+    }

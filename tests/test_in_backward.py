@@ -1,0 +1,201 @@
+"""The optimizer in the backward pass: the same weights, one gradient at a time, exact resume."""
+
+from __future__ import annotations
+
+import json
+import weakref
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+import transformers
+
+from engine.training.controls import NonFinite
+from engine.training.failures import StepMemory
+from engine.training.stepping import InBackward, stepping
+from queue_store import config
+from queue_store.errors import ConfigError
+from tests.training_kit import (
+    Bench,
+    Recorder,
+    make_model_folder,
+    prepare_file,
+    training,
+    write_rows,
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    root = tmp_path_factory.mktemp("in_backward")
+    tied = make_model_folder(root / "tied", dropout=0.2)
+    untied = make_model_folder(root / "untied")
+    raw = json.loads((untied / "config.json").read_text()) | {"tie_word_embeddings": False}
+    (untied / "model.safetensors").unlink()
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        model = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**raw))
+    model.save_pretrained(untied)
+    file = prepare_file(write_rows(root / "a.jsonl", 14), tied, root / "home")
+    return {"tied": tied, "untied": untied, "file": file}
+
+
+def settings(optimizer: str, *, in_backward: bool = True, **changes: Any) -> config.Training:
+    name, _, rest = optimizer.partition(" with ")
+    muon = msgspec.structs.replace(training().muon, rest=rest or "adamw")
+    return training(
+        optimizer=name,
+        muon=muon,
+        in_backward=in_backward,
+        **{"batch_size": 2, "effective_batch": 2, "max_grad_norm": 0.0, **changes},
+    )
+
+
+RULES = ["adamw", "adamw_8bit", "paged_adamw_8bit", "muon", "muon with adamw_8bit"]
+paged = pytest.mark.filterwarnings("ignore:Paged optimizers")
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(
+    ("model", "method", "checkpointing"),
+    [("tied", "full", False), ("untied", "full", True), ("tied", "lora", True)],
+)
+@paged
+def test_weights_states_and_norms_are_those_of_the_ordinary_optimizer(
+    place: dict[str, Any], rule: str, model: str, method: str, checkpointing: bool
+) -> None:
+    both = []
+    for in_backward in (False, True):
+        wanted = settings(rule, in_backward=in_backward, gradient_checkpointing=checkpointing)
+        bench, recorder = Bench(place[model], wanted, method), Recorder()
+        bench.run(place["file"], recorder)
+        both.append((bench.digest(), [(m.loss, m.grad_norm) for m in recorder.steps]))
+        assert all(p.grad is None for p in bench.loaded.model.parameters())
+    assert both[0] == both[1]
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("method", ["full", "lora"])
+@paged
+def test_stopped_and_restored_the_end_is_bit_identical(
+    place: dict[str, Any], tmp_path: Path, rule: str, method: str
+) -> None:
+    straight, first, second = (Bench(place["tied"], settings(rule), method) for _ in range(3))
+    straight.run(place["file"], Recorder())
+    stopped = first.run(place["file"], Recorder(leave_at=2))
+    torch.rand(3)
+    second.restore(first.save(tmp_path / "state"))
+    second.run(place["file"], Recorder(), cursor=stopped.cursor)
+    assert second.digest() == straight.digest()
+
+
+def test_switched_on_and_off_between_items_the_state_goes_on(place: dict[str, Any]) -> None:
+    digests = []
+    for turns in ((False, False, False), (False, True, False), (True, False, True)):
+        bench = Bench(place["tied"], settings("muon with adamw_8bit", in_backward=False))
+        for number, in_backward in enumerate(turns, 1):
+            bench.settings = settings("muon with adamw_8bit", in_backward=in_backward)
+            bench.run(place["file"], Recorder(), item=number)
+        digests.append(bench.digest())
+    assert digests[0] == digests[1] == digests[2]
+
+
+class Live:
+    """Counts the bytes of gradients that are alive, from each parameter's own on."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.now = self.peak = 0
+        self.counts: dict[str, int] = {}
+        for name, p in model.named_parameters():
+            if p.requires_grad:
+                p.register_hook(lambda grad, name=name: self.arrives(name, grad))
+
+    def arrives(self, name: str, grad: torch.Tensor) -> None:
+        self.counts[name] = self.counts.get(name, 0) + 1
+        storage, size = grad.untyped_storage(), grad.nbytes
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self.gone, size)
+
+    def gone(self, size: int) -> None:
+        self.now -= size
+
+
+@pytest.mark.parametrize("model", ["tied", "untied"])
+def test_gradients_never_stand_together_and_a_tied_weight_is_stepped_once(
+    place: dict[str, Any], model: str
+) -> None:
+    peaks = {}
+    for in_backward in (False, True):
+        wanted = settings("adamw", in_backward=in_backward, gradient_checkpointing=True)
+        bench = Bench(place[model], wanted)
+        live = Live(bench.loaded.model)
+        recorder = Recorder()
+        bench.run(place["file"], recorder)
+        steps = len(recorder.steps)
+        assert set(live.counts.values()) == {steps}
+        assert {float(s["step"]) for s in bench.optimizer.state.values()} == {float(steps)}
+        peaks[in_backward] = live.peak
+    sizes = [p.nbytes for p in bench.loaded.model.parameters()]
+    assert peaks[False] >= sum(sizes)
+    assert peaks[True] == max(sizes) < sum(sizes) / 2
+
+
+def test_a_loss_that_is_not_a_number_raises_before_anything_is_saved(
+    place: dict[str, Any],
+) -> None:
+    bench = Bench(place["tied"], settings("adamw", batch_size=1, effective_batch=1))
+
+    def poison(at: Any, cursor: int) -> None:
+        if at.global_step == 2:
+            with torch.no_grad():
+                next(iter(bench.loaded.model.parameters())).fill_(float("nan"))
+
+    recorder = Recorder(on_step=poison)
+    with pytest.raises(NonFinite) as caught:
+        bench.run(place["file"], recorder)
+    assert caught.value.step == 3 and [m.step for m in recorder.steps] == [1, 2, 3]
+
+
+def test_out_of_memory_in_the_backward_pass_is_not_tried_again(place: dict[str, Any]) -> None:
+    """Some of the parameters have been stepped by then."""
+    bench = Bench(place["tied"], settings("adamw", batch_size=2, effective_batch=2))
+
+    def full(grad: torch.Tensor) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    next(bench.loaded.model.parameters()).register_hook(full)
+    recorder = Recorder()
+    with pytest.raises(StepMemory):
+        bench.run(place["file"], recorder)
+    assert not recorder.steps and not recorder.halvings
+
+
+def test_no_hook_stays_behind(place: dict[str, Any]) -> None:
+    bench = Bench(place["tied"], settings("adamw"))
+    args = (bench.loaded.model, bench.optimizer, bench.schedule, bench.settings)
+    with stepping(*args) as steps:
+        assert isinstance(steps, InBackward) and steps.param_groups is bench.optimizer.param_groups
+    before = bench.digest()
+    ids = torch.tensor([[1, 2, 3, 4]])
+    bench.loaded.model(input_ids=ids, labels=ids).loss.backward()
+    assert bench.digest() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"effective_batch": 4}, ["in_backward", "set batch_size 1 and effective_batch 4"]),
+        ({"effective_batch": 1}, ["in_backward", "set max_grad_norm = 0"]),
+    ],
+)
+def test_what_excludes_it_is_refused_with_the_reason_and_the_alternative(
+    tmp_path: Path, changes: dict[str, Any], words: list[str]
+) -> None:
+    own = {"training": {"in_backward": True, "batch_size": 1, **changes}}
+    with pytest.raises(ConfigError) as caught:
+        config.check(own, tmp_path / "config.toml")
+    told = str(caught.value)
+    assert "\n" not in told and all(word in told for word in words), told
