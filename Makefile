@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run install dev test test-all test-faults lint bench clean
+.PHONY: run install dev test test-all test-faults lint bench bench-gpu clean
 
 # The demo's home is ./demo; a second `make run` opens it again, where it was.
 run: install
@@ -47,6 +47,10 @@ test-faults: dev
 
 bench: dev
 	$(BIN)/python -m benchmarks
+
+# On an NVIDIA card (exit 2 where there is none): minutes for a shape, an hour for all of them.
+bench-gpu: dev
+	$(BIN)/python -m benchmarks.gpu
 
 clean:
 	rm -rf $(VENV)

@@ -8,6 +8,15 @@ LARGE_VOCABULARY = 16_384
 """Entries from which on the loss is computed in chunks by itself. A small head's logits are no more
 than a layer's activations, and splitting them up saves nothing."""
 
+CHUNK_BYTES = {"cpu": 32 << 20, "cuda": 256 << 20}
+"""Bytes of a chunk's logits in float32: on a CPU what its caches still help with, on a card
+enough tokens to fill it."""
+
+
+def chunk_tokens(vocabulary: int, device: str) -> int:
+    """Tokens of a chunk of the loss, on a device of the type "cpu" or "cuda"."""
+    return max(1, CHUNK_BYTES.get(device, CHUNK_BYTES["cuda"]) // (4 * vocabulary))
+
 
 def liger_missing() -> list[str]:
     """The packages that Liger's kernels need and that are not installed."""

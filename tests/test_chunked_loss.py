@@ -12,10 +12,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from engine.kernels import LARGE_VOCABULARY, chunks_loss
+from engine.kernels import LARGE_VOCABULARY, chunk_tokens, chunks_loss
 from engine.prepare.collate import IGNORED
 from engine.training import loss_path
-from engine.training.chunked_loss import HeadLoss, chunk_tokens
+from engine.training.chunked_loss import HeadLoss
 from engine.training.loss_path import LossPath
 from engine.training.model import add_lora, load_model
 from engine.training.sampler import validation_loss

@@ -42,6 +42,7 @@ from tui.dialogs.skip import SkipDialog
 from tui.dialogs.snapshot import SnapshotDialog
 from tui.dialogs.trash import TrashView
 from tui.dialogs.trust import ChangedKeyDialog, NewKeyDialog
+from tui.dialogs.whatif import WhatIfView
 from tui.toosmall import TooSmall
 
 GAP = Hint(
@@ -65,6 +66,8 @@ THEN = "then "
 ROWS = ("t", f"{THEN}line 1")
 """Keys that open the rows of an item; what comes before it is open is another view's key."""
 JUDGED = ("5", "space", "G", "c", "then better")
+CHANGED = ("3", "m", "then weights", "j", "h", "1")
+"""The memory of training: a shorter sequence, and the first of what fits then."""
 TRY = {"n": 1, "started": T0 + 10, "ended": T0 + 51}
 
 
@@ -353,10 +356,29 @@ DIALOGS = (
     Shot("prompt", ("4", "t"), "Ask the model", PromptBox),
     Shot("prompt asked", ("4", "t", *"hello", "enter"), "Esc cancels", PromptBox, world=asking),
     Shot("prompt answered", ("4", "t", *"hello", "enter"), "WINDOW", PromptBox),
+    Shot("what if", ("3", "m"), "does not fit", WhatIfView, world=lambda: estimated()),
+    Shot("what if changed", CHANGED, "to spare", WhatIfView),
+    Shot("what if another card", ("3", "m", "then weights", "l"), "RTX 4090", WhatIfView),
+    Shot("what if measuring", ("3", "m"), "50%", WhatIfView, world=held),
+    Shot("what if not known", ("3", "m"), "not known", WhatIfView, world=lambda: unmeasured()),
     Shot("event", ("6", "enter"), "kind", TextDialog),
     Shot("leave", ("q",), "Keep training", LeaveDialog, world=here),
     Shot("leave paused", ("q",), "stays paused", LeaveDialog, world=lambda: _paused_here()),
 )
+
+
+def estimated() -> World:
+    """Two items have trained here, and were estimated before."""
+    world = home()
+    last = {"predicted": 15_800_000_000, "measured": 16_100_000_000}
+    world.well = {"items": 2, "low": 0.981, "high": 1.034, "last": last}
+    return world
+
+
+def unmeasured() -> World:
+    world = home()
+    world.unmeasured = "measuring the model did not finish: no such model type: mamba9"
+    return world
 
 
 def _paused_here() -> World:

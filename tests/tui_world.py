@@ -18,6 +18,7 @@ from tests.tui_world_base import T0, unknown
 from tests.tui_world_copies import CopyAnswers
 from tests.tui_world_curves import CurveAnswers
 from tests.tui_world_evaluation import EvaluationAnswers
+from tests.tui_world_memory import MemoryAnswers
 from tests.tui_world_queue import QueueAnswers
 from tests.tui_world_samples import SampleAnswers
 from tests.tui_world_versions import VersionAnswers
@@ -31,7 +32,13 @@ READING = (
 
 
 class World(
-    QueueAnswers, CurveAnswers, SampleAnswers, VersionAnswers, CopyAnswers, EvaluationAnswers
+    QueueAnswers,
+    CurveAnswers,
+    SampleAnswers,
+    VersionAnswers,
+    CopyAnswers,
+    EvaluationAnswers,
+    MemoryAnswers,
 ):
     """One engine that trains an item a step at a time, when `train` says so."""
 

@@ -25,6 +25,13 @@ def add_vram_verb(verbs: Verbs, positive: Callable[[str], int]) -> None:
     vram.add_argument("--precision", choices=("auto", "bf16", "fp32"))
     vram.add_argument("--method", choices=("full", "lora", "qlora"))
     vram.add_argument("--checkpointing", choices=("on", "off"), help="of activations")
+    vram.add_argument(
+        "--in-backward",
+        choices=("on", "off"),
+        help="on: the whole step as one batch, and no clipping, as it needs them",
+    )
+    vram.add_argument("--chunked-loss", choices=("auto", "on", "off"))
+    vram.add_argument("--offload", choices=("on", "off"), help="training.activation_offload")
     vram.epilog, vram.formatter_class = VRAM, argparse.RawDescriptionHelpFormatter
 
 
@@ -34,7 +41,8 @@ it is what config.toml says, on this machine. Exit 1 where it does not fit.
 JSON: {
   device{name, total, free, gpu}, usable      bytes
   fits, dtype, parameters, trained
-  estimate{weights, gradients, optimizer, activations, workspace, context, pageable, total, moment}
+  estimate{weights, gradients, optimizer, activations, logits, workspace, context, pageable, total,
+           moment}
   measured{items, low, high, last{…}} | null  predicted / measured of the items that trained here
   nearest[{settings{key: value}, total}]      what would fit }
 """

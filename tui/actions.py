@@ -265,6 +265,15 @@ ACTIONS: tuple[Action, ...] = (
         reads=True,
     ),
     Action("checkpoints", ("C",), "checkpoints", "The checkpoints beneath", ("versions",), 13),
+    # meters
+    Action(
+        "what_if",
+        ("m",),
+        "memory",
+        "What training takes of memory, and what other settings or another card would take",
+        ("meters",),
+        5,
+    ),
     # events
     Action("event", ("enter",), "read", "The whole text of an event", ("events",), 5),
 )

@@ -11,13 +11,17 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from queue_store.errors import TrainctlError
 from tui.curve_reader import CurveReader
 from tui.figures import real, why
 from tui.frame import CurveAim, Frame, History, QueueRows, Record, Samples, mark_of, rows
+
+if TYPE_CHECKING:
+    from engine.memory.whatif import WhatIf
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +63,8 @@ class Reader(Protocol):
     def validate(
         self, file: str, stop: threading.Event, progress: Callable[[int, int], None]
     ) -> Any: ...
+
+    def what_if(self) -> AbstractContextManager[WhatIf]: ...
 
     def events(
         self, after: int = 0, limit: int = 500, *, group: str = "", text: str = ""

@@ -5,8 +5,9 @@ No torch here: the child has it.
 
 from __future__ import annotations
 
-import importlib.util
+import copy
 import json
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import msgspec
 import orjson
 from blake3 import blake3
 
+from engine.kernels import liger_missing
 from engine.memory.cards import Device
 from engine.memory.estimate import Estimate, Profile, estimate
 from queue_store import durable
@@ -60,11 +62,13 @@ def profile(
     size: int,
     *,
     stop: child.Stop | None = None,
+    progress: child.Progress | None = None,
     nice: int = 0,
 ) -> Profile:
     """The profile of the model in `folder`, kept in `home`'s store. A child of seconds, at the
-    priority `nice`, where it was not measured yet; `stop` breaks it off. Raises NotFound,
-    child.Unfinished with the child's reason."""
+    priority `nice`, where it was not measured yet: `progress` hears how many of how many
+    measurements are done, `stop` breaks it off. Raises NotFound, child.Unfinished with the child's
+    reason."""
     config = folder / CONFIG
     if not config.is_file():
         raise NotFound("no config.json of a model", where=str(folder), mend="give a model's folder")
@@ -76,6 +80,7 @@ def profile(
         (),
         where=str(config),
         stop=stop,
+        progress=progress,
         seconds=SECONDS,
         nice=nice,
         stdin=orjson.dumps(asked(folder, model, size)),
@@ -91,10 +96,13 @@ def profile(
 
 
 def fused_loss(training: Training) -> bool:
-    """Whether Liger's loss will hold no logits: only where it is installed, as
-    engine.training.model has it."""
-    installed = all(importlib.util.find_spec(name) for name in ("triton", "liger_kernel"))
-    return training.liger == "on" or (training.liger == "auto" and installed)
+    """Whether Liger's loss will hold no logits on a card: only where it is installed."""
+    return training.liger == "on" or (training.liger == "auto" and _liger_installed())
+
+
+@cache
+def _liger_installed() -> bool:
+    return not liger_missing()
 
 
 class Estimator:
@@ -114,8 +122,34 @@ class Estimator:
         self.stop, self.nice = stop, nice
         self._known: dict[tuple[int, str], Profile] = {}
 
+    def on(self, device: Device) -> Estimator:
+        """For another device; what is measured is measured for both."""
+        other = copy.copy(self)
+        other.device = device
+        return other
+
+    def key(self, config: Config) -> tuple[int, str]:
+        """Bytes a number and method: the profile that `config` needs."""
+        return number_bytes(config.model, self.device.gpu), config.model.method
+
+    def known(self, config: Config) -> bool:
+        """Whether estimating `config` measures nothing."""
+        return self.key(config) in self._known
+
+    def measure(
+        self, config: Config, stop: child.Stop, progress: child.Progress, nice: int
+    ) -> None:
+        """Measure what estimating `config` needs, as `profile` does."""
+        key = self.key(config)
+        self._known[key] = profile(
+            *(self.home, self.folder, config.model, key[0]),
+            stop=stop,
+            progress=progress,
+            nice=nice,
+        )
+
     def profile(self, config: Config) -> Profile:
-        key = number_bytes(config.model, self.device.gpu), config.model.method
+        key = self.key(config)
         if key not in self._known:
             self._known[key] = profile(
                 *(self.home, self.folder, config.model, key[0]), stop=self.stop, nice=self.nice

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,8 +42,9 @@ def card(name: str) -> Device:
     return Device(f"RTX {name}", CARDS[name], CARDS[name], True)
 
 
-def here(gpus: Gpus | None = None) -> Device:
-    """The first GPU of this machine, or its memory where it has none."""
+def here(gpus: Gpus | None = None, own: int | None = None) -> Device:
+    """The first GPU of this machine, or its memory where it has none. What the process `own` holds
+    of it counts as free: an engine that trains is to be compared with itself."""
     asked = gpus or Gpus()
     try:
         found: Any = asked.sample()
@@ -51,7 +53,25 @@ def here(gpus: Gpus | None = None) -> Device:
     for one in found if isinstance(found, list) else []:
         total, used = one["memory_total"], one["memory_used"]
         if not is_unknown(total):
-            own = 0 if is_unknown(used) else int(used)
-            return Device(str(one["name"]), int(total), int(total) - own, True)
+            taken = 0 if is_unknown(used) else int(used)
+            mine = min(taken, _held(one, taken, own))
+            return Device(str(one["name"]), int(total), int(total) - taken + mine, True)
     memory = psutil.virtual_memory()
-    return Device("this machine's memory (no GPU)", memory.total, memory.available, False)
+    free = min(memory.total, memory.available + _resident(own))
+    return Device("this machine's memory (no GPU)", memory.total, free, False)
+
+
+def _held(gpu: dict[str, Any], used: int, own: int | None) -> int:
+    """Bytes of a card that the process `own` holds."""
+    others = gpu["others"] if isinstance(gpu["others"], list) else []
+    told = {one["pid"]: one["memory"] for one in others if isinstance(one["memory"], int)}
+    if own == os.getpid():  # NVML's list leaves out who asks
+        return max(0, used - sum(told.values())) if len(told) == len(others) else 0
+    return int(told.get(own, 0))
+
+
+def _resident(own: int | None) -> int:
+    try:
+        return 0 if own is None else int(psutil.Process(own).memory_info().rss)
+    except psutil.Error:
+        return 0

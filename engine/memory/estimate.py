@@ -1,15 +1,22 @@
 """From a model's profile and config.toml to the bytes that training takes: arithmetic alone.
 
-Three moments are looked at, for the highest of them is the peak:
+Four moments are looked at, for the highest of them is the peak; weights and states always stand:
 
-    backward   weights + optimizer + activations of a micro-batch + the head's gradient
+    backward   activations and logits of a micro-batch + the head's gradient
                (+ all gradients, where micro-batches add up to a step)
-    gradients  weights + optimizer + all gradients + the activations of the last layer that is left,
-               or a second gradient of a tied embedding
-    step       weights + optimizer + all gradients + what the optimizer makes in passing
+    layers     activations, of the last layer computed anew where they are checkpointed + the
+               gradient of a layer's matrix (+ all gradients, where micro-batches add up)
+    gradients  all gradients + the activations of the last layer that is left, or a second gradient
+               of a tied embedding
+    step       all gradients + what the optimizer makes in passing
+
+With training.in_backward no gradients stand but the one that arrives and a tied head's first half,
+and the step of a tensor falls into the moment in which its gradient is whole. A loss in chunks
+(Liger's, training.chunked_loss) has no logits but a chunk's.
 
 Sources: torch keeps AdamW's two states and Muon's momentum in the parameter's dtype; bitsandbytes
-keeps two bytes a number and two float32 a block of 256, and 32-bit states of small tensors.
+keeps two bytes a number and two float32 a block of 256, and 32-bit states of small tensors; what
+stochastic rounding makes in passing stands in engine.training.rules.
 """
 
 from __future__ import annotations
@@ -18,6 +25,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from engine.kernels import chunk_tokens, chunks_loss
 from queue_store.config import Training
 
 BLOCK = 256
@@ -26,14 +34,19 @@ NF4 = 0.5 + 1 / 64 + 4 / (64 * BLOCK)
 """Bytes of a number in 4 bits: a scale of 8 bits every 64, and of those a float32 every 256."""
 SCALES = 2 * 4 / 64
 """Bytes a number that its scales take in passing, in float32 and twice, while it is unpacked."""
-LOGITS = 12
-"""Bytes a vocabulary entry and token that the plain loss takes and a fused one (Liger) does not:
-the logits in float32, their log-softmax and their gradient."""
+ROUNDED = 1 << 22
+"""Numbers that are rounded stochastically at once (engine.training.rounding.CHUNK)."""
+CHUNKED = 8
+"""Bytes of a chunk's logits, a number: log-softmax in float32 with the logits and their gradient in
+bf16, or with the logits in float32."""
+ON_CARD = 2
+"""Layers whose checkpointed inputs are on the card where the others wait in host memory."""
 CONTEXT_GPU = 600_000_000
 """CUDA's context, kernels and cuBLAS's workspace; an assumption, not measured on a card."""
 CONTEXT_CPU = 550_000_000
 """Resident memory of a process with torch and transformers before it loads a model: 541 MB measured
 with Python 3.11, torch 2.13 for CPUs and engine.training.run imported."""
+WAYS = ("plain", "checkpointed", "plain_inner", "checkpointed_inner")
 SLACK = 0.05
 """The share of a card that its allocator cannot use: what is free lies in pieces."""
 
@@ -48,9 +61,9 @@ class Way:
     rest: float
     rest_square: float
 
-    def bytes_per_token(self, layers: int, length: int, spared: float = 0.0) -> float:
-        """Of a sequence of so many tokens; `spared` bytes of the rest are not taken."""
-        rest = self.rest + length * self.rest_square - spared
+    def bytes_per_token(self, layers: int, length: int) -> float:
+        """Of a sequence of so many tokens."""
+        rest = self.rest + length * self.rest_square
         return layers * self.bytes_per_layer(length) + max(0.0, rest)
 
     def bytes_per_layer(self, length: int) -> float:
@@ -68,12 +81,18 @@ class Profile:
     hidden: int
     small: int
     outer: int
+    inner: int
+    """The largest trained tensor of the layers."""
     muon_workspace: int
     layers: int
     vocabulary: int
     tied: bool
     plain: Way
     checkpointed: Way
+    plain_inner: Way
+    checkpointed_inner: Way
+    """The same two without head and loss: what stands when the first layer's backward pass runs,
+    or where the loss holds no logits."""
     quantized: int = 0
     """Of the frozen, how many lie in 4 bits."""
     largest: int = 0
@@ -82,7 +101,7 @@ class Profile:
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Profile:
         """From the JSON of a child or of the store. Raises TypeError, KeyError."""
-        ways = {name: Way(**told[name]) for name in ("plain", "checkpointed")}
+        ways = {name: Way(**told[name]) for name in WAYS}
         return cls(**{**told, **ways})
 
 
@@ -95,6 +114,7 @@ class Estimate:
     gradients: int
     optimizer: int
     activations: int
+    logits: int
     workspace: int
     context: int
     pageable: int
@@ -102,8 +122,8 @@ class Estimate:
 
     @property
     def total(self) -> int:
-        parts = (self.weights, self.gradients, self.optimizer, self.activations, self.workspace)
-        return sum(parts) + self.context - self.pageable
+        parts = (self.weights, self.gradients, self.optimizer, self.activations, self.logits)
+        return sum(parts) + self.workspace + self.context - self.pageable
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "total": self.total}
@@ -113,51 +133,132 @@ def estimate(
     profile: Profile, training: Training, *, size: int, gpu: bool, liger: bool = False
 ) -> Estimate:
     """The peak of training; `size` bytes a number of the weights (2 or 4), `gpu` whether it is a
-    card's memory or the host's."""
+    card's memory or the host's, `liger` whether the loss is Liger's."""
     base = (profile.frozen - profile.quantized) * size + int(profile.quantized * NF4)
-    weights = base + profile.trained_bytes
     each = profile.trained_bytes // max(1, profile.trained)
-    gradients = profile.trained_bytes
-    states = optimizer_bytes(profile, training.optimizer, each)
-    tokens = training.batch_size * training.max_length
-    way = profile.checkpointed if training.gradient_checkpointing else profile.plain
-    spared = profile.vocabulary * LOGITS if liger else 0
-    each_token = way.bytes_per_token(profile.layers, training.max_length, spared)
-    activations = int(tokens * each_token)
-    layer = int(tokens * profile.plain.bytes_per_layer(training.max_length))
-    adds_up = training.effective_batch > training.batch_size
-    outer = profile.outer * each
-    second = outer if profile.tied or adds_up else 0
-    workspace = profile.muon_workspace if training.optimizer == "muon" else 0
-    # Beside the layers, when the logits have gone: the unpacked layer, and what is computed anew.
-    unpacked = int(profile.largest * (size + SCALES))
-    anew = layer if training.gradient_checkpointing else 0
-    beside = activations - int(tokens * profile.layers * way.bytes_per_layer(training.max_length))
-    inner = max(0, unpacked + anew - beside) if unpacked else 0
-    moments = (
-        ("backward", gradients if adds_up else 0, activations, max(outer, inner)),
-        ("gradients", gradients, layer, max(0, second - layer)),
-        ("step", gradients, 0, workspace),
-    )
-    moment, held, active, passing = max(moments, key=lambda one: sum(one[1:]))
+    states = optimizer_bytes(profile, training, each)
+    moments = _Moments(profile, training, size, each, gpu, liger)
+    highest = max(moments.all(), key=lambda one: one.total)
     paged = training.optimizer.startswith("paged")
     return Estimate(
-        weights=weights,
-        gradients=held,
+        weights=base + profile.trained_bytes,
+        gradients=highest.gradients,
         optimizer=states,
-        activations=active,
-        workspace=passing,
+        activations=highest.activations,
+        logits=highest.logits,
+        workspace=highest.workspace,
         context=CONTEXT_GPU if gpu else CONTEXT_CPU,
         pageable=states if paged and gpu else 0,
-        moment=moment,
+        moment=highest.name,
     )
 
 
-def optimizer_bytes(profile: Profile, optimizer: str, each: int) -> int:
+@dataclass(frozen=True)
+class _Moment:
+    """What stands at a moment beside weights and states, bytes."""
+
+    name: str
+    gradients: int
+    activations: int
+    logits: int
+    workspace: int
+
+    @property
+    def total(self) -> int:
+        return self.gradients + self.activations + self.logits + self.workspace
+
+
+class _Moments:
+    """The moments that may be the peak."""
+
+    def __init__(
+        self, profile: Profile, training: Training, size: int, each: int, gpu: bool, liger: bool
+    ) -> None:
+        self.profile, self.training, self.size, self.each = profile, training, size, each
+        self.adds_up = training.effective_batch > training.batch_size
+        heads = 1 if profile.tied else 2
+        self.head_numbers = profile.outer // heads
+        self.head, self.inner = self.head_numbers * each, profile.inner * each
+        tokens, length = training.batch_size * training.max_length, training.max_length
+        ways = (profile.plain, profile.plain_inner)
+        if training.gradient_checkpointing:
+            ways = (profile.checkpointed, profile.checkpointed_inner)
+        whole, kept = (int(tokens * way.bytes_per_token(profile.layers, length)) for way in ways)
+        self.layer = int(tokens * profile.plain.bytes_per_layer(length))
+        self.logits, self.slope = max(0, whole - kept), self.head
+        if liger:
+            self.logits = 0
+        elif chunks_loss(training.chunked_loss, profile.vocabulary):
+            chunk = min(tokens, chunk_tokens(profile.vocabulary, "cuda" if gpu else "cpu"))
+            self.logits = chunk * profile.vocabulary * CHUNKED
+            # Summed up in float32, then rounded to the dtype of the weights.
+            self.slope = self.head_numbers * (4 if each == 4 else 4 + each)
+        if training.activation_offload and gpu:
+            away = max(0, profile.layers - ON_CARD)
+            kept -= int(tokens * away * profile.checkpointed.bytes_per_layer(length))
+        self.activations = kept
+
+    def all(self) -> tuple[_Moment, ...]:
+        unpacked = int(self.profile.largest * (self.size + SCALES))
+        if self.training.in_backward:
+            return self._in_backward(unpacked)
+        gradients, kept = self.profile.trained_bytes, self.activations
+        first = gradients if self.adds_up else self.head
+        beside = self.slope if self.adds_up else self.slope - self.head
+        second = self.head if self.profile.tied or self.adds_up else 0
+        return (
+            _Moment("backward", first, kept, self.logits, beside),
+            _Moment("layers", first, kept, 0, self.inner + unpacked),
+            _Moment("gradients", gradients, self.layer, 0, max(0, second - self.layer)),
+            _Moment("step", gradients, 0, 0, max(self._step_head(), self._step_inner())),
+        )
+
+    def _in_backward(self, unpacked: int) -> tuple[_Moment, ...]:
+        """Each gradient goes as soon as it is whole: a tied head's at the very end."""
+        tied = self.profile.tied
+        stays = self.head if tied else 0
+        stepped = 0 if tied else self._step_head()
+        kept, first = self.activations, max(self.slope - self.head, stepped)
+        passing = self._step_inner() + unpacked
+        return (
+            _Moment("backward", self.head, kept, self.logits, first),
+            _Moment("layers", stays + self.inner, kept, 0, passing),
+            _Moment("gradients", self.head + stays, 0, 0, self._step_head()),
+        )
+
+    # -- what the step of one tensor takes in passing
+
+    def _rounded(self, bits8: bool, numbers: int) -> int:
+        """Where weights in bf16 are rounded stochastically, part by part."""
+        if self.each != 2 or self.training.rounding == "nearest":
+            return 0
+        return min(numbers, ROUNDED) * (13 if bits8 else 21)
+
+    def _step_head(self) -> int:
+        training = self.training
+        rule = training.muon.rest if training.optimizer == "muon" else training.optimizer
+        return self._rounded(rule.endswith("8bit"), self.head_numbers)
+
+    def _step_inner(self) -> int:
+        if self.training.optimizer != "muon":
+            return self._rounded(self.training.optimizer.endswith("8bit"), self.profile.inner)
+        exact = self.each == 2 and self.training.rounding != "nearest"
+        return self.profile.muon_workspace + (4 * self.profile.inner if exact else 0)
+
+
+def optimizer_bytes(profile: Profile, training: Training, each: int) -> int:
     """Bytes of the optimizer's states; `each` is the bytes of a trained number."""
-    if optimizer == "adamw":
+    if training.optimizer == "adamw":
         return 2 * profile.trained_bytes
-    if optimizer == "muon":
-        return (profile.hidden + 2 * (profile.trained - profile.hidden)) * each
-    large = profile.trained - profile.small
-    return 2 * (large + 4 * -(-large // BLOCK)) + 2 * 4 * profile.small
+    if training.optimizer != "muon":
+        return _in_8_bits(profile.trained, profile.small)
+    rest = profile.trained - profile.hidden
+    if training.muon.rest == "adamw":
+        return (profile.hidden + 2 * rest) * each
+    return profile.hidden * each + _in_8_bits(rest, min(rest, profile.small))
+
+
+def _in_8_bits(numbers: int, small: int) -> int:
+    """Of so many numbers, `small` of them in tensors that keep 32 bits."""
+    large = numbers - small
+    return 2 * (large + 4 * -(-large // BLOCK)) + 2 * 4 * small

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -15,6 +15,8 @@ from queue_store.config import Config
 
 SHOWN = 3
 """Proposals that are told."""
+CHECKPOINTING = {"training.gradient_checkpointing": True}
+IN_BACKWARD = {"training.in_backward": True, "training.max_grad_norm": 0.0}
 SHORTEST = 256
 """Tokens below which no shorter length is proposed."""
 
@@ -27,46 +29,75 @@ class Proposal:
     estimate: Estimate
 
     def words(self) -> str:
-        return ", ".join(f"{key} = {_toml(value)}" for key, value in self.settings.items())
+        return ", ".join(f"{key} = {toml(value)}" for key, value in self.settings.items())
 
 
-def _toml(value: Any) -> str:
+def toml(value: Any) -> str:
+    """A value as config.toml has it."""
     return str(value).lower() if isinstance(value, bool) else msgspec.json.encode(value).decode()
 
 
 def words(config: Config) -> str:
     """What the estimate depends on, in a line."""
-    training = config.training
-    return (
-        f"{config.model.name} {config.model.method}, batch_size {training.batch_size},"
-        f" max_length {training.max_length}, {training.optimizer}, gradient_checkpointing"
-        f" {_toml(training.gradient_checkpointing)}"
+    training, model = config.training, config.model
+    rest = training.muon.rest
+    parts = (
+        f"{model.name} {model.method}",
+        f"precision {model.precision}" if model.precision != "auto" else "",
+        f"batch_size {training.batch_size} of {training.effective_batch}",
+        f"max_length {training.max_length}",
+        training.optimizer,
+        f"rest {rest}" if training.optimizer == "muon" and rest != "adamw" else "",
+        f"rounding {training.rounding}" if training.rounding != "auto" else "",
+        "in_backward" if training.in_backward else "",
+        f"gradient_checkpointing {toml(training.gradient_checkpointing)}",
+        "activation_offload" if training.activation_offload else "",
+        f"chunked_loss {training.chunked_loss}" if training.chunked_loss != "auto" else "",
+        f"liger {training.liger}" if training.liger != "auto" else "",
     )
+    return ", ".join(part for part in parts if part)
 
 
-def with_settings(config: Config, settings: dict[str, Any]) -> Config:
-    """`config` with other values; keys such as "training.batch_size"."""
+def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
+    """`config` with other values; keys such as "training.batch_size". Raises ValueError where they
+    do not go together."""
+    changed: Config = _replaced(config, settings)
+    return changed
+
+
+def _replaced(part: Any, settings: Mapping[str, Any]) -> Any:
+    """All values of a table at once: checked one after the other they might not fit."""
+    own: dict[str, Any] = {}
+    below: dict[str, dict[str, Any]] = {}
     for key, value in settings.items():
-        section, name = key.split(".")
-        part = msgspec.structs.replace(getattr(config, section), **{name: value})
-        config = msgspec.structs.replace(config, **{section: part})
-    return config
+        name, _, rest = key.partition(".")
+        if rest:
+            below.setdefault(name, {})[rest] = value
+        else:
+            own[name] = value
+    own |= {name: _replaced(getattr(part, name), values) for name, values in below.items()}
+    return msgspec.structs.replace(part, **own)
 
 
 def nearest(
-    config: Config, device: Device, estimated: Callable[[Config], Estimate]
+    config: Config, device: Device, estimated: Callable[[Config], Estimate | None]
 ) -> list[Proposal]:
     """At most SHOWN changes after which training fits `device`: single ones first, in the order in
-    which they change the training least, then two, then three together."""
+    which a person would rather make them; then two, then three together. `estimated` gives None
+    where it does not know."""
     moves = [*_moves(config, device)]
     for count in (1, 2, 3):
         found: list[Proposal] = []
         for chosen in combinations(moves, count):
             settings = {key: value for move in chosen for key, value in move.items()}
-            if len(settings) < count:
+            if any(settings[key] != value for move in chosen for key, value in move.items()):
                 continue  # two moves of one key
-            estimate = estimated(with_settings(config, settings))
-            if estimate.total <= device.usable:
+            try:
+                changed = with_settings(config, settings)
+            except ValueError:
+                continue  # these do not go together
+            estimate = estimated(changed)
+            if estimate is not None and estimate.total <= device.usable:
                 found.append(Proposal(settings, estimate))
             if len(found) == SHOWN:
                 return found
@@ -76,20 +107,32 @@ def nearest(
 
 
 def _moves(config: Config, device: Device) -> Iterator[dict[str, Any]]:
-    """Single changes that save memory, one key each, those that change the training least first."""
+    """Single changes that save memory, those that change the training least first: the same step
+    in smaller parts, or computed anew; states in fewer bits; no clipping; other steps; other rows;
+    fewer trained weights."""
     training, model = config.training, config.model
-    batch = training.batch_size
+    batch, whole = training.batch_size, training.effective_batch
     while batch > 1 and not training.in_backward:  # which has one batch a step
-        batch = next(n for n in range(batch - 1, 0, -1) if training.effective_batch % n == 0)
+        batch = next(n for n in range(batch - 1, 0, -1) if whole % n == 0)
         yield {"training.batch_size": batch}
+    if training.chunked_loss != "on":
+        yield {"training.chunked_loss": "on"}
     if not training.gradient_checkpointing:
-        yield {"training.gradient_checkpointing": True}
+        yield CHECKPOINTING
+    if not training.activation_offload and device.gpu:
+        yield {**CHECKPOINTING, "training.activation_offload": True}
+    if training.optimizer == "muon" and training.muon.rest == "adamw":
+        yield {"training.muon.rest": "adamw_8bit"}
     if training.optimizer in ("adamw", "muon"):
         yield {"training.optimizer": "adamw_8bit"}
     if training.optimizer != "paged_adamw_8bit" and device.gpu:
         yield {"training.optimizer": "paged_adamw_8bit"}
+    if not training.in_backward:
+        yield {**IN_BACKWARD, "training.batch_size": whole}
     if model.precision == "fp32" or (model.precision == "auto" and not device.gpu):
         yield {"model.precision": "bf16"}
+    if not training.in_backward and training.batch_size < whole:
+        yield {**IN_BACKWARD, "training.effective_batch": training.batch_size}
     length = training.max_length // 2
     while length >= SHORTEST:
         yield {"training.max_length": length}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,7 +33,9 @@ LENGTHS = (512, 1024)
 """Tokens of a sequence that are measured: two, because the mask of packed rows under sdpa grows
 with the square of the length."""
 
-FIXED = ("outer", "muon_workspace", "largest")
+MEASUREMENTS = 2 * 2 * len(LENGTHS)
+"""Of a profile: with one and two layers, plain and checkpointed, at each length."""
+FIXED = ("outer", "inner", "muon_workspace", "largest")
 """Counts that do not grow with the layers."""
 
 
@@ -41,7 +44,7 @@ class _Watch(TorchDispatchMode):
 
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
-        self.live = self.peak = 0
+        self.live = self.peak = self.first = 0
         self._known: Any = WeakIdKeyDictionary(ref_type=weakref.ref)
         for one in (*model.parameters(), *model.buffers()):
             self._known[one.untyped_storage()] = 0
@@ -52,6 +55,10 @@ class _Watch(TorchDispatchMode):
             if isinstance(one, torch.Tensor):
                 self._count(one.untyped_storage())
         return out
+
+    def again(self) -> None:
+        """Look for the peak anew; the one so far is the first."""
+        self.first, self.peak = self.peak, self.live
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         if storage in self._known:
@@ -68,10 +75,10 @@ class _Watch(TorchDispatchMode):
 
 def measured(
     read: Config, asked: dict[str, Any], layers: int, length: int, checkpointed: bool
-) -> int:
-    """Bytes that one sequence takes at most beside parameters and gradients, forward
-    and backward, with so many layers. Embeddings and head stand still: what their gradients take
-    does not depend on tokens or layers."""
+) -> tuple[int, int]:
+    """Bytes that one sequence takes at most beside parameters and gradients, forward and backward,
+    with so many layers; and the same from when head and loss have given theirs back. Embeddings
+    and head stand still: what their gradients take does not depend on tokens or layers."""
     model = _model(read, asked, layers)
     model.enable_input_require_grads()  # as in training: what enters the layers wants a gradient
     for outer in _outer(model):
@@ -86,8 +93,20 @@ def measured(
         ids = torch.zeros((1, length), dtype=torch.long)
         positions = torch.arange(length)[None]
         with _Watch(model) as watch:
+
+            def made(module: Any, given: Any, out: Any) -> None:
+                out.last_hidden_state.register_hook(lambda slope: watch.again())
+
+            _backbone(model).register_forward_hook(made)
             model(input_ids=ids, position_ids=positions, labels=ids).loss.backward()
-    return watch.peak
+    # A gradient is alive when the layers take most: it depends on no token.
+    inner = watch.peak - max((p.nbytes for p in model.parameters() if p.requires_grad), default=0)
+    return max(watch.first, inner), inner
+
+
+def _backbone(model: Any) -> Any:
+    """The model without its head."""
+    return getattr(model, "get_base_model", lambda: model)().base_model
 
 
 def _let_go(parameter: torch.Tensor) -> None:
@@ -143,7 +162,7 @@ def _counts(read: Config, asked: dict[str, Any], layers: int) -> dict[str, int]:
     """Parameters by what they are; `small` counts those of tensors that 8-bit optimizers leave
     in 32 bits."""
     model = _model(read, asked, layers)
-    hidden = hidden_matrices(model)
+    hidden, outer = hidden_matrices(model), {id(p) for p in _outer(model)}
     named = list(model.named_parameters())
     trained = [(name, p) for name, p in named if p.requires_grad]
     packed = _packed(model) if asked.get("base") == "nf4" else []
@@ -154,6 +173,7 @@ def _counts(read: Config, asked: dict[str, Any], layers: int) -> dict[str, int]:
         "hidden": sum(p.numel() for name, p in trained if name in hidden),
         "small": sum(p.numel() for _, p in trained if p.numel() < SMALL),
         "outer": sum(p.numel() for p in _outer(model) if p.requires_grad),
+        "inner": max((p.numel() for _, p in trained if id(p) not in outer), default=0),
         "muon_workspace": max((muon_workspace(p) for n, p in trained if n in hidden), default=0),
         "quantized": sum(packed),
         "largest": max(packed, default=0),
@@ -172,9 +192,12 @@ def _packed(model: Any) -> list[int]:
     ]
 
 
-def profile(asked: dict[str, Any]) -> dict[str, Any]:
+def profile(
+    asked: dict[str, Any], done: Callable[[int], None] = lambda count: None
+) -> dict[str, Any]:
     """`asked`: {folder, dtype, attention, lora: {…} or null, base: "nf4" where it is in 4 bits}; a
-    Profile as a dict. Layers are run in full: what they keep for the backward pass is the same."""
+    Profile as a dict. Layers are run in full: what they keep for the backward pass is the same.
+    `done` hears of measurements, MEASUREMENTS in all."""
     read = transformers.AutoConfig.from_pretrained(asked["folder"], local_files_only=True)
     text = read.get_text_config()
     layers = int(text.num_hidden_layers)
@@ -188,17 +211,30 @@ def profile(asked: dict[str, Any]) -> dict[str, Any]:
         "layers": layers,
         "vocabulary": int(text.vocab_size),
         "tied": bool(getattr(text, "tie_word_embeddings", False)),
-        "plain": _way(read, asked, checkpointed=False),
-        "checkpointed": _way(read, asked, checkpointed=True),
+        **_ways(read, asked, checkpointed=False, done=done),
+        **_ways(read, asked, checkpointed=True, done=done),
     }
 
 
-def _way(read: Config, asked: dict[str, Any], *, checkpointed: bool) -> dict[str, float]:
-    """A Way: the plane through what one and two layers take at two lengths."""
-    taken: dict[int, tuple[int, int]] = {}
+def _ways(
+    read: Config, asked: dict[str, Any], *, checkpointed: bool, done: Callable[[int], None]
+) -> dict[str, dict[str, float]]:
+    """Two Ways, of all and of what is inside: each the plane through what one and two layers take
+    at two lengths. `done` hears of each measurement."""
+    taken: dict[int, list[tuple[int, int]]] = {}
     for length in LENGTHS:
-        one, two = (measured(read, asked, n, length, checkpointed) for n in (1, 2))
-        taken[length] = two - one, 2 * one - two
+        both = [measured(read, asked, n, length, checkpointed) for n in (1, 2)]
+        taken[length] = [(two - one, 2 * one - two) for one, two in zip(*both, strict=True)]
+        done(2)
+    name = "checkpointed" if checkpointed else "plain"
+    return {
+        called: _plane({length: values[at] for length, values in taken.items()})
+        for at, called in enumerate((name, f"{name}_inner"))
+    }
+
+
+def _plane(taken: dict[int, tuple[int, int]]) -> dict[str, float]:
+    """A Way from (a layer's bytes, the rest's) by length."""
     short, long = LENGTHS
     found = {}
     for place, name in ((0, "layer"), (1, "rest")):
@@ -208,11 +244,23 @@ def _way(read: Config, asked: dict[str, Any], *, checkpointed: bool) -> dict[str
     return found
 
 
+class _Teller:
+    """Tells the one who waits how many of all measurements are done."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        self(0)
+
+    def __call__(self, count: int) -> None:
+        self.done += count
+        print(json.dumps({"read": self.done, "of": MEASUREMENTS}), flush=True)
+
+
 def main() -> int:
     quiet()
     transformers.utils.logging.set_verbosity_error()
     try:
-        answer = {"ok": True, **profile(json.load(sys.stdin))}
+        answer = {"ok": True, **profile(json.load(sys.stdin), _Teller())}
     except (OSError, ValueError, KeyError, AttributeError, RuntimeError, TypeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         answer = {"ok": False, "unfinished": reason}

@@ -10,9 +10,10 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -41,6 +42,9 @@ from queue_store.database import (
 from queue_store.failures import advice
 from queue_store.home import Home
 from queue_store.items import Item, ItemState
+
+if TYPE_CHECKING:
+    from engine.memory.whatif import WhatIf
 
 _NO_ENGINE = "no engine is running"
 _SILENT = "the engine does not answer yet"
@@ -236,6 +240,13 @@ class Views(History):
         from engine.inspecting import deepcheck
 
         return deepcheck.check(self.home, Path(file), stop, progress)
+
+    def what_if(self) -> AbstractContextManager[WhatIf]:
+        """What training takes of memory, and would take with other settings; see
+        engine.memory.whatif.begin. Any thread may call it."""
+        from engine.memory import whatif
+
+        return whatif.begin(self.home)
 
     def _items(self, items: list[Item]) -> list[dict[str, Any]]:
         attempts: dict[int, list[dict[str, Any]]] = {item.id: [] for item in items}

@@ -17,17 +17,8 @@ from torch.autograd.function import once_differentiable
 
 from engine.prepare.collate import IGNORED
 
-CHUNK_BYTES = {"cpu": 32 << 20, "cuda": 256 << 20}
-"""Bytes of a chunk's logits in float32: on a CPU what its caches still help with, on a card
-enough tokens to fill it."""
-
 Step = Callable[[torch.Tensor], torch.Tensor]
 """What a model does with its logits before the loss, element by element."""
-
-
-def chunk_tokens(vocabulary: int, device: str) -> int:
-    """Tokens of a chunk, on a device of the type "cpu" or "cuda"."""
-    return max(1, CHUNK_BYTES.get(device, CHUNK_BYTES["cuda"]) // (4 * vocabulary))
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

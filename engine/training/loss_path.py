@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from transformers.loss.loss_utils import ForCausalLMLoss
 
-from engine.kernels import chunks_loss
+from engine.kernels import chunk_tokens, chunks_loss
 from engine.prepare.collate import IGNORED
-from engine.training.chunked_loss import Logits, chunk_tokens
+from engine.training.chunked_loss import Logits
 from engine.training.failures import of_the_machine
 from engine.training.trial import agree, trial_loss
 from queue_store.errors import ConfigError

@@ -11,6 +11,7 @@ import msgspec
 
 from queue_store import config as configuration
 from queue_store.config import Config
+from queue_store.errors import UsageError
 from trainctl.context import Context
 from trainctl.output import counted, size, table
 
@@ -23,12 +24,14 @@ PARTS = (
     ("gradients", ""),
     ("optimizer", "its states"),
     ("activations", "of one micro-batch, forward and backward"),
+    ("logits", "of the micro-batch, and what the loss makes of them"),
     ("workspace", "made in passing"),
     ("context", "the libraries'; an assumption"),
     ("pageable", "may leave the card for the host"),
 )
 MOMENTS = {
     "backward": "the start of the backward pass",
+    "layers": "the first layer's backward pass",
     "gradients": "the end of the backward pass",
     "step": "the optimizer's step",
 }
@@ -79,14 +82,27 @@ def _config(context: Context, arguments: argparse.Namespace) -> Config:
         ("optimizer", "training.optimizer"),
         ("precision", "model.precision"),
         ("method", "model.method"),
+        ("chunked_loss", "training.chunked_loss"),
     ):
         if getattr(arguments, option) is not None:
             changes[key] = getattr(arguments, option)
     if arguments.checkpointing is not None:
         changes["training.gradient_checkpointing"] = arguments.checkpointing == "on"
-    if arguments.batch is not None and config.training.effective_batch % arguments.batch:
-        changes["training.effective_batch"] = arguments.batch
-    return with_settings(config, changes)
+    if arguments.offload is not None:
+        changes["training.activation_offload"] = arguments.offload == "on"
+    batch, whole = arguments.batch, config.training.effective_batch
+    if batch is not None and whole % batch:
+        changes["training.effective_batch"] = batch
+    if arguments.in_backward is not None:
+        changes["training.in_backward"] = arguments.in_backward == "on"
+    if arguments.in_backward == "on":
+        one = batch if batch is not None else whole
+        changes |= {"training.batch_size": one, "training.effective_batch": one}
+        changes["training.max_grad_norm"] = 0.0
+    try:
+        return with_settings(config, changes)
+    except ValueError as error:
+        raise UsageError(str(error), where="vram", mend="see trainctl vram --help") from None
 
 
 def _folder(context: Context, config: Config, given: str | None, stack: ExitStack) -> Path:
@@ -113,7 +129,8 @@ def _words(found: Json, config: Config, near: list[Proposal]) -> str:
         f" {found['trained'] / 1e6:,.1f} M of them trained ({config.model.method})",
         f"batch_size {training.batch_size}, max_length {training.max_length},"
         f" {training.optimizer}, gradient_checkpointing"
-        f" {'on' if training.gradient_checkpointing else 'off'}",
+        f" {'on' if training.gradient_checkpointing else 'off'}"
+        f"{', in_backward' if training.in_backward else ''}",
         "",
         table(
             ("part", ">size", "what"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tui.commands.copies import CopyCommands
 from tui.commands.curves import CurveCommands
 from tui.commands.evaluating import EvaluatingCommands
+from tui.commands.memory import MemoryCommands
 from tui.commands.queue import QueueCommands
 from tui.commands.reading import ReadingCommands
 from tui.commands.samples import SampleCommands
@@ -22,6 +23,7 @@ class Commands(
     VersionCommands,
     CopyCommands,
     EvaluatingCommands,
+    MemoryCommands,
     ReadingCommands,
 ):
     """The `do_…` methods of all actions that talk to the engine or open a dialog."""

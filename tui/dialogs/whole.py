@@ -38,9 +38,9 @@ class Body(Drawn, can_focus=True):
         self.top = max(0, min(self.top, len(found) - height))
         return found[self.top : self.top + height]
 
-    def say(self, make: Callable[[int], list[Line]]) -> None:
-        """Show other lines, from the top."""
-        self.make, self.top, self._cache = make, 0, (-1, [])
+    def say(self, make: Callable[[int], list[Line]], top: int = 0) -> None:
+        """Show other lines, from the line `top` on."""
+        self.make, self.top, self._cache = make, top, (-1, [])
         self.redraw()
 
     def renew(self) -> None:

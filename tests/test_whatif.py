@@ -1,0 +1,158 @@
+"""What other settings would take: the choices, the lines for config.toml, and the measuring."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.memory import cards, whatif
+from engine.memory.estimate import estimate
+from engine.memory.fitting import with_settings
+from engine.memory.whatif import WhatIf
+from queue_store import config as configuration
+from queue_store.database import open_state
+from queue_store.errors import NotFound
+from queue_store.home import Home
+from tests.tui_world import World
+from tests.tui_world_memory import qwen3_4b
+
+
+@pytest.fixture
+def found() -> WhatIf:
+    """Qwen3-4B on a card of 24 GB, as config.toml ships."""
+    with World().what_if() as made:
+        while (config := made.wanting()) is not None:
+            made.measure(config, threading.Event(), lambda done, of: None)
+        return made
+
+
+def row(found: WhatIf, name: str) -> whatif.Row:
+    return next(row for row in found.rows if row.name == name)
+
+
+def test_every_choice_of_every_setting_can_be_taken_and_left_again(found: WhatIf) -> None:
+    for name in [row.name for row in found.rows]:
+        found.reset()
+        found.change(row(found, name), -1000)
+        seen = [row(found, name).value]
+        while row(found, name).at + 1 < len(row(found, name).choices):
+            found.change(row(found, name), 1)
+            seen.append(row(found, name).value)
+            assert found.estimate() is not None
+        assert seen == [choice.name for choice in row(found, name).choices]
+        found.change(row(found, name), 1)
+        assert row(found, name).value == seen[-1], "the last one stays"
+    found.reset()
+    assert found.config == found.base and found.card == whatif.HERE and not found.lines()
+
+
+def test_the_lines_make_the_configuration_that_is_looked_at(found: WhatIf, tmp_path: Path) -> None:
+    for one in found.rows:
+        if one.name != whatif.CARD:
+            found.change(one, 1)
+    path = tmp_path / "config.toml"
+    path.write_text("\n".join(found.lines()))
+    assert configuration.load(path) == found.config
+    assert found.config != found.base
+
+
+def test_a_batch_over_the_effective_one_has_a_step_of_its_own(found: WhatIf) -> None:
+    found.change(row(found, "batch_size"), 1000)
+    training = found.config.training
+    assert (
+        training.batch_size == training.effective_batch == 8 * found.base.training.effective_batch
+    )
+
+
+def test_what_fits_is_taken_by_its_settings_and_fits_then(found: WhatIf) -> None:
+    whole = found.estimate()
+    assert whole is not None and whole.total > found.device.usable
+    near = found.nearest()
+    assert near
+    for one in near:
+        found.reset()
+        found.take(one.settings)
+        now = found.estimate()
+        assert now == one.estimate and now.total <= found.device.usable
+        assert found.changed() == {
+            key: value for key, value in one.settings.items() if key in found.changed()
+        }
+
+
+def test_a_locked_key_is_named_where_the_home_has_trained(found: WhatIf) -> None:
+    found.take({"training.max_length": 512, "training.batch_size": 2})
+    assert found.locked() == []
+    found.trained = True
+    assert found.locked() == ["training.max_length"]
+
+
+def test_the_logits_are_a_part_of_their_own() -> None:
+    profile = qwen3_4b(2, "full")
+    few = {"training.gradient_checkpointing": True, "training.effective_batch": 1}
+    training = with_settings(configuration.default(), few).training
+    plain = estimate(profile, training, size=2, gpu=True)
+    assert plain.moment == "gradients" and plain.logits == 0, "they have gone by then"
+    many = with_settings(configuration.default(), {"training.gradient_checkpointing": True})
+    plain = estimate(profile, many.training, size=2, gpu=True)
+    fused = estimate(profile, many.training, size=2, gpu=True, liger=True)
+    assert plain.moment == "backward"
+    assert plain.logits > 10 * training.max_length * profile.vocabulary
+    assert fused.logits == 0 and fused.total < plain.total
+    assert plain.to_json()["logits"] == plain.logits
+
+
+def test_an_engines_own_memory_counts_as_free() -> None:
+    gpu: dict[str, Any] = {"name": "RTX 3090", "memory_total": 24 << 30, "memory_used": 20 << 30}
+    other = {"pid": 77, "name": "python", "memory": 15 << 30}
+
+    class Nvml:
+        def __init__(self, others: list[dict[str, Any]]) -> None:
+            self.others = others
+
+        def sample(self) -> list[dict[str, Any]]:
+            return [{**gpu, "others": self.others}]
+
+        def close(self) -> None: ...
+
+    def free(others: list[dict[str, Any]], own: int | None) -> int:
+        return cards.here(Nvml(others), own).free >> 30  # type: ignore[arg-type]
+
+    assert free([other], None) == 4
+    assert free([other], 77) == 19
+    assert free([other], 78) == 4
+    assert free([other], os.getpid()) == 9, "all that others do not hold is its own"
+    without = cards.here(own=None)
+    if not without.gpu:
+        assert cards.here(own=os.getpid()).free > without.free - (64 << 20)
+
+
+def test_a_home_is_measured_by_a_child_that_can_be_broken_off(home: Home) -> None:
+    open_state(home).close()
+    with whatif.begin(home) as found:
+        first = found.wanting()
+        assert first == found.base and found.estimate() is None
+        stop = threading.Event()
+        stop.set()
+        found.measure(first, stop, lambda done, of: None)
+        assert "broken off" in found.problems[found.needs]
+        found.problems.clear()
+        far: list[tuple[int, int]] = []
+        found.measure(first, threading.Event(), lambda done, of: far.append((done, of)))
+        whole = found.estimate()
+        assert whole is not None and whole.weights > 0
+        assert far[0] == (0, 8) and far[-1] == (8, 8)
+        assert found.device.total > 0 and found.well is None and not found.trained
+    with whatif.begin(home) as again:
+        again.measure(first, stop, lambda done, of: None)
+        assert again.estimate() == whole, "the store has it: no child is needed"
+
+
+def test_a_model_that_is_not_here_is_said(home: Home) -> None:
+    open_state(home).close()
+    home.config.write_text('[model]\nbase = "/nowhere/at/all"\n')
+    with pytest.raises(NotFound, match="not on this machine"), whatif.begin(home):
+        pass
