@@ -139,6 +139,7 @@ class Worker:
             dtype=loaded.dtype,
             device=loaded.device,
             parameters=loaded.parameters,
+            kernels=loaded.kernels,
         )
         self.board.stand_on_head(self.state, self.config.snapshots)
 

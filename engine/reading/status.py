@@ -59,6 +59,7 @@ def model_status(
     dtype: str | None = None,
     device: str | None = None,
     parameters: int | None = None,
+    kernels: str | None = None,
     why: str = "the model is not loaded",
 ) -> dict[str, Any]:
     """`model` of the status; what only a loaded model tells is unknown for the reason `why`."""
@@ -68,6 +69,7 @@ def model_status(
         "dtype": known(dtype, why),
         "device": known(device, why),
         "parameters": known(parameters, why),
+        "kernels": known(kernels, why),
     }
 
 

@@ -25,8 +25,16 @@ for name in ("liger_kernel", "flash_attn", "bitsandbytes"):
             kernels[name] = ""
         except BaseException as error:
             kernels[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+architectures = []
+if cuda and kernels.get("liger_kernel") == "":
+    try:
+        from liger_kernel.transformers import monkey_patch
+        architectures = sorted(monkey_patch.MODEL_TYPE_TO_APPLY_LIGER_FN)
+    except BaseException as error:
+        kernels["liger_kernel"] = f"{type(error).__name__}: {error}".splitlines()[0]
 print(json.dumps({
     "cuda": cuda,
+    "architectures": architectures,
     "built_for": torch.version.cuda or "",
     "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count() * cuda)],
     "bf16": bool(cuda and torch.cuda.is_bf16_supported()),
@@ -57,7 +65,10 @@ def gpus() -> Iterator[Check]:
     told = json.loads(child.stdout.strip().splitlines()[-1])
     for name, error in told["kernels"].items():
         advice = f"pip install --force {name}, or uninstall it" if error else ""
-        yield Check(f"{name} kernels", not error, error or "can be imported", advice)
+        found = error or "can be imported"
+        if name == "liger_kernel" and told["architectures"]:
+            found += f", for {', '.join(told['architectures'])}"
+        yield Check(f"{name} kernels", not error, found, advice)
     if told["cuda"]:
         bf16 = "bf16" if told["bf16"] else "no bf16: training in fp32"
         yield Check("torch's gpus", True, f"{', '.join(told['gpus'])} ({bf16})")
