@@ -8,14 +8,14 @@ LARGE_VOCABULARY = 16_384
 """Entries from which on the loss is computed in chunks by itself. A small head's logits are no more
 than a layer's activations, and splitting them up saves nothing."""
 
-CHUNK_BYTES = {"cpu": 32 << 20, "cuda": 256 << 20}
-"""Bytes of a chunk's logits in float32: on a CPU what its caches still help with, on a card
-enough tokens to fill it."""
+CHUNK_BYTES = 128 << 20
+"""Bytes of a chunk's logits in float32. Each chunk adds to the whole gradient of the head, so that
+small ones are slower: half of the plain way's speed at 8 MB and 152k entries (benchmarks/)."""
 
 
-def chunk_tokens(vocabulary: int, device: str) -> int:
-    """Tokens of a chunk of the loss, on a device of the type "cpu" or "cuda"."""
-    return max(1, CHUNK_BYTES.get(device, CHUNK_BYTES["cuda"]) // (4 * vocabulary))
+def chunk_tokens(vocabulary: int) -> int:
+    """Tokens of a chunk of the loss."""
+    return max(1, CHUNK_BYTES // (4 * vocabulary))
 
 
 def liger_missing() -> list[str]:

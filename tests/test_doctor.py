@@ -207,6 +207,7 @@ def test_a_kernel_that_cannot_be_imported_is_found(monkeypatch) -> None:
         "gpus": [],
         "bf16": False,
         "kernels": {"flash_attn": "ImportError: undefined symbol", "liger_kernel": ""},
+        "architectures": ["llama", "qwen3"],
     }
     monkeypatch.setattr(gpu, "ASK_TORCH", f"print({json.dumps(json.dumps(told))})")
     found = {check.name: check for check in GPUS()}
@@ -215,6 +216,7 @@ def test_a_kernel_that_cannot_be_imported_is_found(monkeypatch) -> None:
         and "undefined symbol" in found["flash_attn kernels"].found
     )
     assert found["liger_kernel kernels"].ok
+    assert found["liger_kernel kernels"].found == "can be imported, for llama, qwen3"
 
 
 def test_a_sound_home_is_well(home, trainctl) -> None:

@@ -60,6 +60,7 @@ def model_status(
     device: str | None = None,
     parameters: int | None = None,
     optimizer: Mapping[str, float] | None = None,
+    kernels: str | None = None,
     why: str = "the model is not loaded",
 ) -> dict[str, Any]:
     """`model` of the status; what only a loaded model tells is unknown for the reason `why`.
@@ -71,6 +72,7 @@ def model_status(
         "device": known(device, why),
         "parameters": known(parameters, why),
         "optimizer": known(optimizer, why),
+        "kernels": known(kernels, why),
     }
 
 

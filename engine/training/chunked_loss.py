@@ -93,7 +93,7 @@ class HeadLoss(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         kept, ctx.kept = ctx.kept, None
         if kept is None:

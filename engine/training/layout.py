@@ -21,7 +21,7 @@ def write_index(folder: Path) -> None:
     path = folder / WEIGHTS
     if not path.is_file():
         return
-    with safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
+    with safe_open(path, "pt") as file:
         names = sorted(file.keys())
     size = path.stat().st_size - _header(path)
     index = {"metadata": {"total_size": size}, "weight_map": {name: WEIGHTS for name in names}}

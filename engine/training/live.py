@@ -49,6 +49,7 @@ class Live:
             "dtype": loaded.dtype,
             "device": loaded.device,
             "parameters": loaded.parameters,
+            "kernels": loaded.kernels,
             "optimizer": shares(loaded.model, self.schedule.training),
         }
 

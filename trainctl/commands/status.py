@@ -54,6 +54,7 @@ def plain(status: Json) -> str:
     lines: list[tuple[str, Any]] = [
         ("state", _state(status, engine)),
         ("model", _model(status.get("model"))),
+        ("kernels", _kernels(status.get("model"))),
         ("step", _step(status)),
         ("item", _item(status.get("item"))),
         ("loss", _losses(status)),
@@ -131,6 +132,12 @@ def _model(model: Any) -> str:
     if isinstance(optimizer, dict) and known(optimizer):
         parts.append(optimizer_words(optimizer))
     return " · ".join(parts)
+
+
+def _kernels(model: Any) -> str:
+    """How attention and loss are computed; "" where no model is loaded."""
+    told = model.get("kernels") if isinstance(model, dict) else None
+    return text(told) if known(told) else ""
 
 
 def _step(status: Json) -> str:

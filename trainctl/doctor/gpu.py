@@ -37,8 +37,16 @@ if kernels.get("bitsandbytes") == "":
     except BaseException as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or [""]
         kernels["bitsandbytes"] = f"{type(error).__name__}: {lines[0].strip()}"
+architectures = []
+if cuda and kernels.get("liger_kernel") == "":
+    try:
+        from liger_kernel.transformers import monkey_patch
+        architectures = sorted(monkey_patch.MODEL_TYPE_TO_APPLY_LIGER_FN)
+    except BaseException as error:
+        kernels["liger_kernel"] = f"{type(error).__name__}: {error}".splitlines()[0]
 print(json.dumps({
     "cuda": cuda,
+    "architectures": architectures,
     "built_for": torch.version.cuda or "",
     "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count() * cuda)],
     "bf16": bool(cuda and torch.cuda.is_bf16_supported()),
@@ -71,6 +79,8 @@ def gpus() -> Iterator[Check]:
     for name, error in told["kernels"].items():
         advice = f"pip install --force {name}, or uninstall it" if error else ""
         found = (name == "bitsandbytes" and told["quantizes"]) or "can be imported"
+        if name == "liger_kernel" and told["architectures"]:
+            found += f", for {', '.join(told['architectures'])}"
         yield Check(f"{name} kernels", not error, error or found, advice)
     if told["cuda"]:
         bf16 = "bf16" if told["bf16"] else "no bf16: training in fp32"
