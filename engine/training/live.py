@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from engine.training.base import resolve_base
+from engine.training.fingerprint import fingerprint
 from engine.training.freeing import give_pages
 from engine.training.model import LoadedModel, configure_process, load_model
 from engine.training.optim import by_rule, make_optimizer, rule_of, shares
@@ -116,6 +117,7 @@ def _load(base: Path, config: Config, ranks: Ranks, weights: Path | None = None)
         device=ranks.device,
         on_host=ranks.sharded,
     )
+    ranks.same("the weights that were read", fingerprint(loaded.model))
     if ranks.sharded:
         shard(loaded.model, ranks)
     return loaded

@@ -26,6 +26,7 @@ from engine.training.parallel import ALONE, Ranks
 from engine.training.position import Packs, Plan
 from engine.training.rng import capture_rng, set_rng
 from engine.training.schedule import GlobalSchedule
+from engine.training.sharded import check_sharded
 from engine.training.split import RankBatches, check_split
 from engine.training.stepping import stepping
 from engine.training.ticks import SAMPLES, VALIDATION, samples_due
@@ -108,6 +109,8 @@ class TrainingRun(TrainerCallback):
         self.monitoring = monitoring
         self.ranks = ranks or ALONE
         check_split(settings, self.ranks.size)
+        if self.ranks.sharded:
+            check_sharded(settings)
         self.plan = Plan(
             prepared,
             seed=settings.seed,
@@ -147,10 +150,10 @@ class TrainingRun(TrainerCallback):
     def train(self) -> Outcome:
         """Train on. Raises NonFinite, StepMemory, and whatever else a failing step raises: then the
         live state is not to be saved."""
-        self._module = wrap(self.loaded.model, self.ranks)
+        module = wrap(self.loaded.model, self.ranks)
         try:
             while self.cursor < self.plan.rows and not self._leave:
-                self._train_epoch()
+                self._train_epoch(module)
         finally:
             self._looking.end()
         return Outcome(
@@ -161,7 +164,7 @@ class TrainingRun(TrainerCallback):
             global_step=self.schedule.global_step,
         )
 
-    def _train_epoch(self) -> None:
+    def _train_epoch(self, module: Any) -> None:
         """One Trainer over what is left of the cursor's epoch."""
         position = self.plan.position(self.cursor)
         self._epoch, self._pack = position.epoch, position.pack
@@ -191,7 +194,7 @@ class TrainingRun(TrainerCallback):
                 self,
                 self._halving,
                 self.ranks.size,
-                self._module,
+                module,
             )
             try:
                 self._trainer.train()
@@ -244,7 +247,8 @@ class TrainingRun(TrainerCallback):
         loss, grad_norm, tokens = self._trainer.take_step()
         whole = None
         if self.ranks.size > 1:
-            whole = self.ranks.gather((loss, tokens, self._memory()))
+            # Trainer takes a rank's loss times their number (see StepTrainer).
+            whole = self.ranks.gather((loss / self.ranks.size, tokens, self._memory()))
         before = self.cursor
         self._pack = min(self._pack + self.settings.effective_batch, self._epoch_packs)
         self.cursor = self.plan.cursor(self._epoch, self._pack)

@@ -108,7 +108,8 @@ def _free_nothing(*objects: Any) -> list[Any]:
 class StepTrainer(Trainer):
     """Keeps the loss, the gradient norm and the tokens of the step, as tensors: nothing here
     waits for the GPU. With several ranks `module` is the model as it trains on `size` of them
-    (wrapping.wrap), and loss and tokens are this rank's part of the step's."""
+    (wrapping.wrap); tokens are this rank's part of the step's, and so is the loss, times `size`,
+    because DDP and FSDP take the mean of the ranks' gradients."""
 
     def __init__(
         self,
@@ -140,7 +141,6 @@ class StepTrainer(Trainer):
                 where="training.processes",
                 mend="start trainctl without torchrun: it starts its processes itself",
             )
-        self._size = size
         self._module = module if module is not None else model
         self._loader = loader
         self._halving = halving
@@ -185,9 +185,7 @@ class StepTrainer(Trainer):
         losses = []
         for part in batch.parts(self._halving.size):
             self.longest = max(part.longest)
-            loss = super().training_step(model, dict(part.tensors), num_items_in_batch)
-            # Trainer takes it times the ranks, because DDP and FSDP take the gradients' mean.
-            losses.append(loss / self._size if self._size > 1 else loss)
+            losses.append(super().training_step(model, dict(part.tensors), num_items_in_batch))
         # Each part is divided by the whole step's tokens, so the sum is the step's mean.
         for loss in losses:
             self.step_loss = loss if self.step_loss is None else self.step_loss + loss
