@@ -245,10 +245,8 @@ def test_an_end_token_at_which_generation_does_not_stop_is_warned_about(
     place: dict[str, Any],
 ) -> None:
     loaded, report = place["bench"].loaded, place["prepared"].report
-    assert (
-        report["masks"]["end_tokens"]
-        and sampler.ends_unheard(sampler.heard_ends(loaded), report) == ""
-    )
+    heard = sampler.heard_ends(loaded)
+    assert report["masks"]["end_tokens"] and sampler.ends_unheard(heard, report) == ""
     report = {"masks": {**report["masks"], "end_tokens": ["<|eot_id|>"]}}
     warned = sampler.ends_unheard(heard, report)
     assert warned.startswith("answers are trained to end with <|eot_id|>, and generation stops at")
