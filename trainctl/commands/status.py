@@ -53,6 +53,7 @@ def plain(status: Json) -> str:
     lines: list[tuple[str, Any]] = [
         ("state", _state(status, engine)),
         ("model", _model(status.get("model"))),
+        *_processes(status.get("processes")),
         ("step", _step(status)),
         ("item", _item(status.get("item"))),
         ("loss", _losses(status)),
@@ -127,6 +128,17 @@ def _model(model: Any) -> str:
     if known(model.get("parameters")):
         parts.append(f"{model['parameters'] / 1e6:.4g} M parameters")
     return " · ".join(parts)
+
+
+def _processes(found: Any) -> list[tuple[str, str]]:
+    """Those of a training with several: each with its host and device, and the memory it holds."""
+    if not isinstance(found, dict) or not known(found) or found.get("size", 1) < 2:
+        return []
+    lines = [("processes", f"{found['size']} · {text(found['kind'])}")]
+    for rank in found["ranks"]:
+        place = f"{text(rank['host'])} · {text(rank['device'])} · pid {rank['pid']}"
+        lines.append((f"rank {rank['rank']}", f"{place} · {size(rank['memory'])}"))
+    return lines
 
 
 def _step(status: Json) -> str:
