@@ -11,12 +11,15 @@ import threading
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import torch
 
 from engine.prepare.prepared import Prepared
 from engine.training.controls import GO, Directive, Place, Prompt, RunItem
+from engine.training.live import load_live
 from engine.training.looking import Monitoring
 from engine.training.optim import make_optimizer
 from engine.training.parallel import Ranks
@@ -26,15 +29,19 @@ from engine.training.schedule import GlobalSchedule
 from engine.training.sharded import shard
 from engine.training.state import capture_state, restore_state, write_state
 from engine.training.ticks import Monitor
+from engine.training.wrapping import wrap
+from queue_store import config as configuration
 from queue_store.errors import TrainctlError
+from queue_store.home import Home
 from tests.training_kit import Bench, Recorder, tensor_bytes, training
 
 
 def begin(job: str, size: int, sharded: bool, folder: Path, arguments: dict[str, Any]) -> Any:
     """Join the group, do the job, leave the group."""
     torch.set_num_threads(1)
+    device = arguments.pop("device", "cpu")
     seconds = float(arguments.pop("group_timeout", 60))
-    ranks = Ranks.begin(arguments.pop("wanted", size), "cpu", sharded, seconds)
+    ranks = Ranks.begin(arguments.pop("wanted", size), device, sharded, seconds)
     result = globals()[job](ranks, folder, **arguments)
     ranks.end()
     return result
@@ -43,8 +50,10 @@ def begin(job: str, size: int, sharded: bool, folder: Path, arguments: dict[str,
 class RankBench(Bench):
     """A rank's live model, optimizer and schedule."""
 
-    def __init__(self, ranks: Ranks, folder: Path, settings: Any, method: str = "full") -> None:
-        super().__init__(folder, settings, method)
+    def __init__(
+        self, ranks: Ranks, folder: Path, settings: Any, method: str, precision: str
+    ) -> None:
+        super().__init__(folder, settings, method, precision, ranks.device)
         self.ranks = ranks
         if ranks.sharded:
             shard(self.loaded.model, ranks)
@@ -106,6 +115,11 @@ class Orders(Recorder):
         return Directive("skip") if place.global_step == self.leave_at else GO
 
 
+def _rng() -> str:
+    """A digest of this rank's generators."""
+    return hashlib.blake2b(json.dumps(rng_to_json(capture_rng())).encode()).hexdigest()
+
+
 def train(
     ranks: Ranks,
     folder: Path,
@@ -114,6 +128,7 @@ def train(
     prepared: str,
     settings: dict[str, Any],
     method: str = "full",
+    precision: str = "fp32",
     epochs: int = 1,
     cursor: int = 0,
     restore: str = "",
@@ -122,9 +137,10 @@ def train(
     **orders: Any,
 ) -> dict[str, Any]:
     """One run, and what it came to on this rank."""
-    bench = RankBench(ranks, Path(model), training(**settings), method)
+    bench = RankBench(ranks, Path(model), training(**settings), method, precision)
     if restore:
         bench.restore(Path(restore))
+    seeded = _rng()
     data = Prepared.open(Path(prepared))
     if ticks:
         prompts = [Prompt(f"p{i}", ({"role": "user", "content": f"say w{i}"},)) for i in range(2)]
@@ -163,7 +179,6 @@ def train(
         failed = f"{type(error).__name__}: {error}"
         if not isinstance(error, TrainctlError | ArithmeticError) and "NonFinite" not in failed:
             raise
-    state = json.dumps(rng_to_json(capture_rng()))
     return {
         "digest": bench.digest(),
         "outcome": outcome and asdict(outcome),
@@ -171,6 +186,28 @@ def train(
         "metrics": [asdict(m) for m in recorder.steps],
         "validations": [v.loss for v in recorder.validations],
         "answers": [[a.text for a in s.answers] for s in recorder.sampled],
-        "rng": hashlib.blake2b(state.encode()).hexdigest(),
+        "seeded": seeded,
+        "rng": _rng(),
         "marks": marks,
     }
+
+
+def live(ranks: Ranks, folder: Path, *, home: str, checkpoint: str = "") -> dict[str, Any]:
+    """Load a home's live state; from the base model two steps are trained and saved as "c1"."""
+    place, settings = Home(Path(home)), training()
+    whole = msgspec.structs.replace(configuration.default(), training=settings)
+    at: Any = SimpleNamespace(kind="checkpoint" if checkpoint else "base", name=checkpoint, step=2)
+    loaded = load_live(place, whole, at, ranks)
+    bench: Any = object.__new__(RankBench)
+    bench.ranks, bench.loaded = ranks, loaded.loaded
+    bench.optimizer, bench.schedule = loaded.optimizer, loaded.schedule
+    if not checkpoint:
+        rows = torch.arange(8 * (ranks.rank + 1))[None]
+        module = wrap(bench.loaded.model, ranks)
+        for _ in range(2):
+            module(input_ids=rows, labels=rows).loss.backward()
+            bench.optimizer.step()
+            bench.optimizer.zero_grad()
+            bench.schedule.step()
+        bench.save(place.checkpoints / "c1")
+    return {"digest": bench.digest(), "step": bench.schedule.global_step, "rng": _rng()}

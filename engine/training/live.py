@@ -14,6 +14,7 @@ import msgspec
 import torch
 
 from engine.training.base import resolve_base
+from engine.training.fingerprint import fingerprint
 from engine.training.model import LoadedModel, configure_process, load_model
 from engine.training.optim import make_optimizer
 from engine.training.parallel import ALONE, Ranks
@@ -100,6 +101,7 @@ def _load(base: Path, config: Config, ranks: Ranks, weights: Path | None = None)
         device=ranks.device,
         on_host=ranks.sharded,
     )
+    ranks.same("the weights that were read", fingerprint(loaded.model))
     if ranks.sharded:
         shard(loaded.model, ranks)
     return loaded

@@ -272,9 +272,9 @@ class Ranks:
         own = torch.stack(parts)
         if self.size == 1:
             return own[None]
-        whole = torch.empty(self.size * len(parts), dtype=torch.float64, device=device)
-        dist.all_gather_into_tensor(whole, own)
-        return whole.view(self.size, len(parts))
+        whole = torch.empty(self.size, len(parts), dtype=torch.float64, device=device)
+        dist.all_gather(list(whole), own)
+        return whole
 
 
 ALONE = Ranks()

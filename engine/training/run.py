@@ -25,6 +25,7 @@ from engine.training.parallel import ALONE, Ranks
 from engine.training.position import Packs, Plan
 from engine.training.rng import capture_rng, set_rng
 from engine.training.schedule import GlobalSchedule
+from engine.training.sharded import check_sharded
 from engine.training.split import RankBatches, check_split
 from engine.training.ticks import SAMPLES, VALIDATION, samples_due
 from engine.training.trainer import PackDataset, StepTrainer, arguments, make_loader
@@ -104,6 +105,8 @@ class TrainingRun(TrainerCallback):
         self.monitoring = monitoring
         self.ranks = ranks or ALONE
         check_split(settings, self.ranks.size)
+        if self.ranks.sharded:
+            check_sharded(settings)
         self.plan = Plan(
             prepared,
             seed=settings.seed,
@@ -134,10 +137,10 @@ class TrainingRun(TrainerCallback):
     def train(self) -> Outcome:
         """Train on. Raises NonFinite, StepMemory, and whatever else a failing step raises: then the
         live state is not to be saved."""
-        self._module = wrap(self.loaded.model, self.ranks)
+        module = wrap(self.loaded.model, self.ranks)
         try:
             while self.cursor < self.plan.rows and not self._leave:
-                self._train_epoch()
+                self._train_epoch(module)
         finally:
             self._looking.end()
         return Outcome(
@@ -148,7 +151,7 @@ class TrainingRun(TrainerCallback):
             global_step=self.schedule.global_step,
         )
 
-    def _train_epoch(self) -> None:
+    def _train_epoch(self, module: Any) -> None:
         """One Trainer over what is left of the cursor's epoch."""
         position = self.plan.position(self.cursor)
         self._epoch, self._pack = position.epoch, position.pack
@@ -176,7 +179,7 @@ class TrainingRun(TrainerCallback):
             (self.optimizer, self.schedule),
             self,
             self.ranks.size,
-            self._module,
+            module,
         )
         try:
             self._trainer.train()
@@ -238,7 +241,8 @@ class TrainingRun(TrainerCallback):
         loss, grad_norm, tokens = self._trainer.take_step()
         whole = None
         if self.ranks.size > 1:
-            whole = self.ranks.gather((loss, tokens, self._memory()))
+            # Trainer takes a rank's loss times their number (see StepTrainer).
+            whole = self.ranks.gather((loss / self.ranks.size, tokens, self._memory()))
         before = self.cursor
         self._pack = min(self._pack + self.settings.effective_batch, self._epoch_packs)
         self.cursor = self.plan.cursor(self._epoch, self._pack)

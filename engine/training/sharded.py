@@ -29,12 +29,6 @@ def check_sharded(training: Training) -> None:
             mend='use "adamw", whose states are split over the processes, or training.parallel ='
             ' "ddp"',
         )
-    if training.optimizer == "muon":
-        raise ConfigError(
-            "muon is not for a split model: it needs each matrix whole",
-            where="training.optimizer",
-            mend='use "adamw", or training.parallel = "ddp"',
-        )
 
 
 def shard(model: Any, ranks: Ranks) -> None:

@@ -23,7 +23,13 @@ NOTHING = Sequence(np.zeros(1, np.int32), np.zeros(1, np.bool_), np.zeros(1, np.
 
 
 def check_split(training: Training, size: int) -> None:
-    """Raises ConfigError where a step's packs cannot be divided evenly over `size` ranks."""
+    """Raises ConfigError where a step cannot be divided over `size` ranks."""
+    if size > 1 and getattr(training, "in_backward", False):
+        raise ConfigError(
+            f"in_backward steps before the gradients of {size} processes are summed",
+            where="training.in_backward",
+            mend="switch it off, or set training.processes = 1",
+        )
     whole = training.batch_size * size
     effective = training.effective_batch
     if effective % whole == 0:

@@ -100,7 +100,8 @@ def _free_nothing(*objects: Any) -> list[Any]:
 class StepTrainer(Trainer):
     """Keeps the loss, the gradient norm and the tokens of the step, as tensors: nothing here
     waits for the GPU. With several ranks `module` is the model as it trains on `size` of them
-    (wrapping.wrap), and loss and tokens are this rank's part of the step's."""
+    (wrapping.wrap); tokens are this rank's part of the step's, and so is the loss, times `size`,
+    because DDP and FSDP take the mean of the ranks' gradients."""
 
     def __init__(
         self,
@@ -131,7 +132,6 @@ class StepTrainer(Trainer):
                 where="training.processes",
                 mend="start trainctl without torchrun: it starts its processes itself",
             )
-        self._size = size
         self._module = module if module is not None else model
         self._loader = loader
         self.step_loss: torch.Tensor | None = None
@@ -153,10 +153,7 @@ class StepTrainer(Trainer):
         self._longest_of_step = max(self._longest_of_step, self.longest)
         loss = super().training_step(model, inputs, num_items_in_batch)
         self.longest = self._longest_of_step
-        # Each part is divided by the whole step's tokens, so the sum is the step's mean. Trainer
-        # takes it times the ranks, because DDP and FSDP take the gradients' mean over them.
-        if self._size > 1:
-            loss = loss / self._size
+        # Each part is divided by the whole step's tokens, so the sum is the step's mean.
         self.step_loss = loss if self.step_loss is None else self.step_loss + loss
         return loss
 

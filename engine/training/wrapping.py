@@ -29,4 +29,7 @@ def wrap(model: Any, ranks: Ranks) -> Any:
         gradient_as_bucket_view=True,
         # Of constants (rotary frequencies), which are the same everywhere.
         broadcast_buffers=False,
+        # The ranks have read the same weights. Sending rank 0's would only hide that one drifted,
+        # which a save finds.
+        init_sync=False,
     )
