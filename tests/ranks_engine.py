@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from queue_store import queue
 from queue_store.home import Home
 from tests import engine_kit as kit
 from tests.waiting import wait_until
@@ -41,6 +44,12 @@ def agent_of(rank: dict[str, Any]) -> psutil.Process:
     return parent
 
 
+def free_port() -> int:
+    with contextlib.closing(socket.socket()) as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
 def kill(pid: int, number: int = signal.SIGKILL) -> None:
     os.kill(pid, number)
 
@@ -71,7 +80,5 @@ def lives(pid: int) -> bool:
 
 def attempts(home: Home, item: int = 1) -> list[tuple[str, str]]:
     """(cause, error) of the item's tries."""
-    from queue_store import queue
-
     with kit.opened(home) as state:
         return [(one.cause, one.error) for one in queue.attempts(state, item)]

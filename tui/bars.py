@@ -60,6 +60,8 @@ def header_parts(status: Record) -> list[tuple[int, Line]]:
     model = status.get("model")
     if isinstance(model, dict):
         parts.append((5, ((clip(model.get("name", ""), 24), "accent"),)))
+    if several := processes(status):
+        parts.append((6, ((several, "dim"),)))
     state = str(status.get("state", "?"))
     parts.append((0, ((state, STATE_TONES.get(state, "bold")),)))
     parts.append((0, ((f"step {count(status.get('global_step'))}", ""),)))
@@ -88,6 +90,17 @@ def header_parts(status: Record) -> list[tuple[int, Line]]:
     if isinstance(requests, list) and requests:
         parts.append((2, ((f"[{', '.join(map(str, requests))} asked for]", "warn"),)))
     return parts
+
+
+def processes(status: Record) -> str:
+    """How many processes train together, and how; "" for one."""
+    found = status.get("processes")
+    size = found.get("size") if isinstance(found, dict) else None
+    if not isinstance(size, int) or size < 2:
+        return ""
+    assert isinstance(found, dict)
+    hosts = f" · {found['nodes']} hosts" if found.get("nodes", 1) > 1 else ""
+    return f"{size} processes · {clip(found.get('kind', ''), 12)}{hosts}"
 
 
 class Tabs(Drawn):

@@ -149,6 +149,7 @@ def _others(running: list[Any]) -> list[dict[str, Any]]:
     that cannot be seen from here is taken for it.
     """
     mine = os.getpid()
+    running = [process for process in running if not _rank_of(process.pid, mine)]
     here = any(process.pid == mine for process in running)
     found = []
     for process in sorted(running, key=lambda process: -(process.usedGpuMemory or 0)):
@@ -168,6 +169,16 @@ def _others(running: list[Any]) -> list[dict[str, Any]]:
             }
         )
     return found[:OTHERS]
+
+
+def _rank_of(pid: int, engine: int) -> bool:
+    """Whether a process trains for the engine: a rank that its agent started."""
+    import psutil
+
+    try:
+        return any(one.pid == engine for one in psutil.Process(pid).parents())
+    except psutil.Error:
+        return False
 
 
 def _process_name(pid: int) -> str | None:

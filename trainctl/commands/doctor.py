@@ -65,7 +65,13 @@ def checks(context: Context, *, quick: bool = False) -> Iterator[Check]:
         yield Check("home", True, error.what, error.mend)
         return
     yield Check("home", True, str(home.root))
-    for check in (settings.settings, places.permissions, places.disk, places.filesystem):
+    for check in (
+        settings.settings,
+        settings.processes,
+        places.permissions,
+        places.disk,
+        places.filesystem,
+    ):
         yield check(home)
     yield places.reserve(home)
     yield from databases.databases(home, quick=quick)

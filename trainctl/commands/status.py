@@ -55,6 +55,7 @@ def plain(status: Json) -> str:
         ("state", _state(status, engine)),
         ("model", _model(status.get("model"))),
         ("kernels", _kernels(status.get("model"))),
+        *_processes(status.get("processes")),
         ("step", _step(status)),
         ("item", _item(status.get("item"))),
         ("loss", _losses(status)),
@@ -138,6 +139,17 @@ def _kernels(model: Any) -> str:
     """How attention and loss are computed; "" where no model is loaded."""
     told = model.get("kernels") if isinstance(model, dict) else None
     return text(told) if known(told) else ""
+
+
+def _processes(found: Any) -> list[tuple[str, str]]:
+    """Those of a training with several: each with its host and device, and the memory it holds."""
+    if not isinstance(found, dict) or not known(found) or found.get("size", 1) < 2:
+        return []
+    lines = [("processes", f"{found['size']} · {text(found['kind'])}")]
+    for rank in found["ranks"]:
+        place = f"{text(rank['host'])} · {text(rank['device'])} · pid {rank['pid']}"
+        lines.append((f"rank {rank['rank']}", f"{place} · {size(rank['memory'])}"))
+    return lines
 
 
 def _step(status: Json) -> str:

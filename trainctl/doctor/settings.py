@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import socket
+
 from queue_store import config as configuration
 from queue_store.errors import TrainctlError
 from queue_store.home import Home
@@ -22,6 +25,49 @@ def settings(home: Home) -> Check:
     except TrainctlError as error:
         return Check("settings", False, str(error), f"edit {home.config}")
     return Check("settings", True, str(home.config))
+
+
+def processes(home: Home) -> Check:
+    """How many processes train, and on several hosts whether they can come together here."""
+    try:
+        config = configuration.load(home.config)
+    except TrainctlError:
+        return Check("processes", True, "not known while config.toml is wrong")
+    launch, each = config.launch, config.training.processes
+    if launch.nodes == 1:
+        found = "one for each GPU of this host" if each == "auto" else f"{each} on this host"
+        return Check("processes", True, found)
+    each_host = "one for each GPU" if each == "auto" else str(each)
+    found = f"{each_host} on each of {launch.nodes} hosts, which come to {launch.rendezvous}"
+    wrong = _rendezvous(home, launch.rendezvous)
+    return Check(
+        "processes", not wrong, found + (f": {wrong}" if wrong else ""), MEND * bool(wrong)
+    )
+
+
+MEND = "launch.rendezvous is a free port of the engine's host, by a name that all hosts know"
+
+
+def _rendezvous(home: Home, place: str) -> str:
+    """Why hosts cannot come together at `place`, "" where nothing is seen to be in the way."""
+    from queue_store.lock import holder
+
+    name, _, port = place.rpartition(":")
+    try:
+        found = socket.getaddrinfo(name.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        return f"{name} is not known here ({error.strerror or error})"
+    if holder(home) is not None:
+        return ""  # an engine has the port, here or on its host
+    with socket.socket(found[0], socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(found[4])
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return f"another program has port {port}"
+            # Not an address of this host: this is one of the others.
+    return ""
 
 
 def engine(home: Home) -> Check:
