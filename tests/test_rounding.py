@@ -1,4 +1,4 @@
-"""Stochastic rounding: unbiased, always a neighbour, nothing of it to save, small updates arrive."""
+"""Stochastic rounding: unbiased, always a neighbour, nothing to save, small updates arrive."""
 
 from __future__ import annotations
 
