@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 import transformers
@@ -125,6 +126,37 @@ def test_ticks_are_looked_at_by_all_ranks_together_and_move_nothing(place: dict[
     assert [len(r["answers"]) for r in ticks] == [2, 0]
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "method"),
+    [
+        ("adamw", "full"),
+        pytest.param("muon", "full", marks=pytest.mark.slow),
+        pytest.param("adamw", "lora", marks=pytest.mark.slow),
+    ],
+)
+def test_bf16_weights_are_rounded_stochastically_in_parts_too(
+    place: dict[str, Any], optimizer: str, method: str
+) -> None:
+    """As copies learn, and bit-identical when resumed."""
+    root, name = place["root"], f"bf16-{optimizer}-{method}"
+    common = {
+        "settings": {"optimizer": optimizer, "learning_rate": 1e-3},
+        **{"method": method, "precision": "bf16", "leave_at": 5},
+    }
+    saved = root / f"{name}.saved"
+    straight = split(place, 2, name, save_at={"3": str(saved)}, **common)
+    cursor = straight[0]["metrics"][2]["cursor_to"]
+    resumed = split(place, 2, name, restore=str(saved), cursor=cursor, **common)
+    assert one(resumed, "digest") == one(straight, "digest")
+    copies = ranks_train(place, 2, name, **common)
+    losses = [[m["loss"] for m in r[0]["metrics"]] for r in (straight, copies)]
+    assert losses[0] == pytest.approx(losses[1], rel=2e-2)
+    if method == "full":
+        nearest = {**common["settings"], "rounding": "nearest"}
+        other = split(place, 2, name, **{**common, "settings": nearest})
+        assert one(other, "digest") != one(straight, "digest")
+
+
 @pytest.mark.slow
 def test_muon_takes_the_matrices_whole(place: dict[str, Any]) -> None:
     """torch's Muon on DTensors: the same steps as with copies."""
@@ -135,11 +167,23 @@ def test_muon_takes_the_matrices_whole(place: dict[str, Any]) -> None:
     assert next(losses) == pytest.approx(next(losses), rel=1e-4)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw_8bit", "paged_adamw_8bit"])
-def test_what_needs_whole_tensors_is_refused_with_the_alternative(optimizer: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        check_sharded(training(optimizer=optimizer))
-    assert caught.value.where == "training.optimizer" and '"adamw"' in caught.value.mend
+@pytest.mark.parametrize(
+    ("changes", "method", "key"),
+    [
+        ({"optimizer": "adamw_8bit"}, "full", "training.optimizer"),
+        ({"optimizer": "paged_adamw_8bit"}, "full", "training.optimizer"),
+        ({"optimizer": "muon", "muon": {"rest": "adamw_8bit"}}, "full", "training.optimizer"),
+        ({}, "qlora", "model.method"),
+    ],
+)
+def test_what_needs_whole_tensors_is_refused_with_the_alternative(
+    changes: dict[str, Any], method: str, key: str
+) -> None:
+    if "muon" in changes:
+        changes["muon"] = msgspec.structs.replace(training().muon, **changes["muon"])
+    with pytest.raises(ConfigError, match=key) as caught:
+        check_sharded(training(**changes), method)
+    assert "ddp" in caught.value.mend
 
 
 @pytest.mark.parametrize("parallel", [False, True])

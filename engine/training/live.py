@@ -110,7 +110,7 @@ def _load(base: Path, config: Config, ranks: Ranks, weights: Path | None = None)
     if ranks.size == 1:
         return load_model(base, config.model, training, weights=weights)
     if ranks.sharded:
-        check_sharded(training)
+        check_sharded(training, config.model.method)
     loaded = load_model(
         *(base, config.model, training),
         weights=weights,

@@ -31,6 +31,7 @@ from torch.optim.adamw import adamw
 
 from engine.training.muon import MuonWithAdamW
 from engine.training.rounding import CHUNK, round_into
+from engine.training.sharded import local
 
 BLOCK = 256
 """Numbers that share a scale in bitsandbytes' 8-bit states."""
@@ -38,6 +39,11 @@ BLOCK = 256
 
 def _chunks(count: int) -> Iterator[slice]:
     return (slice(at, min(at + CHUNK, count)) for at in range(0, count, CHUNK))
+
+
+def _flat(tensor: torch.Tensor) -> torch.Tensor:
+    """Its numbers in a row, as a view; of a split one those of this rank."""
+    return local(tensor.detach()).view(-1)
 
 
 class Rules:
@@ -87,7 +93,7 @@ class Rules:
             },
         )
         if generator is not None:
-            flat, exact = parameter.detach().view(-1), weight.view(-1)
+            flat, exact = _flat(parameter), _flat(weight)
             for part in _chunks(flat.numel()):
                 round_into(flat[part], exact[part], generator)
 
@@ -104,10 +110,10 @@ class Rules:
         if generator is None:
             _adamw(group, parameter, grad, states, state["step"])
             return
-        flat, grads = parameter.detach().view(-1), grad.reshape(-1)
+        flat, grads = _flat(parameter), _flat(grad)
         for part in _chunks(flat.numel()):
             weight = flat[part].float()
-            kept = [one.view(-1)[part] for one in states]
+            kept = [_flat(one)[part] for one in states]
             exact = [one.float() for one in kept]
             _adamw(group, weight, grads[part].float(), exact, state["step"].clone())
             for one, new in zip(kept, exact, strict=True):
