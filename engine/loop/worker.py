@@ -11,7 +11,6 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-
 from engine.hints.surroundings import Failed, failing
 from engine.loop import noroom, recovery, saving
 from engine.loop.ahead import Ahead

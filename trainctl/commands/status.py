@@ -10,8 +10,8 @@ import sys
 import time
 from typing import Any
 
-from trainctl.context import Context, print_json
 from engine.reading.status import optimizer_words
+from trainctl.context import Context, print_json
 from trainctl.output import ago, count, duration, known, pairs, progress, size, text
 
 CLEAR = "\x1b[H\x1b[2J"
