@@ -35,7 +35,7 @@ FULL = "CUDA out of memory. Tried to allocate 2.00 GiB"
 def place(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     root = tmp_path_factory.mktemp("halving")
     model = make_model_folder(root / "model", dropout=0.2)
-    file = prepare_file(write_rows(root / "a.jsonl", 60), model, root / "home", max_length=128)
+    file = prepare_file(write_rows(root / "a.jsonl", 110), model, root / "home", max_length=128)
     assert file.packs % 8, "the last step of an epoch is smaller"
     return {"model": model, "file": file}
 

@@ -6,9 +6,12 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
+from torch.optim._muon import muon
 
+from engine.training.optim import hidden_matrices
 from engine.training.rounding import CHUNK, Draws, round_into
 from engine.training.stepping import stepping
 from queue_store.errors import ConfigError
@@ -113,42 +116,48 @@ RULES: list[dict[str, Any]] = [
 def test_every_optimizer_steps_as_in_float32_but_for_the_rounding(
     place: dict[str, Any], monkeypatch: pytest.MonkeyPatch, rule: dict[str, Any]
 ) -> None:
-    """From the same weights, gradients and states each weight lands on one of the two neighbours of
-    where float32 lands, in chunks as in one piece; and the mean of the differences is zero."""
+    """From the same weights and gradients each weight lands on one of the two neighbours of where
+    float32 lands, in chunks as in one piece, and the differences have no mean. (Muon's matrices
+    where its own rule lands from weights in float32 and the same gradients in bf16, on whose last
+    bits depends what it makes of them.)"""
     monkeypatch.setattr("engine.training.rules.CHUNK", 512)
     settings = training(weight_decay=0.1, **_muon(rule))
-    low, high = (
-        Bench(place["wide"], settings, precision=precision) for precision in ("bf16", "fp32")
-    )
+    low, high = (Bench(place["wide"], settings, precision=kind) for kind in ("bf16", "fp32"))
     generator = torch.Generator().manual_seed(1)
-    pairs = list(zip(low.loaded.model.parameters(), high.loaded.model.parameters(), strict=True))
-    high.schedule.set(3)
-    low.schedule.set(3)
-    errors = []
-    with (
-        stepping(low.loaded.model, low.optimizer, low.schedule, settings) as steps,
-        torch.no_grad(),
-    ):
-        for p, q in pairs:
+    hidden = hidden_matrices(low.loaded.model) if rule["optimizer"] == "muon" else set()
+    pairs = list(
+        zip(low.loaded.model.named_parameters(), high.loaded.model.parameters(), strict=True)
+    )
+    for one in (low, high):
+        one.schedule.set(3)
+    model = low.loaded.model
+    with stepping(model, low.optimizer, low.schedule, settings) as steps, torch.no_grad():
+        for (name, p), q in pairs:
             q.copy_(p)
             p.grad = torch.randn(p.shape, generator=generator).bfloat16()
-            q.grad = p.grad.float()
-        steps.step()
-        high.optimizer.step()
-        for p, q in pairs:
-            up = torch.nextafter(p, torch.full_like(p, float("inf"))).float()
-            down = torch.nextafter(p, torch.full_like(p, float("-inf"))).float()
-            room = 1e-6 + (0.02 * (up - down) if rule["optimizer"] == "muon" else 0)
-            assert bool(((q <= up + room) & (q >= down - room)).all())
-            errors.append(((p.float() - q) / (up - down)).flatten())
+            if name in hidden:
+                group = low.optimizer.param_groups[-1]
+                rest = {k: v for k, v in group.items() if k not in ("params", "base_lr")}
+                muon([q], [p.grad], [torch.zeros_like(p.grad)], has_complex=False, **rest)
+            else:
+                q.grad = p.grad.float()
+        for one in (steps, high.optimizer):
+            one.step()
+    errors = []
+    for (name, p), q in pairs:
+        drawn, exact = p.detach(), q.detach()
+        up, down = (
+            torch.nextafter(drawn, torch.full_like(drawn, side * float("inf"))).float()
+            for side in (1, -1)
+        )
+        assert bool(((exact <= up + 1e-7) & (exact >= down - 1e-7)).all()), name
+        errors.append(((drawn.float() - exact) / (up - down)).flatten())
     error = torch.cat(errors)
-    assert abs(float(error.mean())) < 0.02 and float(error.abs().max()) > 0.2
+    assert abs(float(error.mean())) < 0.01 and float(error.abs().max()) > 0.2
     assert CHUNK % 256 == 0
 
 
 def _muon(rule: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    import msgspec
-
     muon = msgspec.structs.replace(training().muon, rest=rule.get("rest", "adamw"))
     return {"optimizer": rule["optimizer"], "muon": muon, **changes}
 
@@ -162,11 +171,13 @@ def test_stopped_and_restored_bf16_weights_go_on_bit_identically(
     changes = _muon(rule, in_backward=in_backward)
     if in_backward:
         changes |= {"effective_batch": 1, "max_grad_norm": 0.0}
-    straight, first, second = (bench(place, **changes) for _ in range(3))
+    straight = bench(place, **changes)
     straight.run(place["file"], Recorder())
+    first = bench(place, **changes)
     stopped = first.run(place["file"], Recorder(leave_at=3))
-    torch.rand(4)
-    second.restore(first.save(tmp_path / "state"))
+    saved = first.save(tmp_path / "state")
+    second = bench(place, **changes)
+    second.restore(saved)
     second.run(place["file"], Recorder(), cursor=stopped.cursor)
     assert second.digest() == straight.digest()
     nearest = bench(place, **changes, rounding="nearest")
@@ -203,10 +214,11 @@ def test_small_rates_learn_as_in_float32_where_nearest_stands_still(place: dict[
             rounding=rounding,
             learning_rate=2e-5,
             warmup_steps=0,
+            batch_size=4,
             effective_batch=4,
         )
         recorder = Recorder()
-        made.run(place["file"], recorder, epochs=25)
+        made.run(place["file"], recorder, epochs=15)
         losses[precision, rounding] = [m.loss for m in recorder.steps]
     start = losses["fp32", "auto"][0]
     exact, drawn, lost = (start - sum(one[-4:]) / 4 for one in losses.values())

@@ -145,7 +145,7 @@ class Reports:
         )
         moves.halved(worker.state, item.id, kept.dump(), text, branch=place.branch, step=step)
         worker.board.tell(
-            "halved",
+            "warning",
             text,
             f"training.batch_size = {halved.after} is what fits this card",
         )
