@@ -52,10 +52,11 @@ def _step(model: Any, batch: dict[str, torch.Tensor]) -> None:
     model(**batch, use_cache=False, num_items_in_batch=TOKENS).loss.backward()
 
 
-def _seconds(model: Any, batch: dict[str, torch.Tensor]) -> float:
-    started = time.perf_counter()
+def _seconds(model: Any, batch: dict[str, torch.Tensor]) -> tuple[float, float]:
+    """Wall and CPU time of a step."""
+    started = time.perf_counter(), time.process_time()
     _step(model, batch)
-    return time.perf_counter() - started
+    return time.perf_counter() - started[0], time.process_time() - started[1]
 
 
 def _peak(model: Any, batch: dict[str, torch.Tensor]) -> int:
@@ -75,17 +76,19 @@ def run(quick: bool) -> dict[str, Any]:
         path = LossPath(model)
         for trained in (0.5, 1.0):
             batch = _batch(vocabulary, trained)
-            found: dict[str, list[float]] = {"on": [], "off": []}
+            found: dict[str, list[tuple[float, float]]] = {"on": [], "off": []}
             for pair in range(1 + (3 if quick else 9)):
                 for way in ("on", "off") if pair % 2 else ("off", "on"):
                     path.use(way)
                     seconds = _seconds(model, batch)
                     if pair:  # the first one fills caches
                         found[way].append(seconds)
-            ratios = [b / a for a, b in zip(found["on"], found["off"], strict=True)]
+            pairs = list(zip(found["on"], found["off"], strict=True))
+            wall, cpu = ([plain[n] / ours[n] for ours, plain in pairs] for n in (0, 1))
             what = f"vocabulary {vocabulary:,}, {trained:.0%} of the tokens trained"
-            rows.append(at_least(f"chunked over plain loss, {what}", ratios, "times", 1.0))
-            speed = [TOKENS / seconds for seconds in found["on"]]
+            rows.append(at_least(f"chunked over plain loss, {what}", wall, "times", 1.0))
+            rows.append(figure("  by CPU time", cpu, "times"))
+            speed = [TOKENS / seconds for seconds, _ in found["on"]]
             rows.append(figure("  chunked", speed, "tokens/s"))
         peaks = []
         for way in ("on", "off"):

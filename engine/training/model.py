@@ -80,6 +80,7 @@ def configure_process(training: Training, threads: int = 0) -> int:
     torch.set_num_threads(count)
     if training.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        os.environ.setdefault("FLASH_ATTENTION_DETERMINISTIC", "1")  # transformers looks there
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
     return count
