@@ -99,6 +99,7 @@ def loading(dtype: torch.dtype, device: str) -> dict[str, Any]:
 def keep_as_loaded(model: torch.nn.Module) -> None:
     """On a CPU with AVX512-BF16 bitsandbytes repacks a layer for good at its first evaluation, its
     scales rounded to bf16: a sample would change what trains afterwards. Never do that."""
+    module: Any
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
