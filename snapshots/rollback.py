@@ -310,7 +310,8 @@ def _usable(state: State, target: Version) -> None:
             raise Refused(
                 f"{target.name} was trained with another model: {what} was {shown[0]},"
                 f" here it is {shown[1]}",
-                mend=f"make a home for it with model.base = {theirs.get('base', '')!r}",
+                mend=f"make a home for it with model.base = {theirs.get('base', '')!r} and"
+                f" model.method = {theirs.get('method', '')!r}",
             )
 
 

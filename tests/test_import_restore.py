@@ -47,18 +47,18 @@ def old_model(root: Path, *, adapter: bool) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("adapter", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize("method", ["full", "lora", "qlora"])
 def test_imported_weights_are_verified_restored_and_trained_on(
-    adapter: bool, tmp_path: Path, trainctl
+    method: str, tmp_path: Path, trainctl
 ) -> None:
-    place = old_model(tmp_path, adapter=adapter)
+    place = old_model(tmp_path, adapter=method != "full")
     lora = {"r": 4, "alpha": 4, "targets": ["q_proj", "v_proj"]}
-    model = {"method": "lora", "lora": lora} if adapter else {}
+    model = {"method": method, "lora": lora} if method != "full" else {}
     home: Home = engine_kit.make_home(tmp_path / "home", model=model)
     done = trainctl("import", tmp_path / "old", "--yes", "--json", home=home)
     assert done.code == 0, done.err
     told = json.loads(done.out)["versions"][0]
-    assert (told["step"], told["method"]) == (STEP, "lora" if adapter else "full")
+    assert (told["step"], told["method"]) == (STEP, "full" if method == "full" else "lora")
     restored = trainctl("restore", "v001", "--yes", "v001", "--json", home=home, timeout=120)
     assert restored.code == 0, restored.err
     assert json.loads(restored.out)["step"] == STEP
