@@ -31,6 +31,8 @@ TINY = {
 }
 KINDS = ("qwen3", "llama", "gemma3_text", "mistral")
 LENGTH = 256
+WHOLE = {"in_backward": True, "max_grad_norm": 0.0}
+"""Steps each tensor as its gradient arrives: of a batch that is a whole step."""
 
 
 def folder_of(path: Path, kind: str, **changes: Any) -> Path:
@@ -44,15 +46,26 @@ def folder_of(path: Path, kind: str, **changes: Any) -> Path:
 def settings(**training: Any) -> Config:
     """The default configuration with other values of [training], and of "model.KEY"."""
     base = {"training.max_length": LENGTH, "training.effective_batch": 1}
-    given = {key if "." in key else f"training.{key}": value for key, value in training.items()}
+    given = {
+        key if key.startswith("model.") else f"training.{key}": value
+        for key, value in training.items()
+    }
     return fitting.with_settings(configuration.default(), {**base, **given})
+
+
+_profiles: dict[str, Profile] = {}
+"""By what they depend on: many tests have one model."""
 
 
 def profiled(folder: Path, config: Config, size: int = 4) -> Profile:
     """As the child measures it, in this process."""
     from engine.memory.profile import profile
 
-    return Profile.of(profile(asking.asked(folder, config.model, size)))
+    asked = asking.asked(folder, config.model, size)
+    key = json.dumps({**asked, "folder": (folder / "config.json").read_text()})
+    if key not in _profiles:
+        _profiles[key] = Profile.of(profile(asked))
+    return _profiles[key]
 
 
 class Counter(torch.utils._python_dispatch.TorchDispatchMode):
@@ -87,7 +100,10 @@ def measured(folder: Path, config: Config, size: int = 4) -> int:
     of config.toml, its micro-batches."""
     from engine.training.model import add_lora, checkpoint_activations
     from engine.training.optim import make_optimizer
+    from engine.training.loss_path import LossPath
     from engine.training.quantized import loading
+    from engine.training.schedule import GlobalSchedule
+    from engine.training.stepping import stepping
 
     read = transformers.AutoConfig.from_pretrained(folder)
     dtype = torch.float32 if size == 4 else torch.bfloat16
@@ -107,11 +123,22 @@ def measured(folder: Path, config: Config, size: int = 4) -> int:
     rows = torch.cat([torch.arange(LENGTH // 2)] * 2)  # two rows packed, as training has them
     positions = rows.expand(config.training.batch_size, -1)
 
+    schedule = GlobalSchedule(optimizer, config.training)
+    loss = LossPath(model)
+    loss.use(config.training.chunked_loss)
+    batches = config.training.effective_batch // config.training.batch_size
+    count = torch.tensor(ids.numel() * batches)
+
     def step() -> None:
-        for _ in range(config.training.effective_batch // config.training.batch_size):
-            model(input_ids=ids, position_ids=positions, labels=ids).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        with stepping(model, optimizer, schedule, config.training) as steps:
+            for _ in range(batches):
+                out = model(
+                    input_ids=ids, position_ids=positions, labels=ids, num_items_in_batch=count
+                )
+                out.loss.backward()
+                del out
+            steps.step()
+            optimizer.zero_grad()
 
     step()
     with Counter() as counter:
@@ -172,6 +199,13 @@ def test_the_peak_is_within_a_tenth_of_counted_tensors(
         {"model.method": "qlora"},
         {"model.method": "qlora", "gradient_checkpointing": True, "effective_batch": 3},
         {"effective_batch": 3},
+        {"optimizer": "muon", "muon.rest": "adamw_8bit"},
+        {"chunked_loss": "on"},
+        {"chunked_loss": "on", "gradient_checkpointing": True, "effective_batch": 2},
+        WHOLE,
+        {**WHOLE, "optimizer": "adamw_8bit", "chunked_loss": "on"},
+        {**WHOLE, "gradient_checkpointing": True, "batch_size": 2, "effective_batch": 2},
+        {**WHOLE, "optimizer": "muon", "chunked_loss": "on"},
     ],
     ids=str,
 )
@@ -179,10 +213,32 @@ def test_the_peak_of_each_optimizer_and_method(changes: dict[str, Any], tmp_path
     check(folder_of(tmp_path, "qwen3"), settings(**changes))
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_the_peak_in_bf16(checkpointing: bool, tmp_path: Path) -> None:
-    config = settings(gradient_checkpointing=checkpointing)
-    check(folder_of(tmp_path, "qwen3", vocab_size=4096), config, size=2)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"gradient_checkpointing": True},
+        {"rounding": "nearest"},
+        {**WHOLE},
+        {**WHOLE, "optimizer": "adamw_8bit", "chunked_loss": "on"},
+        {**WHOLE, "optimizer": "adamw_8bit", "tied": False},
+        {"optimizer": "muon", "gradient_checkpointing": True},
+    ],
+    ids=str,
+)
+def test_the_peak_in_bf16(changes: dict[str, Any], tmp_path: Path) -> None:
+    given = {key: value for key, value in changes.items() if key != "tied"}
+    folder = folder_of(
+        *(tmp_path, "qwen3"), vocab_size=4096, tie_word_embeddings=changes.get("tied", True)
+    )
+    check(folder, settings(**given), size=2)
+
+
+def test_stochastic_rounding_takes_as_much_at_once_as_is_counted() -> None:
+    from engine.memory.estimate import ROUNDED
+    from engine.training.rounding import CHUNK
+
+    assert ROUNDED == CHUNK
 
 
 @pytest.fixture

@@ -218,10 +218,10 @@ class _Moments:
         tied = self.profile.tied
         stays = self.head if tied else 0
         stepped = 0 if tied else self._step_head()
-        kept, first = self.activations, max(self.slope - self.head, stepped)
-        passing = self._step_inner() + unpacked
+        kept, passing = self.activations, self._step_inner() + unpacked
         return (
-            _Moment("backward", self.head, kept, self.logits, first),
+            _Moment("backward", self.head, kept, self.logits, self.slope - self.head),
+            _Moment("backward", self.head, kept, 0, stepped),
             _Moment("layers", stays + self.inner, kept, 0, passing),
             _Moment("gradients", self.head + stays, 0, 0, self._step_head()),
         )
