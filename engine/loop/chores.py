@@ -171,6 +171,8 @@ def compare_memory(engine: Engine, state: State) -> None:
     live = worker.live if worker is not None else None
     if worker is None or live is None or item is None or not isinstance(measured, int):
         return
+    if live.processes()["kind"] == "fsdp":
+        return  # the estimate is of a whole copy
     device = cards.here()
     estimated = Estimator(engine.home, live.loaded.folder, device)
     peaks.record(
