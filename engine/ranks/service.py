@@ -8,6 +8,7 @@ state, an answer of a whole copy) the others wait out.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,11 @@ class Service:
         if name not in RANK_0:
             done = self.ranks.together(name, **said)
         else:
-            alone = {"flush": self._flush, "save": self._save, "generate": self._generate}
+            alone: dict[str, Callable[..., Any]] = {
+                "flush": self._flush,
+                "save": self._save,
+                "generate": self._generate,
+            }
             try:
                 done = alone[name](**said)
             except HARMLESS as error:
