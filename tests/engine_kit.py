@@ -108,7 +108,7 @@ class Running:
 
     def unpause(self) -> None:
         """Resume, where a pause outlived the last engine."""
-        wait_until(lambda: self.status["state"] != "starting", timeout=60)
+        wait_until(lambda: self.status["state"] != "starting", timeout=180)
         if self.status["paused"]:
             self.ask("resume")
 

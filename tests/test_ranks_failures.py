@@ -54,10 +54,20 @@ def test_a_killed_agent_takes_its_ranks_along(undisturbed: str, tmp_path: Path) 
 def test_a_rank_killed_in_the_middle_of_its_steps(undisturbed: str, tmp_path: Path) -> None:
     home = many.make_home(tmp_path)
     with kit.Running(home) as running:
-        running.unpause()
+        running.pause_at(3)
         first, _ = many.ranks(running)
-        running.wait_step(6)
-        many.kill(first["pid"])
+        board = running.engine.board
+        original = board.step
+
+        def reported(metric: Any) -> None:
+            original(metric)
+            if metric.step == 6:  # while the ranks are at the next one
+                many.kill(first["pid"])
+
+        board.step = reported  # type: ignore[method-assign]
+        running.ask("resume")
+        wait_until(lambda: many.attempts(home)[-1][0], timeout=120)
+        board.step = original  # type: ignore[method-assign]
         told = goes_on(running, home, "killed")
         assert "rank 0 on" in told and "SIGKILL" in told
     assert many.below() == [] and kit.head(home).weights_digest == undisturbed

@@ -98,9 +98,9 @@ class Counter(torch.utils._python_dispatch.TorchDispatchMode):
 def measured(folder: Path, config: Config, size: int = 4) -> int:
     """Bytes that the second step of a real training takes at most: real weights, the optimizer
     of config.toml, its micro-batches."""
+    from engine.training.loss_path import LossPath
     from engine.training.model import add_lora, checkpoint_activations
     from engine.training.optim import make_optimizer
-    from engine.training.loss_path import LossPath
     from engine.training.quantized import loading
     from engine.training.schedule import GlobalSchedule
     from engine.training.stepping import stepping

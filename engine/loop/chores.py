@@ -173,6 +173,8 @@ def compare_memory(engine: Engine, state: State) -> None:
     live = worker.live if worker is not None else None
     if worker is None or live is None or item is None or not isinstance(measured, int):
         return
+    if live.processes()["kind"] == "fsdp":
+        return  # the estimate is of a whole copy
     device = cards.here()
     # Not the lowest priority, at which it never ends beside training on every core.
     estimated = Estimator(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from engine.loop.worker import Worker
+    from queue_store.config import Config
 
 log = logging.getLogger("trainctl.engine")
 
@@ -47,6 +48,7 @@ def load(worker: Worker) -> None:
     worker.saver.stands_on(at.checkpoint.step)
     board.forget_steps()
     board.model = model_status(**worker.live.told)
+    worker.loaded_for = _asked(config)
     board.processes = worker.live.processes
     board.stand_on_head(worker.state, config.snapshots)
 
@@ -73,7 +75,28 @@ def _at_ranks(worker: Worker, base: Path, at: records.Head) -> HeldModel:
         if worker.boundary.calls_off():
             raise Cancelled
 
-    return There.load(worker.home, worker.config, at.checkpoint, wanted, idle, held)
+    def starts() -> None:
+        idle()
+        worker.publish()  # waiting for a host is no hang
+
+    made = There.load(worker.home, worker.config, at.checkpoint, wanted, idle, starts, held)
+    worker.board.set(EngineState.STARTING)
+    return made
+
+
+def follow_settings(worker: Worker) -> None:
+    """Between two items: where config.toml asks for other processes by now, save and load there.
+    Raises as `load`."""
+    if worker.live is None or worker.loaded_for == _asked(worker.config):
+        return
+    if worker.unsaved and worker.save() is None:
+        return  # there is no room; training is paused and says so
+    load(worker)
+
+
+def _asked(config: Config) -> object:
+    """What config.toml says of processes: it holds from one loading to the next."""
+    return config.training.processes, config.training.parallel, config.launch
 
 
 def at_start(worker: Worker) -> None:

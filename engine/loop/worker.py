@@ -21,6 +21,7 @@ from engine.loop.saving import Saver
 from engine.messages import EngineState
 from engine.prepare import profiles
 from engine.prepare.prepare import Cancelled
+from engine.ranks import agents
 from engine.ranks.held import HeldModel, Run
 from engine.ranks.words import LaunchFailed
 from engine.reading.status import item_status, model_status, optimizer_words
@@ -61,6 +62,8 @@ class Worker:
         self.ahead = Ahead(self.home)
         self.boundary = Boundary(self)
         self.live: HeldModel | None = None
+        self.loaded_for: object = None
+        """What config.toml said of processes when the live state was loaded."""
         self.line: records.Run
         self.item: Item | None = None
         self.run_now: Run | None = None
@@ -98,6 +101,7 @@ class Worker:
 
     def _begin(self) -> None:
         self.board.set(EngineState.STARTING, "looking after the last session")
+        agents.forget_note(self.home)
         recovery.check_locked(self.state, self.config, self.home.config)
         profiles.find(self.config.data.profile)
         for line in recovery.recover(self.state, self.metrics):
@@ -191,6 +195,7 @@ class Worker:
     def _train(self, item: Item) -> None:
         try:
             self._read_config()
+            loading.follow_settings(self)
             ready = self._prepare(item)
         except Cancelled:
             self.boundary.called_off(item)

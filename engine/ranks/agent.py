@@ -49,14 +49,17 @@ def _launch(order: Order) -> None:
     from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
     os.environ[ENVIRONMENT] = order.for_ranks(os.getpid()).dumps()
+    if order.nodes == 1:  # nothing of it is to be reached from elsewhere
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     config = LaunchConfig(
         min_nodes=order.nodes,
         max_nodes=order.nodes,
         nproc_per_node=order.each,
         run_id=order.id,
         rdzv_backend="c10d",
-        rdzv_endpoint=order.rendezvous or "localhost:0",
+        rdzv_endpoint=order.rendezvous or str(Path(order.folder) / "rendezvous"),
         rdzv_configs={
+            "store_type": "tcp" if order.rendezvous else "file",
             # Not guessed from names: the engine's host has it, and nobody else.
             "is_host": str(order.leads).lower(),
             "join_timeout": str(max(1, int(order.join_seconds))),

@@ -58,6 +58,12 @@ def noted(home: Home) -> Order | None:
     return None
 
 
+def forget_note(home: Home) -> None:
+    """An engine that died left a launch behind to which nobody need come."""
+    if home.launch_note.exists():
+        durable.remove_file(home.launch_note)
+
+
 def drop_note(home: Home, launch: str) -> None:
     """That launch is over: nobody need come any more."""
     order = noted(home)

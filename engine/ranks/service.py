@@ -213,7 +213,8 @@ class Service:
         return self.end
 
     def _shared_end(self) -> str:
-        return str(self.ranks.decide(self._end))
+        """The same at every rank: with a split model all do the same forward passes."""
+        return str(self.ranks.share(self._end() if self.link else ""))
 
     def _grown(self, text: str, tokens: int) -> None:
         assert self.link is not None

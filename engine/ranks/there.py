@@ -69,10 +69,12 @@ class There:
         at: Checkpoint,
         processes: Processes,
         idle: Idle,
+        starts: Idle,
         held: HeldModel | None = None,
     ) -> There:
         """Have the ranks load checkpoint `at`: those of `held`, where they are as `processes` says,
-        else others. `idle` is called meanwhile, and may raise to break it off.
+        else others. `idle` is called meanwhile, and may raise to break it off; `starts` instead of
+        it while the ranks come together, which has a time limit of its own.
 
         Raises LaunchFailed, or what a rank raised; then none is left.
         """
@@ -82,7 +84,7 @@ class There:
             if held is not None:
                 held.end()
             launch = Launch(home, processes)
-            launch.begin(idle)
+            launch.begin(starts)
         load = {"do": "load", "home": str(home.root), "config": msgspec.to_builtins(config)}
         try:
             said = launch.ask({**load, "at": words.plain(at)}, idle=idle, factor=STARTING_FACTOR)
