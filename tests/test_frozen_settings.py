@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from engine.training.items import Settings
 from queue_store.config import default
 
@@ -23,9 +25,10 @@ def test_a_key_that_is_no_more_and_one_that_is_new_do_not_fail_the_item() -> Non
     assert loaded.training.muon == default().training.muon
 
 
-def test_an_item_from_before_the_chunked_loss_goes_on_without_it() -> None:
-    """Its default would change the bits of an item that is in the middle."""
+@pytest.mark.parametrize(("key", "before"), [("chunked_loss", "off"), ("rounding", "nearest")])
+def test_an_item_from_before_a_key_goes_on_as_it_began(key: str, before: str) -> None:
+    """The key's default would change the bits of an item that is in the middle."""
     raw = Settings.of(default()).dump()
-    assert raw["training"].pop("chunked_loss") == "auto"
-    assert Settings.load(raw).training.chunked_loss == "off"
-    assert Settings.load(Settings.of(default()).dump()).training.chunked_loss == "auto"
+    assert raw["training"].pop(key) == "auto"
+    assert getattr(Settings.load(raw).training, key) == before
+    assert getattr(Settings.load(Settings.of(default()).dump()).training, key) == "auto"

@@ -23,7 +23,7 @@ from queue_store.home import Home
 from queue_store.items import Item
 from snapshots.upkeep import quarantine
 
-BEFORE = {"chunked_loss": "off"}
+BEFORE = {"chunked_loss": "off", "rounding": "nearest"}
 """What an item trained on that was frozen before the key existed, where that is not today's
 default: in the middle of an item nothing changes."""
 
