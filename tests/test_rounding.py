@@ -188,6 +188,30 @@ def test_stopped_and_restored_bf16_weights_go_on_bit_identically(
     assert floats <= {torch.bfloat16}, "states stay in the weights' dtype"
 
 
+@pytest.fixture(scope="module")
+def wanted(place: dict[str, Any]) -> list[float]:
+    return learned(place, "fp32", RULES[0])
+
+
+def learned(place: dict[str, Any], precision: str, rule: dict[str, Any]) -> list[float]:
+    """The losses of eight epochs."""
+    changes = _muon(rule, learning_rate=5e-3, warmup_steps=0, batch_size=4, effective_batch=4)
+    made, recorder = bench(place, precision, **changes), Recorder()
+    made.run(place["file"], recorder, epochs=8)
+    return [m.loss for m in recorder.steps]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: "-".join(rule.values()))
+@pytest.mark.filterwarnings("ignore:Paged optimizers")
+def test_each_optimizer_learns_as_adamw_in_float32_does(
+    place: dict[str, Any], wanted: list[float], precision: str, rule: dict[str, Any]
+) -> None:
+    assert wanted[-1] < wanted[0] / 2
+    losses = learned(place, precision, rule)
+    assert losses == pytest.approx(wanted, rel=0.02)
+
+
 def test_it_is_where_bf16_weights_train_and_nowhere_else(place: dict[str, Any]) -> None:
     for precision, rounding, another in (
         ("bf16", "auto", True),
