@@ -6,13 +6,24 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 import transformers
 
+from engine.reading.status import optimizer_words
+from engine.training.live import Live
 from engine.training.muon import MuonWithAdamW
-from engine.training.optim import apply_settings, hidden_matrices, make_optimizer, shares
-from tests.training_kit import make_model_folder, training
+from engine.training.optim import (
+    apply_settings,
+    by_rule,
+    hidden_matrices,
+    make_optimizer,
+    rule_of,
+    shares,
+)
+from queue_store.config import Training
+from tests.training_kit import Bench, make_model_folder, training
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +34,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def load(folder: Path) -> Any:
     torch.set_num_threads(1)
     return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+def muon_with(rest: str, **changes: Any) -> Training:
+    muon = msgspec.structs.replace(training().muon, rest=rest, **changes)
+    return training(optimizer="muon", muon=muon)
 
 
 def names_of(model: Any, group: dict[str, Any]) -> set[str]:
@@ -65,6 +81,11 @@ def test_muon_moves_the_hidden_matrices_and_adamw_all_the_rest(folder: Path) -> 
     expected = sum(p.numel() for n, p in model.named_parameters() if n in hidden)
     total = sum(p.numel() for p in model.parameters())
     assert split == {"muon": expected / total, "adamw": 1 - expected / total}
+    eighth = training(
+        optimizer="muon", muon=msgspec.structs.replace(settings.muon, rest="adamw_8bit")
+    )
+    assert shares(model, eighth) == {"muon": split["muon"], "adamw_8bit": split["adamw"]}
+    assert list(split) == sorted(split, key=split.__getitem__, reverse=True)
     # The same step as the two rules of torch on their own.
     twin = copy.deepcopy(model)
     some_gradients(model, 2)
@@ -100,6 +121,34 @@ def test_muon_with_adamw_goes_on_exactly_through_its_state_dict(folder: Path) ->
             o.step()
     for a, b in zip(model.parameters(), twin.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_what_makes_a_state_has_one_name_and_comes_back_from_it() -> None:
+    plain = training(optimizer="muon")
+    eighth = muon_with("adamw_8bit", momentum=0.9)
+    assert [rule_of(one) for one in (training(), plain, eighth)] == [
+        *("adamw", "muon", "muon with adamw_8bit")
+    ]
+    for one in (training(optimizer="paged_adamw_8bit"), plain, eighth):
+        assert rule_of(by_rule(eighth, rule_of(one))) == rule_of(one)
+    assert by_rule(plain, "muon with adamw_8bit").muon.momentum == plain.muon.momentum
+    with pytest.raises(msgspec.ValidationError):
+        by_rule(plain, "galore")
+
+
+def test_another_rule_for_the_rest_is_another_optimizer_with_a_fresh_state(folder: Path) -> None:
+    bench = Bench(folder, training(optimizer="muon"))
+    live = Live(bench.loaded, bench.optimizer, bench.schedule, "muon")
+    assert not live.use_optimizer(training(optimizer="muon", in_backward=False, rounding="nearest"))
+    assert live.optimizer is bench.optimizer
+    wanted = training(
+        optimizer="muon", muon=msgspec.structs.replace(training().muon, rest="adamw_8bit")
+    )
+    assert live.use_optimizer(wanted) and live.optimizer_name == "muon with adamw_8bit"
+    assert not live.optimizer.state and live.schedule.optimizer is live.optimizer
+    assert set(live.told["optimizer"]) == {"muon", "adamw_8bit"}
+    assert optimizer_words({"muon": 0.739, "adamw": 0.261}) == "muon (73.9 %) and adamw (26.1 %)"
+    assert optimizer_words({"adamw": 1.0}) == "adamw"
 
 
 def test_the_settings_of_the_next_item_reach_a_live_optimizer(folder: Path) -> None:
