@@ -17,17 +17,8 @@ from torch.autograd.function import once_differentiable
 
 from engine.prepare.collate import IGNORED
 
-CHUNK_BYTES = 128 << 20
-"""Bytes of a chunk's logits in float32. Each chunk adds to the whole gradient of the head, so that
-small ones are slower: half of the plain way's speed at 8 MB and 152k entries (benchmarks/)."""
-
 Step = Callable[[torch.Tensor], torch.Tensor]
 """What a model does with its logits before the loss, element by element."""
-
-
-def chunk_tokens(vocabulary: int) -> int:
-    """Tokens of a chunk."""
-    return max(1, CHUNK_BYTES // (4 * vocabulary))
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

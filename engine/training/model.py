@@ -198,7 +198,7 @@ def load_model(
     isolate_rows(model)
     liger: Replaced = {}
     if wants_liger:
-        adapted = config.method == "lora" and _head_name(model) in config.lora.targets
+        adapted = config.method != "full" and _head_name(model) in config.lora.targets
         liger = apply_liger(model, own_head=adapted, wanted=training.liger)
     if config.method == "lora":
         model = add_lora(model, config.lora, training.seed)
