@@ -139,6 +139,7 @@ def capture_state(
         "global_step": schedule.global_step,
         "optimizer": schedule.training.optimizer,
         "method": loaded.method,
+        "attention": model.config._attn_implementation,
         "dtype": loaded.dtype,
         "device": loaded.device,
         "threads": torch.get_num_threads(),
