@@ -8,14 +8,15 @@ LARGE_VOCABULARY = 16_384
 """Entries from which on the loss is computed in chunks by itself. A small head's logits are no more
 than a layer's activations, and splitting them up saves nothing."""
 
-CHUNK_BYTES = 128 << 20
+CHUNK_BYTES = {"cpu": 128 << 20, "cuda": 256 << 20}
 """Bytes of a chunk's logits in float32. Each chunk adds to the whole gradient of the head, so that
-small ones are slower: half of the plain way's speed at 8 MB and 152k entries (benchmarks/)."""
+small ones are slow: with 8 MB and 152k entries half the plain way's speed (benchmarks.bench_loss,
+on a CPU); a card wants enough tokens to fill it."""
 
 
-def chunk_tokens(vocabulary: int) -> int:
-    """Tokens of a chunk of the loss."""
-    return max(1, CHUNK_BYTES // (4 * vocabulary))
+def chunk_tokens(vocabulary: int, device: str) -> int:
+    """Tokens of a chunk of the loss, on a device of the type "cpu" or "cuda"."""
+    return max(1, CHUNK_BYTES.get(device, CHUNK_BYTES["cuda"]) // (4 * vocabulary))
 
 
 def liger_missing() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from transformers.models.qwen3 import modeling_qwen3
 
 from engine.prepare.collate import collate
 from engine.training import model as model_module
-from engine.training.attention import choose_attention, isolate_rows
+from engine.training.attention import attention_of, choose_attention, isolate_rows
 from engine.training.liger import apply_liger, put_back, replaced
 from engine.training.model import checkpoint_activations, load_model
 from queue_store import config
@@ -261,3 +262,25 @@ def test_flash_is_taken_by_itself_only_where_it_can_run(monkeypatch: pytest.Monk
     with pytest.raises(ConfigError, match="Ampere"):
         choose_attention("flash_attention_2", gpu, bf16, read)
     assert choose_attention("auto", gpu, bf16, read) is None
+
+
+def test_what_is_continued_keeps_its_attention(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = make_model("qwen3").config
+    monkeypatch.setattr("engine.training.attention.flash_installed", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
+
+    def chosen(wanted: str, before: str) -> str | None:
+        return choose_attention(wanted, "cuda:0", torch.bfloat16, read, before)
+
+    assert chosen("auto", "sdpa") == "sdpa" and chosen("auto", "") == "flash_attention_2"
+    assert chosen("flash_attention_2", "sdpa") == "flash_attention_2"
+    assert chosen("auto", "flash_attention_2") == "flash_attention_2"
+    folder = make_folder(tmp_path / "model", "gemma2")
+    state = Bench(folder, training()).save(tmp_path / "state")
+    assert attention_of(state) == "eager", "sdpa has no softcapping"
+    info = json.loads((state / "training_state.json").read_text())
+    del info["attention"]
+    (state / "training_state.json").write_text(json.dumps(info))
+    assert attention_of(state) == "sdpa" and attention_of(folder) == attention_of(None) == ""

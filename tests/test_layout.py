@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
 from safetensors import safe_open
 
@@ -77,7 +78,8 @@ def test_the_folder_meets_vllm_and_llama_cpp(
             own(self, *args, max_shard_size=changes["shards"], **named)
 
         monkeypatch.setattr(transformers.PreTrainedModel, "save_pretrained", in_shards)
-    folder = Bench(base, training(), precision=precision).save(tmp_path / "saved")
+    bench = Bench(base, training(), precision=precision)
+    folder = bench.save(tmp_path / "saved")
     assert (folder / "optimizer.safetensors").is_file(), "what must not be taken for weights"
 
     files = vllm_files(folder)
@@ -105,6 +107,11 @@ def test_the_folder_meets_vllm_and_llama_cpp(
     rows = found["model.embed_tokens.weight"][1][0]
     assert config["vocab_size"] == rows
     assert ("lm_head.weight" in found) != config.get("tie_word_embeddings", True)
+
+    served = transformers.AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    live = bench.loaded.model.state_dict()
+    assert served.keys() == live.keys()
+    assert all(torch.equal(tensor, live[name]) for name, tensor in served.items())
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     assert max(tokenizer.vocab.values()) < config["vocab_size"]

@@ -189,7 +189,7 @@ class _Moments:
         if liger:
             self.logits = 0
         elif chunks_loss(training.chunked_loss, profile.vocabulary):
-            chunk = min(tokens, chunk_tokens(profile.vocabulary))
+            chunk = min(tokens, chunk_tokens(profile.vocabulary, "cuda" if gpu else "cpu"))
             self.logits = chunk * profile.vocabulary * CHUNKED
             # Summed up in float32, then rounded to the dtype of the weights.
             self.slope = self.head_numbers * (4 if each == 4 else 4 + each)

@@ -9,6 +9,8 @@ which also spares a look at the positions in every layer.
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,15 +20,31 @@ from engine.kernels import flash_installed
 from queue_store.errors import ConfigError
 
 FLASH = "flash_attention_2"
+STATE = "training_state.json"
 OLDEST = (8, 0)
 """The compute capability from which on flash-attn 2 has kernels (Ampere)."""
 
 
-def choose_attention(wanted: str, device: str, dtype: torch.dtype, config: Any) -> str | None:
+def attention_of(state: Path | None) -> str:
+    """What computed the attention of a saved state, "" where no state is continued. A state of a
+    release that noted nothing had sdpa, where it was not asked for another."""
+    try:
+        info = json.loads((state / STATE).read_bytes()) if state is not None else None
+    except (OSError, ValueError):
+        return ""  # imported weights, or one that cannot be continued, as who reads it will say
+    return str(info.get("attention", "sdpa")) if isinstance(info, dict) else ""
+
+
+def choose_attention(
+    wanted: str, device: str, dtype: torch.dtype, config: Any, before: str = ""
+) -> str | None:
     """The name for transformers of what `model.attention` asks for; None lets it choose between
-    sdpa and eager by what the architecture can. Raises ConfigError."""
+    sdpa and eager by what the architecture can. By itself it stays as it was `before`, so that a
+    package installed meanwhile changes no bit of what is continued. Raises ConfigError."""
     if wanted not in ("auto", FLASH):
         return wanted
+    if wanted == "auto" and before in ("sdpa", "eager"):
+        return before
     missing = _flash_missing(device, dtype, config)
     if not missing:
         return FLASH

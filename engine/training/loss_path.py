@@ -140,7 +140,8 @@ def _chunked(
         raise ValueError(f"labels to ignore are {IGNORED}")
     if shift_labels is None:
         shift_labels = torch.nn.functional.pad(labels, (0, 1), value=IGNORED)[..., 1:]
-    total = logits.loss(shift_labels, chunk_tokens(logits.weight.shape[0]))
+    weight = logits.weight
+    total = logits.loss(shift_labels, chunk_tokens(weight.shape[0], weight.device.type))
     if num_items_in_batch is None:
         return total / (shift_labels != IGNORED).sum()
     if torch.is_tensor(num_items_in_batch):

@@ -16,7 +16,7 @@ import torch
 import transformers
 
 from engine.kernels import liger_missing
-from engine.training.attention import choose_attention, isolate_rows
+from engine.training.attention import attention_of, choose_attention, isolate_rows
 from engine.training.failures import of_the_machine
 from engine.training.folder import check_folder
 from engine.training.liger import Replaced, apply_liger, put_back, words
@@ -187,6 +187,7 @@ def load_model(
         require(device)
     check_folder(source)
     put_back()
+    before = attention_of(weights)
     own: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         read = transformers.AutoConfig.from_pretrained(source, **own)
@@ -194,7 +195,7 @@ def load_model(
             source,
             config=read,
             dtype=dtype,
-            attn_implementation=choose_attention(config.attention, device, dtype, read),
+            attn_implementation=choose_attention(config.attention, device, dtype, read, before),
             use_safetensors=True,
             **own,
             **(loading(dtype, device) if four_bit else {}),

@@ -183,6 +183,7 @@ def capture_state(
         "global_step": schedule.global_step,
         "optimizer": rule_of(schedule.training),
         "method": loaded.method,
+        "attention": model.config._attn_implementation,
         "dtype": loaded.dtype,
         "device": loaded.device,
         "threads": torch.get_num_threads(),
