@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,14 @@ import torch
 import transformers
 
 from engine.training.failures import of_the_machine
-from engine.training.quantized import keep_as_loaded, loading, numbers, refuse_quantized, require
+from engine.training.quantized import (
+    keep_as_loaded,
+    loading,
+    numbers,
+    one_thread,
+    refuse_quantized,
+    require,
+)
 from engine.training.quiet import quiet
 from engine.training.rng import preserve_rng
 from queue_store.config import Lora, Model, Training
@@ -171,13 +179,14 @@ def load_model(
     if four_bit:
         require(device)
     try:
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            source,
-            dtype=dtype,
-            attn_implementation=_attention(config.attention, device),
-            local_files_only=True,
-            **(loading(dtype, device) if four_bit else {}),
-        )
+        with one_thread() if four_bit else nullcontext():
+            model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+                source,
+                dtype=dtype,
+                attn_implementation=_attention(config.attention, device),
+                local_files_only=True,
+                **(loading(dtype, device) if four_bit else {}),
+            )
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         if of_the_machine(error):
