@@ -111,6 +111,27 @@ def test_the_base_lies_in_4_bits_beside_an_adapter_and_its_files_stay(
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
+def test_the_4_bits_are_the_same_with_any_number_of_threads(tmp_path: Path) -> None:
+    """Of a layer that is large enough for two threads to share its scales."""
+    folder = make_model_folder(tmp_path / "model", hidden=64)
+    raw = json.loads((folder / "config.json").read_text())
+    raw.update(hidden_size=2048, intermediate_size=2048, num_hidden_layers=1, vocab_size=1024)
+    raw["layer_types"] = ["full_attention"]
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        model = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**raw))
+    model.to(torch.bfloat16).save_pretrained(folder)
+    states = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        loaded = load_model(folder, settings_of(precision="bf16"), training(), device="cpu")
+        assert torch.get_num_threads() == threads
+        states.append(loaded.model.state_dict())
+    torch.set_num_threads(1)
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
 @pytest.mark.parametrize(
     ("optimizer", "precision", "checkpointing"),
     [("adamw", "fp32", False), ("adamw_8bit", "bf16", True), ("muon", "fp32", False)],

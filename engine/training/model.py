@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,14 @@ from engine.training.failures import of_the_machine
 from engine.training.folder import check_folder
 from engine.training.liger import Replaced, apply_liger, put_back, words
 from engine.training.loss_path import LossPath
-from engine.training.quantized import keep_as_loaded, loading, numbers, refuse_quantized, require
+from engine.training.quantized import (
+    keep_as_loaded,
+    loading,
+    numbers,
+    one_thread,
+    refuse_quantized,
+    require,
+)
 from engine.training.quiet import quiet
 from engine.training.rng import preserve_rng
 from queue_store.config import Lora, Model, Training
@@ -191,15 +199,16 @@ def load_model(
     own: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         read = transformers.AutoConfig.from_pretrained(source, **own)
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            source,
-            config=read,
-            dtype=dtype,
-            attn_implementation=choose_attention(config.attention, device, dtype, read, before),
-            use_safetensors=True,
-            **own,
-            **(loading(dtype, device) if four_bit else {}),
-        )
+        with one_thread() if four_bit else nullcontext():
+            model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+                source,
+                config=read,
+                dtype=dtype,
+                attn_implementation=choose_attention(config.attention, device, dtype, read, before),
+                use_safetensors=True,
+                **own,
+                **(loading(dtype, device) if four_bit else {}),
+            )
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **own)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         if of_the_machine(error):

@@ -3,7 +3,7 @@ bitsandbytes.
 
 NF4 with double quantization; a layer's weights are computed back for every product, in the model's
 one dtype. The files stay as they are: quantizing happens while they are read, and the same files
-give the same 4 bits again with the same device, bitsandbytes and number of threads.
+give the same 4 bits again with the same kind of device and the same bitsandbytes.
 Head, embeddings and norms stay as they are, in the model's dtype. peft would make them fp32
 (`prepare_model_for_kbit_training`), and with them, as nothing casts here, everything that is
 computed; the norms compute in fp32 inside anyway, and the adapter trains in fp32.
@@ -15,6 +15,8 @@ import importlib
 import importlib.metadata
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +55,7 @@ def require(device: str) -> None:
     if not error < 0.2:  # half of the widest gap of NF4's levels is 0.15 of a block's largest
         raise _cannot(f"bitsandbytes {version} quantizes wrongly on {device}")
     if device == "cpu":
-        log.info("a 4-bit base on a CPU trains exactly and slowly: each product unpacks its layer")
+        log.warning("a 4-bit base on a CPU: each product unpacks its layer, which takes time")
 
 
 def _cannot(reason: str) -> ConfigError:
@@ -94,6 +96,18 @@ def loading(dtype: torch.dtype, device: str) -> dict[str, Any]:
         ),
         "device_map": {"": device},
     }
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """While a base is read and quantized on a CPU: the mean of a layer's scales, from which they
+    are quantized in turn, would else depend on the number of threads in its last bits."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)
 
 
 def keep_as_loaded(model: torch.nn.Module) -> None:
