@@ -264,11 +264,12 @@ def test_a_model_of_billions_is_counted_without_its_weights_and_told_what_would_
         assert one["total"] <= found["usable"] < found["estimate"]["total"]
     options = [
         *("--checkpointing", "on", "--optimizer", "paged_adamw_8bit", "--card", "4090"),
+        *("--in-backward", "on", "--offload", "on", "--chunked-loss", "on"),
         *("--model", str(large / "config.json")),
     ]
     fits = trainctl("vram", *options, home=home)
     assert fits.code == 0, fits.out + fits.err
-    assert "fits" in fits.out and "pageable" in fits.out
+    assert "fits" in fits.out and "pageable" in fits.out and "in_backward" in fits.out
 
 
 def test_measuring_is_broken_off_when_the_engine_stops(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engine.memory import cards, whatif
+from engine.memory import cards, fitting, whatif
 from engine.memory.estimate import estimate
 from engine.memory.fitting import with_settings
 from engine.memory.whatif import WhatIf
@@ -83,6 +83,56 @@ def test_what_fits_is_taken_by_its_settings_and_fits_then(found: WhatIf) -> None
         }
 
 
+def test_what_changes_training_least_is_proposed_first(found: WhatIf) -> None:
+    whole = found.estimate()
+    assert whole is not None
+
+    def near(less: float) -> list[dict[str, Any]]:
+        size = int(whole.total - less)
+        device = cards.Device("a card", 2 * size, size, True)
+        return [dict(one.settings) for one in fitting.nearest(found.config, device, found.estimate)]
+
+    found.take({"training.batch_size": 8})
+    whole = found.estimate()
+    assert whole is not None
+    assert [one.popitem() for one in near(1)] == [
+        ("training.batch_size", 4),
+        ("training.gradient_checkpointing", True),
+        ("training.optimizer", "adamw_8bit"),
+    ]
+    least = {
+        "training.gradient_checkpointing": True,
+        "training.activation_offload": True,
+        "training.optimizer": "paged_adamw_8bit",
+        "training.chunked_loss": "on",
+    }
+    found.reset()
+    found.take({**least, "training.effective_batch": 4})
+    whole = found.estimate()
+    assert whole is not None
+    first, second, *_ = near(3e9)
+    assert first == {**fitting.IN_BACKWARD, "training.batch_size": 4}
+    assert second == {**fitting.IN_BACKWARD, "training.effective_batch": 1}
+    assert near(10e9) == [{"model.method": "qlora"}]
+
+
+def test_stepping_in_the_backward_pass_brings_what_it_needs_and_gives_it_back(
+    found: WhatIf,
+) -> None:
+    found.take({"training.effective_batch": 4})
+    found.change(row(found, "in_backward"), 1)
+    training = found.config.training
+    assert training.in_backward and training.batch_size == 4 and training.max_grad_norm == 0
+    found.change(row(found, "batch_size"), -1)
+    assert found.config.training.effective_batch == found.config.training.batch_size == 2
+    found.change(row(found, "in_backward"), -1)
+    assert found.config == found.base
+    found.change(row(found, "offload"), 1)
+    assert found.config.training.gradient_checkpointing
+    found.change(row(found, "checkpointing"), -1)
+    assert not found.config.training.activation_offload
+
+
 def test_a_locked_key_is_named_where_the_home_has_trained(found: WhatIf) -> None:
     found.take({"training.max_length": 512, "training.batch_size": 2})
     assert found.locked() == []
@@ -96,12 +146,16 @@ def test_the_logits_are_a_part_of_their_own() -> None:
     training = with_settings(configuration.default(), few).training
     plain = estimate(profile, training, size=2, gpu=True)
     assert plain.moment == "gradients" and plain.logits == 0, "they have gone by then"
-    many = with_settings(configuration.default(), {"training.gradient_checkpointing": True})
+    whole = {"training.gradient_checkpointing": True, "training.chunked_loss": "off"}
+    many = with_settings(configuration.default(), whole)
     plain = estimate(profile, many.training, size=2, gpu=True)
     fused = estimate(profile, many.training, size=2, gpu=True, liger=True)
     assert plain.moment == "backward"
     assert plain.logits > 10 * training.max_length * profile.vocabulary
     assert fused.logits == 0 and fused.total < plain.total
+    chunks = with_settings(many, {"training.chunked_loss": "on"})
+    chunked = estimate(profile, chunks.training, size=2, gpu=True)
+    assert 0 < chunked.logits < plain.logits / 4 and chunked.total < plain.total
     assert plain.to_json()["logits"] == plain.logits
 
 

@@ -53,6 +53,8 @@ def qwen3_4b(size: int, method: str) -> Profile:
         layers=36,
         vocabulary=151_936,
         tied=True,
+        quantized=3_633_315_840 if method == "qlora" else 0,
+        largest=24_903_680 if method == "qlora" else 0,
         plain=Way(91_284.0 * size, size, 1_472_000.0 + 186_376 * size, 0.0),
         checkpointed=Way(2560.0 * size, 0.0, 1_467_000.0 + 186_376 * size, 1.0),
         plain_inner=Way(91_284.0 * size, size, 15_000.0 * size, 0.0),

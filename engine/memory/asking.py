@@ -136,6 +136,11 @@ class Estimator:
         """Whether estimating `config` measures nothing."""
         return self.key(config) in self._known
 
+    @property
+    def measured(self) -> int:
+        """How many profiles are known."""
+        return len(self._known)
+
     def measure(
         self, config: Config, stop: child.Stop, progress: child.Progress, nice: int
     ) -> None:

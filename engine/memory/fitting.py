@@ -15,6 +15,8 @@ from queue_store.config import Config
 
 SHOWN = 3
 """Proposals that are told."""
+MOST = 3
+"""Changes of a proposal."""
 CHECKPOINTING = {"training.gradient_checkpointing": True}
 IN_BACKWARD = {"training.in_backward": True, "training.max_grad_norm": 0.0}
 SHORTEST = 256
@@ -82,28 +84,33 @@ def _replaced(part: Any, settings: Mapping[str, Any]) -> Any:
 def nearest(
     config: Config, device: Device, estimated: Callable[[Config], Estimate | None]
 ) -> list[Proposal]:
-    """At most SHOWN changes after which training fits `device`: single ones first, in the order in
-    which a person would rather make them; then two, then three together. `estimated` gives None
+    """At most SHOWN changes after which training fits `device`, each of other keys: those first
+    that change the training least, alone or together with lesser ones. `estimated` gives None
     where it does not know."""
-    moves = [*_moves(config, device)]
-    for count in (1, 2, 3):
-        found: list[Proposal] = []
-        for chosen in combinations(moves, count):
-            settings = {key: value for move in chosen for key, value in move.items()}
-            if any(settings[key] != value for move in chosen for key, value in move.items()):
-                continue  # two moves of one key
-            try:
-                changed = with_settings(config, settings)
-            except ValueError:
-                continue  # these do not go together
-            estimate = estimated(changed)
-            if estimate is not None and estimate.total <= device.usable:
-                found.append(Proposal(settings, estimate))
-            if len(found) == SHOWN:
-                return found
-        if found:
-            return found
-    return []
+    found: list[Proposal] = []
+    for settings in _together([*_moves(config, device)]):
+        if any(one.settings.keys() <= settings.keys() for one in found):
+            continue  # what fits already, with another value or with more than it needs
+        try:
+            changed = with_settings(config, settings)
+        except ValueError:
+            continue  # these do not go together
+        estimate = estimated(changed)
+        if estimate is not None and estimate.total <= device.usable:
+            found.append(Proposal(settings, estimate))
+        if len(found) == SHOWN:
+            break
+    return found
+
+
+def _together(moves: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Each move alone, then with one and with two of those before it, that change less."""
+    for at, last in enumerate(moves):
+        for count in range(MOST):
+            for chosen in combinations(moves[:at], count):
+                settings = {key: value for move in (*chosen, last) for key, value in move.items()}
+                if all(settings[key] == move[key] for move in chosen for key in move):
+                    yield settings
 
 
 def _moves(config: Config, device: Device) -> Iterator[dict[str, Any]]:

@@ -161,6 +161,8 @@ class WhatIf:
     config: Config = field(init=False)
     problems: dict[tuple[int, str], str] = field(default_factory=dict)
     """Why a profile could not be measured."""
+    _near: tuple[object, list[Proposal]] = field(default=(None, []), init=False)
+    """What nearest said last, and of what."""
 
     def __post_init__(self) -> None:
         self.config = self.base
@@ -208,8 +210,14 @@ class WhatIf:
         return estimator(wanted) if estimator.known(wanted) else None
 
     def nearest(self) -> list[Proposal]:
-        """What would fit, of what is measured so far."""
-        return fitting.nearest(self.config, self.device, self.estimate)
+        """What would fit, of what is measured so far; nothing where the present settings fit."""
+        now = self.estimate()
+        key = (self.config, self.card, self.estimator.measured)
+        if key != self._near[0]:
+            fits = now is None or now.total <= self.device.usable
+            near = [] if fits else fitting.nearest(self.config, self.device, self.estimate)
+            self._near = key, near
+        return self._near[1]
 
     def changed(self) -> dict[str, Any]:
         """The keys whose values differ from config.toml's, and the values."""

@@ -149,11 +149,7 @@ class WhatIfView(WholeView):
 
     @property
     def _nearest(self) -> list[Any]:
-        found = self.found
-        if found is None:
-            return []
-        whole = found.estimate()
-        return found.nearest() if whole is not None and whole.total > found.device.usable else []
+        return [] if self.found is None else self.found.nearest()
 
     def _lines(self, width: int) -> list[Line]:
         if self._problem:
