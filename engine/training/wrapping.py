@@ -15,16 +15,18 @@ def wrap(model: Any, ranks: Ranks) -> Any:
     if ranks.size == 1 or ranks.sharded:
         return model
     card = torch.device(ranks.device)
-    # What DDP says about find_unused_parameters costing a walk over the graph is known: see below.
-    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+    # What DDP says of the arguments below is known: that find_unused_parameters costs a walk over
+    # the graph, and that torch 2.13 has another name for broadcast_buffers, which 2.9 has not.
+    for known in ("find_unused_parameters=True was specified", "`broadcast_buffers` is deprecated"):
+        warnings.filterwarnings("ignore", message=known)
     return torch.nn.parallel.DistributedDataParallel(
         model,
         device_ids=None if card.type == "cpu" else [card],
         # Gradients are summed in buckets, and the order of a sum over more than two ranks depends
         # on the place in the bucket. Without this DDP makes new buckets after its first step, so
-        # that a run that was resumed there would not be bit-identical. No parameter is unused;
-        # the walk over the graph, once a step, is not to be measured.
-        find_unused_parameters=True,
+        # that a run that was resumed there would not be bit-identical. No parameter is unused; the
+        # walk over the graph is once a step (2 % of one of builtin:tiny with a single batch).
+        find_unused_parameters=ranks.size > 2,
         # A gradient is a view of its bucket: they do not stand in memory twice.
         gradient_as_bucket_view=True,
         # Of constants (rotary frequencies), which are the same everywhere.
