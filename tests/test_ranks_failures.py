@@ -129,10 +129,11 @@ def test_what_a_rank_raises_is_the_items_failure(tmp_path: Path) -> None:
 def test_hosts_that_do_not_come_are_said_and_a_stop_is_heard_meanwhile(tmp_path: Path) -> None:
     home = two_hosts(tmp_path, join_minutes=0.05)
     with kit.Running(home) as running:
-        wait_until(lambda: many.attempts(home)[:1], timeout=120)
-        wait_until(lambda: many.attempts(home)[0][0] == "killed", timeout=120)
-        told = many.attempts(home)[0][1]
-        assert "not all of 2 hosts came" in told and "trainctl join" in told
+        wait_until(lambda: running.status["paused"], timeout=240)
+        assert "not all of 2 hosts came" in running.status["hint"]
+        assert "trainctl join" in running.status["hint"]
+        tries = [cause for cause, _ in many.attempts(home)]
+        assert tries == ["not started"] * 3 and kit.states(home) == {"a.jsonl": "paused"}
     assert many.below() == [] and not home.launch_note.exists()
     late = two_hosts(tmp_path / "late", join_minutes=30.0)
     with kit.Running(late) as running:
