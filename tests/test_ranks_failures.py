@@ -104,6 +104,7 @@ def test_a_rank_that_stands_still_is_named_and_ended(undisturbed: str, tmp_path:
         launch = running.engine.worker.live._launch  # type: ignore[union-attr]
         object.__setattr__(launch.processes, "stall_seconds", 12.0)
         many.kill(second["pid"], signal.SIGSTOP)
+        running.ask("resume")
         told = goes_on(running, home, "hang")
         assert f"rank 1 on {second['host']}" in told and "does not move" in told
         many.wait_gone(second["pid"])
