@@ -68,7 +68,9 @@ def alone(place: dict[str, Any]) -> Recorder:
     return recorder
 
 
-@pytest.mark.parametrize(("size", "batch"), [(2, 1), (2, 2), (4, 1)])
+@pytest.mark.parametrize(
+    ("size", "batch"), [(2, 1), pytest.param(2, 2, marks=pytest.mark.slow), (4, 1)]
+)
 def test_loss_gradients_and_tokens_are_those_of_one_process(
     place: dict[str, Any], alone: Recorder, size: int, batch: int
 ) -> None:
@@ -98,17 +100,13 @@ def test_killed_and_resumed_the_end_is_bit_identical(
     name = f"kill{size}{effective}"
     saved = root / f"{name}.saved"
     straight = ranks_train(place, size, name, model="dropout", settings=settings)
-    killed = ranks_kit.start(
-        "train",
-        size,
-        root / name,
-        **arguments(
-            *(place, "dropout"),
-            settings=settings,
-            save_at={"3": str(saved)},
-            acts_at={"4": "die"},
-        ),
+    given = arguments(
+        *(place, "dropout"),
+        settings=settings,
+        save_at={"3": str(saved)},
+        acts_at={"4": "die"},
     )
+    killed = ranks_kit.start("train", size, root / name, **given)
     assert killed.codes == [-signal.SIGKILL] * size
     cursor = straight[0]["metrics"][2]["cursor_to"]
     resumed = ranks_train(

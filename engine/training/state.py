@@ -103,7 +103,7 @@ def _stand_in(model: Any) -> Any:
     """The same modules under a configuration of its own. The saved config.json is for serving, so
     it says use_cache; training keeps it off, and must not see it change while a thread writes."""
     # As copy.copy, which cannot copy a split model: its class makes others anew.
-    kind = plain_class(model)
+    kind: Any = plain_class(model)
     twin: Any = kind.__new__(kind)
     twin.__dict__.update(model.__dict__)
     twin.config = copy.deepcopy(model.config)

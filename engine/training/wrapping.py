@@ -15,8 +15,10 @@ def wrap(model: Any, ranks: Ranks) -> Any:
     if ranks.size == 1 or ranks.sharded:
         return model
     card = torch.device(ranks.device)
-    # What DDP says about find_unused_parameters costing a walk over the graph is known: see below.
-    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+    # What DDP says of the arguments below is known: that find_unused_parameters costs a walk over
+    # the graph, and that torch 2.13 has another name for broadcast_buffers, which 2.9 has not.
+    for known in ("find_unused_parameters=True was specified", "`broadcast_buffers` is deprecated"):
+        warnings.filterwarnings("ignore", message=known)
     return torch.nn.parallel.DistributedDataParallel(
         model,
         device_ids=None if card.type == "cpu" else [card],
