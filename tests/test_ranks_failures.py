@@ -183,7 +183,7 @@ def test_two_hosts_and_one_that_is_lost_and_comes_again(undisturbed: str, tmp_pa
             assert host.pids() == [far], "rank 1 is the other host's"
             many.kill(far)
             told = goes_on(running, home, "killed")
-            assert "rank 1 on" in told
+            assert "another rank is gone" in told or "rank 1 on" in told
     finally:
         lines = host.end()
     launches = {line.split()[1].rstrip(":") for line in lines if line.startswith("launch")}
