@@ -25,7 +25,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
     return kit.train_all(home)
 
 
-def test_paused_asked_saved_parked_killed_and_continued_the_weights_are_the_same(
+def test_paused_asked_saved_killed_and_continued_the_weights_are_the_same(
     undisturbed: str, tmp_path: Path
 ) -> None:
     home = many.make_home(tmp_path, launch={"timeout_minutes": GROUP_SECONDS / 60})
@@ -43,19 +43,16 @@ def test_paused_asked_saved_parked_killed_and_continued_the_weights_are_the_same
         wait_until(lambda: time.monotonic() - paused > 1.5 * GROUP_SECONDS, timeout=60)
         running.ask("resume")
         running.pause_at(6)
-        running.ask("pause", park=True)
-        wait_until(lambda: "unknown" in running.status["processes"], timeout=60)
-        many.wait_gone(first["pid"], second["pid"])
-        assert many.below() == [], "parked, no process holds memory"
+        assert running.ask("save")["step"] == 6
         running.ask("resume")
         running.pause_at(9)
-        _, victim = many.ranks(running)
-        many.kill(victim["pid"])
+        many.kill(second["pid"])
         wait_until(lambda: len(many.attempts(home)) > 1, timeout=60, what="the failure's record")
         wait_until(lambda: many.attempts(home)[-1][0], timeout=60)
         cause, error = many.attempts(home)[-1]
-        assert cause == "killed" and f"rank 1 on {victim['host']}" in error and "SIGKILL" in error
+        assert cause == "killed" and f"rank 1 on {second['host']}" in error and "SIGKILL" in error
         assert kit.states(home) == {"a.jsonl": "paused"} and kit.head(home).step == 6
+        many.wait_gone(first["pid"], second["pid"])
         running.ask("resume")
         running.wait_trained()
     assert kit.states(home) == {"a.jsonl": "done"} and many.below() == []
@@ -93,6 +90,23 @@ def set_processes(home: Home, count: int) -> None:
     raw = tomllib.loads(home.config.read_text())
     raw["training"]["processes"] = count
     home.config.write_text(tomli_w.dumps(raw))
+
+
+@pytest.mark.slow
+def test_parked_no_process_is_left_and_resumed_the_weights_are_the_same(
+    undisturbed: str, tmp_path: Path
+) -> None:
+    home = many.make_home(tmp_path)
+    with kit.Running(home) as running:
+        running.pause_at(6)
+        pids = [rank["pid"] for rank in many.ranks(running)]
+        running.ask("pause", park=True)
+        wait_until(lambda: "unknown" in running.status["processes"], timeout=60)
+        many.wait_gone(*pids)
+        assert many.below() == []
+        running.ask("resume")
+        running.wait_trained()
+    assert kit.head(home).weights_digest == undisturbed
 
 
 @pytest.mark.slow
@@ -135,3 +149,19 @@ def test_a_split_model_trains_is_saved_and_goes_on(tmp_path: Path) -> None:
     kit.assert_each_row_once(home, 1)
     straight = many.make_home(tmp_path / "straight", training={"parallel": "fsdp"})
     assert kit.train_all(straight) == disturbed
+
+
+@pytest.mark.slow
+def test_an_edit_of_the_processes_holds_from_the_next_item_on(tmp_path: Path) -> None:
+    home = many.make_home(tmp_path)
+    with kit.Running(home) as running:
+        running.pause_at(4)
+        set_processes(home, 1)
+        running.ask("resume")
+        running.wait_trained()
+        assert running.status["processes"]["size"] == 2, "the item goes on as it began"
+        kit.add(home, "b.jsonl", 20, 2)
+        running.engine.wake()
+        wait_until(lambda: kit.states(home)["b.jsonl"] == "done", timeout=120)
+        assert running.status["processes"]["size"] == 1 and many.below() == []
+    kit.assert_each_row_once(home, 2)

@@ -15,7 +15,7 @@ from engine.ranks import words
 from engine.ranks.link import LONGEST, Link, LinkBroken
 from engine.ranks.plan import each_host, processes, several
 from engine.training.controls import NonFinite, Place
-from engine.training.failures import StepMemory, classify
+from engine.training.failures import StepMemory, classify, ends_process
 from engine.training.ticks import Monitor
 from queue_store import config as configuration
 from queue_store.errors import ConfigError, DataError, Refused
@@ -96,6 +96,11 @@ def test_a_rank_without_memory_keeps_its_row_and_its_cause() -> None:
 def test_a_defect_of_a_rank_is_an_unknown_failure_with_its_words() -> None:
     cause, message = classify(crossed(ZeroDivisionError("by zero")))
     assert (cause, "ZeroDivisionError: by zero" in message) == (Cause.UNKNOWN, True)
+
+
+def test_a_ranks_broken_card_ends_the_ranks_and_not_the_engine() -> None:
+    error = crossed(RuntimeError("CUDA error: an illegal memory access was encountered"))
+    assert classify(error)[0] == Cause.CUDA and ends_process(error, "the log") is None
 
 
 def test_the_monitors_knowledge_crosses() -> None:

@@ -20,6 +20,9 @@ RULES: Mapping[str, Rule] = {
     "held": Rule("bad", "The disk reports errors: reads are served, nothing is written."),
     "not_saved": Rule("bad", "A checkpoint could not be written, and training waits for it."),
     "disk_full": Rule("bad", "A write met a full disk; the item waits, no try of it is counted."),
+    "ranks_lost": Rule(
+        "bad", "Processes that train together ended, or did not all come up; they are tried again."
+    ),
     "room_again": Rule("info", "The disk was full and has room again; training still waits."),
     "item_fails": Rule("bad", "An item failed within the last day, or was refused."),
     "canary": Rule(

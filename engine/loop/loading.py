@@ -17,17 +17,24 @@ from engine.ranks.plan import processes, several
 from engine.ranks.there import There
 from engine.ranks.words import LaunchFailed
 from engine.reading.status import model_status, not_loaded
+from engine.training.failures import classify
 from engine.training.freeing import free_memory
 from engine.training.live import base_folder, first_head, load_live
 from queue_store import head, records
+from queue_store import transitions as moves
+from queue_store.failures import TRANSIENT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from engine.loop.worker import Worker
     from queue_store.config import Config
+    from queue_store.items import Item
 
 log = logging.getLogger("trainctl.engine")
+NOT_STARTED = "not started"
+"""Why an item waits whose processes did not come up."""
+MEND = "store/logs/ranks.log has what they printed; p (trainctl resume) tries again"
 
 
 def load(worker: Worker) -> None:
@@ -48,7 +55,7 @@ def load(worker: Worker) -> None:
     worker.saver.stands_on(at.checkpoint.step)
     board.forget_steps()
     board.model = model_status(**worker.live.told)
-    worker.loaded_for = _asked(config)
+    worker.loaded_for, worker.failed_loads = _asked(config), 0
     board.processes = worker.live.processes
     board.stand_on_head(worker.state, config.snapshots)
 
@@ -100,14 +107,28 @@ def _asked(config: Config) -> object:
 
 
 def at_start(worker: Worker) -> None:
-    """Before any item. Ranks that do not come up now are tried again for the first one, by the
-    rules of its attempts."""
+    """Before any item. Ranks that do not come up now are tried again for the first one."""
     try:
         load(worker)
     except LaunchFailed as error:
         lost(worker, error)
     except Cancelled:
         log.info("what waits needs no model")
+
+
+def put_off(worker: Worker, item: Item, error: LaunchFailed) -> None:
+    """The ranks did not come up for an item, which is no failure of it: it waits. Tried again
+    queue.max_attempts times, where that may help; then training is paused and says why."""
+    cause, message = classify(error)
+    log.warning("%s", message)
+    moves.suspend(worker.state, item.id, NOT_STARTED, f"{item.name} waits: {message}")
+    worker.board.tell("ranks_lost", message, MEND)
+    worker.failed_loads += 1
+    if cause in TRANSIENT and worker.failed_loads < worker.config.queue.max_attempts:
+        worker.requests.wait(moves.backoff(worker.failed_loads))
+        return
+    worker.failed_loads = 0
+    worker.boundary.pause_for(message)
 
 
 def stand_on_head(worker: Worker) -> None:

@@ -64,6 +64,8 @@ class Worker:
         self.live: HeldModel | None = None
         self.loaded_for: object = None
         """What config.toml said of processes when the live state was loaded."""
+        self.failed_loads = 0
+        """How often in a row ranks did not come up."""
         self.line: records.Run
         self.item: Item | None = None
         self.run_now: Run | None = None
@@ -176,15 +178,15 @@ class Worker:
             self.board.item = None
 
     def _loaded_for(self, item: Item) -> bool:
-        """Whether there is a live state for the item; where ranks do not come up for it, that is
-        its failure."""
+        """Whether there is a live state for the item; where ranks do not come up for it, it waits
+        for them."""
         try:
             if self.live is None:
                 self.load()
         except Cancelled:
             self.boundary.called_off(item)
         except LaunchFailed as error:
-            self._failed(item, error, touched=False)
+            loading.put_off(self, item, error)
         return self.live is not None
 
     def _until_next(self) -> float:

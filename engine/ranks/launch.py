@@ -70,6 +70,7 @@ class Launch:
         self._agent: subprocess.Popen[bytes] | None = None
         self._link: Link | None = None
         self._known: dict[int, psutil.Process] = {}
+        """The ranks of this host, by their process ids."""
         self._report = b""
         self._moved = time.monotonic()
         self._silent: list[int] = []
@@ -93,10 +94,10 @@ class Launch:
         except BaseException:
             self.kill()
             raise
-        for rank in self.ranks:
-            if rank["host"] == words.host():
-                with contextlib.suppress(psutil.Error):
-                    self._known[rank["pid"]] = psutil.Process(rank["pid"])
+        assert self._agent is not None
+        with contextlib.suppress(psutil.Error):
+            here = psutil.Process(self._agent.pid).children(recursive=True)
+            self._known = {process.pid: process for process in here}
 
     def _start(self, place: str) -> None:
         wanted = self.processes
@@ -234,8 +235,8 @@ class Launch:
 
     def _take_beat(self, alive: Json) -> None:
         self._beat, self._silent = time.monotonic(), list(alive["silent"])
-        for rank, memory in alive["memory"].items():
-            self.ranks[int(rank)]["memory"] = memory
+        for rank in self.ranks:  # none while they still come together
+            rank["memory"] = alive["memory"].get(str(rank["rank"]), rank["memory"])
 
     def _check(self) -> None:
         self._raise()
@@ -307,6 +308,8 @@ class Launch:
         where = f"{self.processes.size} processes"
         if said.get("rank") is not None:
             where = f"rank {said['rank']} on {said.get('host') or words.host()}"
+        if said.get("felt"):  # nobody said more: the other one's host is gone, perhaps
+            return words.error_of(_felt(said["error"]), where)
         return words.error_of(said["error"], where)
 
     def _hung(self, seconds: float) -> Exception:
@@ -372,7 +375,19 @@ class Launch:
 
 
 def _lost(cause: str, message: str) -> Json:
-    return {"error": {"kind": "failed", "cause": str(cause), "message": message}}
+    return {"error": _words(cause, message)}
+
+
+def _words(cause: str, message: str) -> Json:
+    return {"kind": "failed", "cause": str(cause), "message": message}
+
+
+def _felt(error: Json) -> Json:
+    """What a rank told that only missed another one: that may not come again."""
+    message = str(error.get("message") or error.get("what"))
+    late = "imed out" in message
+    told = "another rank did not answer" if late else "another rank is gone"
+    return _words(Cause.HANG if late else Cause.KILLED, f"{told}: {message}")
 
 
 def _unheard(said: Json) -> None:

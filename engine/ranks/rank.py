@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,9 @@ def _tell(error: BaseException, rank: int, link: Link | None, store: Any) -> Non
     place = os.environ.get("TORCHELASTIC_ERROR_FILE")
     with contextlib.suppress(OSError):
         if place:
-            Path(place).write_text(json.dumps(said), encoding="utf-8")
+            # torch elastic reads these two of it.
+            own = {"message": str(error), "timestamp": str(int(time.time()))}
+            Path(place).write_text(json.dumps({**own, **said}), encoding="utf-8")
     with contextlib.suppress(Exception):
         store.lost(said)
     sys.stderr.flush()

@@ -141,8 +141,6 @@ class There:
             if not told and (told := end()):
                 self._launch.send({"end": told})
 
-        if why := end():  # it need not begin
-            told = why
         order = {"do": "generate", "question": asdict(asked)}
         found: Json = self._launch.ask(order, heard, ends)
         return found

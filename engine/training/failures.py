@@ -107,7 +107,7 @@ def _poisons(error: BaseException) -> bool:
 def ends_process(error: BaseException, log: str) -> ProcessEnd | None:
     """The end that this exception means for the process, None where it can go on."""
     cause, message = classify(error)
-    if cause == Cause.CUDA:
+    if cause == Cause.CUDA and not isinstance(error, Caused):  # else that of another process
         return ProcessEnd(
             f"the CUDA context is broken: {message}",
             cause=cause,
