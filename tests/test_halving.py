@@ -95,10 +95,10 @@ def test_from_the_first_step_on_it_trains_as_with_half_the_batch_bit_for_bit(
     place: dict[str, Any], size: int, after: int, backward: bool
 ) -> None:
     wanted = bench(place, after, effective_batch=8 if size == 4 else 6)
-    plain = run(wanted, place, epochs=2)
+    plain = run(wanted, place)
     small = bench(place, size)
     card = Card(small, after, backward=backward)
-    recorder = run(small, place, epochs=2)
+    recorder = run(small, place)
     assert card.refused == 1 and max(card.shapes[1:]) == after
     assert [(h.cursor, h.before, h.after) for h in recorder.halvings] == [(0, size, after)]
     assert told(recorder) == told(plain)
@@ -225,7 +225,7 @@ def engine_on_a_small_card(home: Home, environment: dict[str, str]) -> int:
 def test_the_items_event_says_so_and_a_kill_after_it_changes_nothing(tmp_path: Path) -> None:
     homes = [kit.make_home(tmp_path / name, training=SETTINGS) for name in ("calm", "killed")]
     for home in homes:
-        kit.add(home, "a.jsonl", 120)
+        kit.add(home, "a.jsonl", 70)
     calm, killed = homes
     assert engine_on_a_small_card(calm, {}) == 0
     assert engine_on_a_small_card(killed, {"TRAINCTL_CRASH_AT": "step:9"}) == -signal.SIGKILL

@@ -14,7 +14,11 @@ from torch.optim._muon import muon
 from engine.training.optim import hidden_matrices
 from engine.training.rounding import CHUNK, Draws, round_into
 from engine.training.stepping import stepping
+from queue_store import journal, queue
 from queue_store.errors import ConfigError
+from queue_store.failures import Cause
+from queue_store.items import ItemState
+from tests import engine_kit
 from tests.training_kit import (
     Bench,
     Recorder,
@@ -23,6 +27,7 @@ from tests.training_kit import (
     training,
     write_rows,
 )
+from tests.waiting import wait_until
 
 CPU = torch.device("cpu")
 
@@ -233,6 +238,20 @@ def test_it_is_where_bf16_weights_train_and_nowhere_else(place: dict[str, Any]) 
         with pytest.raises(ConfigError, match="no weight that trains is in bf16") as caught:
             made.run(place["file"], Recorder())
         assert "rounding" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_item_that_asks_for_what_cannot_be_fails_before_anything_is_touched(
+    tmp_path: Path,
+) -> None:
+    home = engine_kit.make_home(tmp_path, training={"rounding": "stochastic"})
+    engine_kit.add(home, "a.jsonl", 8)
+    with engine_kit.Running(home):
+        wait_until(lambda: engine_kit.states(home)["a.jsonl"] == ItemState.FAILED, timeout=60)
+    with engine_kit.opened(home) as state:
+        item = queue.get(state, 1)
+        assert queue.attempts(state, 1)[0].cause == Cause.CONFIGURATION
+        assert not [e for e in journal.latest(state, 100) if e.kind == "head"]
+    assert "no weight that trains is in bf16" in item.error and item.prepared is None
 
 
 def test_small_rates_learn_as_in_float32_where_nearest_stands_still(place: dict[str, Any]) -> None:

@@ -240,6 +240,7 @@ class Worker:
         )
         cursor, _ = self.cursors.get(item.id, (0, 0))
         settings = settings_of(item, self.config, cursor)
+        self.live.check(settings.training)
 
         def progress(done: int, total: int) -> None:
             share = done / total if total else 1.0
