@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -254,24 +255,29 @@ def alone(tmp_path: Path) -> Iterator[Any]:
         torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("head_alone", [False, True])
-def test_under_fsdp_it_is_the_same_and_a_head_that_is_sharded_by_itself_stays_plain(
-    alone: Any, monkeypatch: pytest.MonkeyPatch, head_alone: bool
+@pytest.mark.parametrize("way", ["ddp", "fsdp", "fsdp, the head by itself"])
+def test_in_several_processes_it_is_the_same_and_a_head_split_by_itself_stays_plain(
+    alone: Any, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     monkeypatch.setattr(loss_path, "chunk_tokens", lambda *_: 7)
+    head_alone = way.endswith("itself")
     found = []
     for wanted in ("off", "on"):
         model = make_model("llama").train()
         path = LossPath(model)
         path.use(wanted)
-        parts = [*model.model.layers, *[model.lm_head] * head_alone, model]
-        for part in parts:
-            fully_shard(part, mesh=alone)
-        out = model(**batch(SMALL), use_cache=False)
+        called: Any = model
+        if way == "ddp":
+            called = DistributedDataParallel(model)
+        else:
+            for part in [*model.model.layers, *[model.lm_head] * head_alone, model]:
+                fully_shard(part, mesh=alone)
+        out = called(**batch(SMALL), use_cache=False)
         out.loss.backward()
         assert ("logits" in out) == (wanted == "off" or head_alone)
-        named = model.named_parameters()
-        found.append((out.loss.item(), {n: p.grad.full_tensor() for n, p in named}))
+        grads = {n: p.grad for n, p in model.named_parameters()}
+        whole = {n: g if way == "ddp" else g.full_tensor() for n, g in grads.items()}
+        found.append((out.loss.item(), whole))
     assert found[1][0] == pytest.approx(found[0][0], rel=1e-6)
     assert apart(found[0][1], found[1][1]) < 1e-6
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from engine.training.layout import INDEX
 from engine.verify import verifying
 from engine.verify.deep_verify import _words, examine
 from queue_store import journal, records
@@ -120,8 +121,14 @@ def weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Damage:
     def damage(folder: Path) -> None:
         found = (*folder.glob("model.safetensors"), *folder.glob("adapter_model.safetensors"))
         rewrite(folder, found[0].name, change)
+        # It would tell already; a version of a release before has none.
+        (folder / INDEX).unlink(missing_ok=True)
 
     return damage
+
+
+def against_the_index(folder: Path) -> None:
+    rewrite(folder, "model.safetensors", missing)
 
 
 def state_of(change: Callable[[dict[str, torch.Tensor]], object]) -> Damage:
@@ -179,6 +186,7 @@ def overlap(folder: Path) -> None:
 PLANTED: dict[str, tuple[str, Damage]] = {
     "a NaN among the weights": ("numbers", weights(nan)),
     "a missing tensor": ("weights", weights(missing)),
+    "a tensor that the index alone has": ("headers", against_the_index),
     "a tensor of another name": ("weights", weights(renamed)),
     "a tensor of another shape": ("weights", weights(narrow)),
     "a tensor that the model does not have": ("weights", weights(extra)),

@@ -167,7 +167,8 @@ def test_progress_counts_the_bytes_of_the_file(tmp_path: Path) -> None:
 
 def config(**training: Any) -> Config:
     base = configuration.default()
-    changed = {"max_length": 2048, "batch_size": 2, "liger": "off", **training}
+    plain = {"liger": "off", "chunked_loss": "off"}
+    changed = {"max_length": 2048, "batch_size": 2, **plain, **training}
     return msgspec.structs.replace(
         base,
         model=msgspec.structs.replace(base.model, precision="bf16"),
@@ -190,6 +191,8 @@ def test_the_memory_of_a_token_is_the_formula_of_the_docstring() -> None:
     checkpointed = config(gradient_checkpointing=True).training
     price = bytes_per_token(QWEN3_4B, config().model, checkpointed)
     assert price == 10 * 151936 + 36 * 2560 * 2
+    chunked = config(chunked_loss="auto").training
+    assert bytes_per_token(QWEN3_4B, config().model, chunked) == 36 * layer * 2
     # What was measured for Qwen3-4B at 4,096 tokens: logits 6.2 GB, checkpointed 0.75 GB.
     assert abs(4096 * 10 * 151936 - 6.2e9) < 0.05e9
     assert abs(4096 * 36 * 2560 * 2 - 0.75e9) < 0.01e9
