@@ -16,7 +16,6 @@ import pytest
 import torch
 import transformers
 
-from engine.adapters import merging
 from engine.adapters import write as writing
 from engine.loop.recovery import check_locked
 from engine.training import quantized
@@ -45,6 +44,7 @@ from tests.training_kit import (
     training,
     write_rows,
 )
+from trainctl.__main__ import main
 
 QLORA = {"method": "qlora", "lora": {"r": 8, "alpha": 8, "targets": ["q_proj", "v_proj"]}}
 
@@ -362,17 +362,20 @@ def test_it_is_verified_deep_asked_and_evaluated_beside_the_full_base_which_is_s
 
 
 def test_the_merge_is_what_peft_makes_of_the_full_base_and_says_so(
-    home: Home, trainctl: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with open_state(home) as state, monkeypatch.context() as inline:
+    with monkeypatch.context() as inline:  # what children do, in this process
         inline.setattr(child, "run", lambda *_, stdin, **__: writing.write(json.loads(stdin)))
         inline.setattr(
             versions, "read_back", lambda folder, *_, **__: Outcome.of(verify.verify(folder))
         )
-        made = merging.merge(state, config.load(home.config), "v001")
-        assert "merged into the full-precision base; it trained beside the 4-bit" in (
-            made.description
-        )
+        assert main(["merge", "v001", "--home", str(home.root)]) == 0
+    assert "it trained beside a 4-bit base and was merged into the full-precision" in (
+        capsys.readouterr().out
+    )
+    with open_state(home) as state:
+        made = versions.get(state, "v002")
+        assert "into the full-precision base; it trained beside the 4-bit" in made.description
         assert merged.of(state, made)["method"] == "qlora"
     models: Any = transformers.AutoModelForCausalLM
     ours = models.from_pretrained(home.versions / made.name, dtype="auto").state_dict()
