@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from engine.memory import cards, fitting, whatif
-from engine.memory.estimate import estimate
+from engine.memory.estimate import Estimate, Ranks, estimate
 from engine.memory.fitting import with_settings
 from engine.memory.whatif import WhatIf
 from queue_store import config as configuration
@@ -18,7 +18,7 @@ from queue_store.database import open_state
 from queue_store.errors import NotFound
 from queue_store.home import Home
 from tests.tui_world import World
-from tests.tui_world_memory import qwen3_4b
+from tests.tui_world_memory import Profiled, qwen3_4b
 
 
 @pytest.fixture
@@ -157,6 +157,30 @@ def test_the_logits_are_a_part_of_their_own() -> None:
     chunked = estimate(profile, chunks.training, size=2, gpu=True)
     assert 0 < chunked.logits < plain.logits / 4 and chunked.total < plain.total
     assert plain.to_json()["logits"] == plain.logits
+
+
+def test_a_split_model_has_parts_of_weights_and_states_and_a_layer_whole() -> None:
+    profile = qwen3_4b(2, "full")
+    config = with_settings(
+        configuration.default(),
+        {"training.gradient_checkpointing": True, "training.chunked_loss": "on"},
+    )
+
+    def taken(ranks: Ranks) -> Estimate:
+        return estimate(profile, config.training, size=2, gpu=True, ranks=ranks)
+
+    alone, copies, parts = taken(Ranks()), taken(Ranks(8)), taken(Ranks(8, sharded=True))
+    # Each of eight has one batch of the step: nothing adds up, but the buckets stand.
+    assert copies.total == alone.total and copies.gradients == alone.gradients
+    assert parts.weights == alone.weights // 8 and parts.optimizer == alone.optimizer // 8
+    gathered = 2 * (profile.outer + 3 * (profile.trained - profile.outer) // profile.layers)
+    assert parts.total < alone.total / 2
+    assert parts.workspace > gathered
+    estimator = Profiled(World()).on(cards.card("4090"))
+    several = with_settings(config, {"training.processes": 8, "training.parallel": "fsdp"})
+    estimator.measure(several, threading.Event(), lambda done, of: None, 0)
+    assert estimator(several) == parts
+    assert estimator(with_settings(several, {"training.parallel": "ddp"})) == copies
 
 
 def test_an_engines_own_memory_counts_as_free() -> None:

@@ -46,6 +46,7 @@ def carry_out(case: Case, folder: Path) -> dict[str, Any]:
     from engine.training.quiet import quiet
 
     quiet()
+    runs.before(case.device)
     shape = shapes.SHAPES[case.shape]
     dtype = torch.float32 if case.device == "cpu" else torch.bfloat16
     model = folder / case.shape
@@ -53,12 +54,12 @@ def carry_out(case: Case, folder: Path) -> dict[str, Any]:
         shapes.make_model(shape, model, case.device, dtype)
     rows = folder / "rows.jsonl"
     if not rows.is_file():
-        count = (case.warm + case.steps + 1) * runs.ROWS_A_STEP
+        count = (case.warm + case.steps + 1) * case.rows_a_step
         rows = data.write_rows(folder, count, case.rows)
     prepared = data.prepared(rows, model, folder / "home", shape.length)
     if case.who == "trainctl":
         return asdict(runs.ours(case, model, prepared))
-    return asdict(runs.trl(case, model, rows, runs.packs_of_step(prepared)))
+    return asdict(runs.trl(case, model, rows, runs.packs_of_step(case, prepared)))
 
 
 def in_a_child(case: Case, folder: Path) -> dict[str, Any]:
@@ -121,7 +122,7 @@ def measure(
     """The rows of one shape: each mode, and TRL's where it has the same."""
     rows: list[Row] = []
     short = options.device == "cpu"
-    more = {"warm": 1, "steps": 2} if short else {}
+    more = {"warm": 1, "steps": 2, "rows_a_step": 4} if short else {}
     for name in options.mode or (TINY if short else MODES):
         claims = [one for one in CLAIMS if (one.shape, one.mode) == (shape, name)]
         cap = int(options.cap * GB) if options.cap else int(CAP) if claims else 0

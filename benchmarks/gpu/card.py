@@ -36,6 +36,7 @@ def total(device: str) -> int:
 def cap(device: str, size: int) -> None:
     """Keep this process to `size` bytes of the card's memory, less what the context takes of it."""
     if is_card(device) and size:
+        torch.cuda.empty_cache()  # of the model that was made here
         free, whole = torch.cuda.mem_get_info(device)
         context = whole - free
         share = max(0.0, min(1.0, (size - context) / whole))

@@ -78,4 +78,6 @@ class Case:
     cap: int = 0
     warm: int = 2
     steps: int = 8
+    rows_a_step: int = 32
+    """A step has as many tokens as so many rows of the mean length."""
     rows: tuple[str, ...] = field(default=())

@@ -34,9 +34,6 @@ from engine.training.ticks import Monitor
 from queue_store import config
 from queue_store.config import Config
 
-ROWS_A_STEP = 32
-"""A step has as many tokens as so many rows of the mean length."""
-
 
 @dataclass(frozen=True)
 class Done:
@@ -61,7 +58,7 @@ class Clock(transformers.TrainerCallback):
     def __init__(self, device: str, warm: int, steps: int) -> None:
         self.device, self.warm, self.steps = device, warm, steps
         self.ends: list[float] = []
-        self.peaks = card.Peaks(device, _before(device))
+        self.peaks = card.Peaks(device, before(device))
 
     def _ended(self) -> None:
         card.wait(self.device)
@@ -98,8 +95,8 @@ class Clock(transformers.TrainerCallback):
 _start: dict[str, int | None] = {}
 
 
-def _before(device: str) -> int | None:
-    """Bytes of the card that were taken when this process first looked."""
+def before(device: str) -> int | None:
+    """Bytes of the card that were taken when this process first looked: before it took any."""
     if device not in _start:
         gpus = Gpus()
         _start[device] = card.used_of_card(gpus) if card.is_card(device) else None
@@ -107,9 +104,9 @@ def _before(device: str) -> int | None:
     return _start[device]
 
 
-def packs_of_step(prepared: Prepared) -> int:
-    """Packs that hold the tokens of ROWS_A_STEP rows."""
-    return max(1, round(ROWS_A_STEP * prepared.packs / prepared.rows))
+def packs_of_step(case: Case, prepared: Prepared) -> int:
+    """Packs that hold the tokens of a step."""
+    return max(1, round(case.rows_a_step * prepared.packs / prepared.rows))
 
 
 def settings(case: Case, effective: int) -> Config:
@@ -136,9 +133,8 @@ def settings(case: Case, effective: int) -> Config:
 
 def ours(case: Case, model: Path, prepared: Prepared) -> Done:
     """The engine's run."""
-    _before(case.device)
     card.cap(case.device, case.cap)
-    chosen = settings(case, packs_of_step(prepared))
+    chosen = settings(case, packs_of_step(case, prepared))
     training = chosen.training
     loaded = load_model(model, chosen.model, training, device=case.device)
     optimizer = make_optimizer(loaded.model, training)
@@ -174,7 +170,6 @@ def trl(case: Case, model: Path, rows: Path, effective: int) -> Done:
     import datasets
     from trl import SFTConfig, SFTTrainer
 
-    _before(case.device)
     card.cap(case.device, case.cap)
     datasets.disable_progress_bars()
     mode, shape = MODES[case.mode], SHAPES[case.shape]

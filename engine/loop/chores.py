@@ -18,6 +18,7 @@ from engine.loop.keeper import Chore
 from engine.memory import cards, fitting
 from engine.memory import records as peaks
 from engine.memory.asking import Estimator
+from engine.memory.estimate import Ranks
 from engine.reading.status import free_limit
 from queue_store import config, daily_copy, durable, journal, records, reserve
 from queue_store.database import State, now
@@ -173,8 +174,8 @@ def compare_memory(engine: Engine, state: State) -> None:
     live = worker.live if worker is not None else None
     if worker is None or live is None or item is None or not isinstance(measured, int):
         return
-    if live.processes()["kind"] == "fsdp":
-        return  # the estimate is of a whole copy
+    together = live.processes()
+    ranks = Ranks(together["size"], together["kind"] == "fsdp")
     device = cards.here()
     # Not the lowest priority, at which it never ends beside training on every core.
     estimated = Estimator(
@@ -182,7 +183,7 @@ def compare_memory(engine: Engine, state: State) -> None:
     )
     peaks.record(
         *(state, device.name, int(item["id"])),
-        predicted=estimated(worker.config).total,
+        predicted=estimated(worker.config, ranks).total,
         measured=measured,
         settings=fitting.words(worker.config),
     )

@@ -18,7 +18,7 @@ from blake3 import blake3
 
 from engine.kernels import liger_missing
 from engine.memory.cards import Device
-from engine.memory.estimate import Estimate, Profile, estimate
+from engine.memory.estimate import Estimate, Profile, Ranks, estimate
 from queue_store import durable
 from queue_store.config import Config, Model, Training
 from queue_store.errors import NotFound
@@ -161,11 +161,18 @@ class Estimator:
             )
         return self._known[key]
 
-    def __call__(self, config: Config) -> Estimate:
+    def __call__(self, config: Config, ranks: Ranks | None = None) -> Estimate:
+        """Of one of the `ranks`: by default as many as config.toml names, with whole copies unless
+        it says "fsdp"."""
         gpu, training = self.device.gpu, config.training
         size = number_bytes(config.model, gpu)
         liger = gpu and fused_loss(training)
-        return estimate(self.profile(config), training, size=size, gpu=gpu, liger=liger)
+        if ranks is None:
+            each = training.processes if isinstance(training.processes, int) else 1
+            together = each * config.launch.nodes
+            ranks = Ranks(together, together > 1 and training.parallel == "fsdp")
+        profile = self.profile(config)
+        return estimate(profile, training, size=size, gpu=gpu, liger=liger, ranks=ranks)
 
 
 def _place(home: Home, folder: Path, model: Model, size: int) -> Path:

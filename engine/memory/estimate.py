@@ -129,19 +129,42 @@ class Estimate:
         return {**asdict(self), "total": self.total}
 
 
+@dataclass(frozen=True)
+class Ranks:
+    """So many processes that train together, each with a copy of the model, or `sharded` (FSDP)
+    with a part of it. What is estimated is one's share."""
+
+    size: int = 1
+    sharded: bool = False
+
+    @property
+    def parts(self) -> int:
+        """Of weights, gradients and states."""
+        return self.size if self.sharded else 1
+
+
+ALONE = Ranks()
+
+
 def estimate(
-    profile: Profile, training: Training, *, size: int, gpu: bool, liger: bool = False
+    profile: Profile,
+    training: Training,
+    *,
+    size: int,
+    gpu: bool,
+    liger: bool = False,
+    ranks: Ranks = ALONE,
 ) -> Estimate:
     """The peak of training; `size` bytes a number of the weights (2 or 4), `gpu` whether it is a
     card's memory or the host's, `liger` whether the loss is Liger's."""
     base = (profile.frozen - profile.quantized) * size + int(profile.quantized * NF4)
     each = profile.trained_bytes // max(1, profile.trained)
-    states = optimizer_bytes(profile, training, each)
-    moments = _Moments(profile, training, size, each, gpu, liger)
+    states = optimizer_bytes(profile, training, each) // ranks.parts
+    moments = _Moments(profile, training, size, each, gpu, liger, ranks)
     highest = max(moments.all(), key=lambda one: one.total)
     paged = training.optimizer.startswith("paged")
     return Estimate(
-        weights=base + profile.trained_bytes,
+        weights=(base + profile.trained_bytes) // ranks.parts,
         gradients=highest.gradients,
         optimizer=states,
         activations=highest.activations,
@@ -172,10 +195,20 @@ class _Moments:
     """The moments that may be the peak."""
 
     def __init__(
-        self, profile: Profile, training: Training, size: int, each: int, gpu: bool, liger: bool
+        self,
+        profile: Profile,
+        training: Training,
+        size: int,
+        each: int,
+        gpu: bool,
+        liger: bool,
+        ranks: Ranks,
     ) -> None:
         self.profile, self.training, self.size, self.each = profile, training, size, each
-        self.adds_up = training.effective_batch > training.batch_size
+        # Several copies keep their gradients in buckets, which stand from the first step on.
+        copies = ranks.size > 1 and not ranks.sharded
+        self.adds_up = training.effective_batch > training.batch_size * ranks.size or copies
+        self.gradients = profile.trained_bytes // ranks.parts
         heads = 1 if profile.tied else 2
         self.head_numbers = profile.outer // heads
         self.head, self.inner = self.head_numbers * each, profile.inner * each
@@ -197,19 +230,28 @@ class _Moments:
             away = max(0, profile.layers - ON_CARD)
             kept -= int(tokens * away * profile.checkpointed.bytes_per_layer(length))
         self.activations = kept
+        self.gathered = self._gathered() if ranks.sharded else 0
+
+    def _gathered(self) -> int:
+        """Whole weights that stand beside a rank's parts: those outside the layers, a layer that
+        computes and the next one; and the gradients of a layer before they are summed up."""
+        profile = self.profile
+        layer = (profile.frozen + profile.trained - profile.outer) // profile.layers
+        own = (profile.trained - profile.outer) // profile.layers
+        return (profile.outer + 2 * layer) * self.size + own * self.each
 
     def all(self) -> tuple[_Moment, ...]:
         unpacked = int(self.profile.largest * (self.size + SCALES))
         if self.training.in_backward:
             return self._in_backward(unpacked)
-        gradients, kept = self.profile.trained_bytes, self.activations
+        gradients, kept, whole = self.gradients, self.activations, self.gathered
         first = gradients if self.adds_up else self.head
         beside = self.slope if self.adds_up else self.slope - self.head
         second = self.head if self.profile.tied or self.adds_up else 0
         return (
-            _Moment("backward", first, kept, self.logits, beside),
-            _Moment("layers", first, kept, 0, self.inner + unpacked),
-            _Moment("gradients", gradients, self.layer, 0, max(0, second - self.layer)),
+            _Moment("backward", first, kept, self.logits, beside + whole),
+            _Moment("layers", first, kept, 0, self.inner + unpacked + whole),
+            _Moment("gradients", gradients, self.layer, 0, max(0, second - self.layer) + whole),
             _Moment("step", gradients, 0, 0, max(self._step_head(), self._step_inner())),
         )
 

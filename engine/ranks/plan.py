@@ -9,6 +9,7 @@ from pathlib import Path
 from engine.memory import cards, refusing
 from engine.memory.asking import Estimator
 from engine.memory.cards import Device
+from engine.memory.estimate import Ranks
 from queue_store.config import EVEN, Config, uneven
 from queue_store.errors import ConfigError, NotFound
 from queue_store.home import Home
@@ -112,8 +113,7 @@ def _fits_split(home: Home, folder: Path, config: Config, device: Device, size: 
     """Whether each part of the split model fits beside a whole micro-batch's activations; also
     where that is not known."""
     try:
-        whole = Estimator(home, folder, device)(config)
+        part = Estimator(home, folder, device)(config, Ranks(size, sharded=True))
     except (Unfinished, NotFound):
         return True
-    split = whole.weights + whole.gradients + whole.optimizer - whole.pageable
-    return (whole.total - split) + split // size <= device.usable
+    return part.total <= device.usable
