@@ -41,7 +41,7 @@ def shard(model: Any, ranks: Ranks) -> None:
     plain = getattr(model, "get_base_model", lambda: model)()
     names = set(getattr(plain, "_no_split_modules", None) or ())
     layers = [module for module in model.modules() if type(module).__name__ in names]
-    if not layers:
+    if not layers and ranks.rank == 0:
         log.warning("%s does not name its layers: it is gathered whole", type(plain).__name__)
     # The root, too, gives up what it gathered after its forward pass: else a validation would
     # leave whole tensors where the optimizer and a save expect parts.
