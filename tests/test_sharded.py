@@ -12,7 +12,8 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from engine.training.sharded import check_sharded
+from engine.training.parallel import Ranks
+from engine.training.sharded import check_sharded, shard
 from queue_store.errors import ConfigError
 from queue_store.home import Home
 from tests import ranks_kit
@@ -141,6 +142,14 @@ def test_what_needs_whole_tensors_is_refused_with_the_alternative(optimizer: str
     with pytest.raises(ConfigError) as caught:
         check_sharded(training(optimizer=optimizer))
     assert caught.value.where == "training.optimizer" and '"adamw"' in caught.value.mend
+
+
+def test_a_quantized_base_is_refused_with_the_alternative() -> None:
+    model = torch.nn.Linear(2, 2)
+    model.weight = torch.nn.Parameter(torch.zeros(2, 2, dtype=torch.uint8), requires_grad=False)
+    with pytest.raises(ConfigError) as caught:
+        shard(model, Ranks(size=1))
+    assert caught.value.where == "model.method" and '"lora"' in caught.value.mend
 
 
 @pytest.mark.parametrize("parallel", [False, True])

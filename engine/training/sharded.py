@@ -33,7 +33,16 @@ def check_sharded(training: Training) -> None:
 
 def shard(model: Any, ranks: Ranks) -> None:
     """Split the model in place, layer by layer; its parameters are DTensors from then on, on the
-    ranks' devices. Every rank calls it with the same weights; make the optimizer afterwards."""
+    ranks' devices. Every rank calls it with the same weights; make the optimizer afterwards.
+
+    Raises ConfigError where weights are in a form that has no parts.
+    """
+    if not all(parameter.is_floating_point() for parameter in model.parameters()):
+        raise ConfigError(
+            "a base in 4 or 8 bits is not for a split model: its weights have no parts",
+            where="model.method",
+            mend='use "lora", or training.parallel = "ddp"',
+        )
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
