@@ -192,6 +192,43 @@ def train(
     }
 
 
+def controls(ranks: Ranks, folder: Path) -> dict[str, Any]:
+    """What is said over the controls' group, without training."""
+    done: list[str] = []
+    large = "é" * 5000
+    heard = [ranks.share({"rank": ranks.rank, "text": text}) for text in ("", large)]
+    ranks.acts["inner"] = lambda word: done.append(word)
+    ranks.acts["outer"] = lambda: ranks.decide(lambda: ranks.together("inner", word=large) or "in")
+
+    def ask() -> list[int]:
+        ranks.together("inner", word="first")
+        ranks.together("outer")
+        return [1, 2]
+
+    answer = ranks.decide(ask)
+    differs, failed = "", ""
+    try:
+        ranks.same("the word", "same" if ranks.rank % 2 == 0 else "other")
+    except TrainctlError as error:
+        differs = str(error)
+    ranks.same("the word", large)
+    try:
+        # Rank 0 asks for an answer where the others wait for a value.
+        ranks.decide(lambda: 1) if ranks.rank == 0 else ranks.share()
+    except TrainctlError as error:
+        failed = str(error)
+    return {
+        "heard": [h["rank"] for h in heard],
+        "long": heard[1]["text"] == large,
+        "done": [len(word) for word in done],
+        "answer": answer,
+        "all": [value[0] for value in ranks.collect([ranks.rank, large * ranks.rank])],
+        "sums": ranks.gather((ranks.rank, torch.tensor(0.5))).tolist(),
+        "differs": differs,
+        "failed": failed,
+    }
+
+
 def live(ranks: Ranks, folder: Path, *, home: str, checkpoint: str = "") -> dict[str, Any]:
     """Load a home's live state; from the base model two steps are trained and saved as "c1"."""
     place, settings = Home(Path(home)), training()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,6 +69,18 @@ def alone(place: dict[str, Any]) -> Recorder:
     return recorder
 
 
+def test_what_rank_0_decides_is_heard_and_done_by_all(tmp_path: Path) -> None:
+    results = ranks_kit.run("controls", 4, tmp_path)
+    for rank, result in enumerate(results):
+        assert result["heard"] == [0, 0] and result["long"]
+        assert result["done"] == [5, 5000]  # an act within an act within what is decided
+        assert result["answer"] == [1, 2]
+        assert result["all"] == [0, 1, 2, 3]
+        assert result["sums"] == [[n, 0.5] for n in range(4)]
+        assert result["differs"].startswith("ranks 1, 3 differ from rank 0 in the word")
+        assert ("out of step" in result["failed"]) == bool(rank)
+
+
 @pytest.mark.parametrize(
     ("size", "batch"), [(2, 1), pytest.param(2, 2, marks=pytest.mark.slow), (4, 1)]
 )
@@ -123,13 +136,15 @@ def test_killed_and_resumed_the_end_is_bit_identical(
 
 
 def test_a_changed_number_of_processes_goes_on_with_the_same_loss(
-    place: dict[str, Any], alone: Recorder
+    place: dict[str, Any], alone: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:
     root = place["root"]
     one_epoch = alone.steps[: place["steps"]]
     first = ranks_train(place, 2, "two", leave_at=3, save_at={"3": str(root / "at3")})
     bench, recorder = Bench(place["plain"], training(effective_batch=EFFECTIVE)), Recorder(6)
-    bench.restore(root / "at3")
+    with caplog.at_level("INFO", "trainctl.engine"):
+        bench.restore(root / "at3")
+    assert "the state of step 3 is of 2 processes, 1 go on" in caplog.text
     cursor = first[0]["outcome"]["cursor"]
     outcome = bench.run(place["prepared"], recorder, cursor=cursor)
     bench.save(root / "at6")
@@ -190,7 +205,7 @@ def test_ranks_that_drifted_apart_save_nothing(place: dict[str, Any]) -> None:
         *(place, 2, "drift"), acts_at={"2": "rank 1 drifts"}, save_at={"3": str(saved)}
     )
     for result in results:
-        assert "the weights of rank 1 is not that of rank 0" in result["failed"]
+        assert "rank 1 differs from rank 0 in the weights" in result["failed"]
     assert not saved.exists()
 
 

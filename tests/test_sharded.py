@@ -12,7 +12,8 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from engine.training.sharded import check_sharded
+from engine.training.parallel import Ranks
+from engine.training.sharded import check_sharded, shard
 from queue_store.errors import ConfigError
 from queue_store.home import Home
 from tests import ranks_kit
@@ -42,23 +43,24 @@ def test_loss_and_gradients_are_those_of_one_process(
 
 
 @pytest.mark.parametrize(
-    ("effective", "method", "checkpointing"),
+    ("size", "effective", "method", "checkpointing"),
     [
-        (4, "full", False),
-        pytest.param(2, "full", True, marks=pytest.mark.slow),
-        pytest.param(4, "lora", False, marks=pytest.mark.slow),
+        (2, 4, "full", False),
+        pytest.param(2, 2, "full", True, marks=pytest.mark.slow),
+        pytest.param(2, 4, "lora", False, marks=pytest.mark.slow),
+        pytest.param(4, 4, "full", False, marks=pytest.mark.slow),
     ],
 )
 def test_killed_and_resumed_the_end_is_bit_identical(
-    place: dict[str, Any], effective: int, method: str, checkpointing: bool
+    place: dict[str, Any], size: int, effective: int, method: str, checkpointing: bool
 ) -> None:
     root = place["root"]
     settings = {"effective_batch": effective, "gradient_checkpointing": checkpointing}
-    name, common = f"kill{effective}{method}", {"settings": settings, "method": method}
+    name, common = f"kill{size}{effective}{method}", {"settings": settings, "method": method}
     saved = root / f"{name}.saved"
-    straight = split(place, 2, name, model="dropout", leave_at=6, **common)
+    straight = split(place, size, name, model="dropout", leave_at=6, **common)
     killed = ranks_kit.start(
-        *("train", 2, root / name),
+        *("train", size, root / name),
         sharded=True,
         **arguments(
             *(place, "dropout"),
@@ -67,9 +69,9 @@ def test_killed_and_resumed_the_end_is_bit_identical(
             **common,
         ),
     )
-    assert killed.codes == [-signal.SIGKILL] * 2
+    assert killed.codes == [-signal.SIGKILL] * size
     resumed = split(
-        *(place, 2, name),
+        *(place, size, name),
         model="dropout",
         leave_at=6,
         restore=str(saved),
@@ -140,6 +142,14 @@ def test_what_needs_whole_tensors_is_refused_with_the_alternative(optimizer: str
     with pytest.raises(ConfigError) as caught:
         check_sharded(training(optimizer=optimizer))
     assert caught.value.where == "training.optimizer" and '"adamw"' in caught.value.mend
+
+
+def test_a_quantized_base_is_refused_with_the_alternative() -> None:
+    model = torch.nn.Linear(2, 2)
+    model.weight = torch.nn.Parameter(torch.zeros(2, 2, dtype=torch.uint8), requires_grad=False)
+    with pytest.raises(ConfigError) as caught:
+        shard(model, Ranks(size=1))
+    assert caught.value.where == "model.method" and '"lora"' in caught.value.mend
 
 
 @pytest.mark.parametrize("parallel", [False, True])

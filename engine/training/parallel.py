@@ -149,9 +149,10 @@ class Ranks:
         values = self.collect(value)
         others = [str(rank) for rank, other in enumerate(values) if other != values[0]]
         if others:
-            ranks = ("rank " if len(others) == 1 else "ranks ") + ", ".join(others)
+            one = len(others) == 1
+            ranks = f"rank {others[0]} differs" if one else f"ranks {', '.join(others)} differ"
             raise RanksDiffer(
-                f"{what} of {ranks} is not that of rank 0",
+                f"{ranks} from rank 0 in {what}",
                 mend="the state of the last checkpoint is good: training goes on from there",
             )
 
@@ -159,7 +160,8 @@ class Ranks:
         """The JSON answer of rank 0's `ask()`, on every rank. The others wait for as long as it
         takes, and carry out what rank 0 calls for in the meantime (`together`).
 
-        Raises on rank 0 what `ask` raises, and on the others RankFailed with its words.
+        Raises on rank 0 what `ask` raises, and on the others RankFailed with its words; where it
+        was an act that failed for all alike (NonFinite, RanksDiffer), that.
         """
         if self.size == 1:
             return ask()
@@ -195,7 +197,7 @@ class Ranks:
 
     def _follow(self) -> Any:
         """Wait for rank 0's answer, doing what it calls for."""
-        failure: NonFinite | None = None
+        failure: NonFinite | RanksDiffer | None = None
         while True:
             with self._lock:
                 kind, value = self._receive()
@@ -210,7 +212,7 @@ class Ranks:
                 raise RankFailed(f"rank 0: {words}")
             try:
                 self.acts[value["name"]](**value["arguments"])
-            except NonFinite as error:
+            except (NonFinite, RanksDiffer) as error:
                 failure = error
 
     def _ask(self, asking: bool) -> None:

@@ -33,7 +33,16 @@ def check_sharded(training: Training) -> None:
 
 def shard(model: Any, ranks: Ranks) -> None:
     """Split the model in place, layer by layer; its parameters are DTensors from then on, on the
-    ranks' devices. Every rank calls it with the same weights; make the optimizer afterwards."""
+    ranks' devices. Every rank calls it with the same weights; make the optimizer afterwards.
+
+    Raises ConfigError where weights are in a form that has no parts.
+    """
+    if not all(parameter.is_floating_point() for parameter in model.parameters()):
+        raise ConfigError(
+            "a base in 4 or 8 bits is not for a split model: its weights have no parts",
+            where="model.method",
+            mend='use "lora", or training.parallel = "ddp"',
+        )
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
@@ -41,7 +50,7 @@ def shard(model: Any, ranks: Ranks) -> None:
     plain = getattr(model, "get_base_model", lambda: model)()
     names = set(getattr(plain, "_no_split_modules", None) or ())
     layers = [module for module in model.modules() if type(module).__name__ in names]
-    if not layers:
+    if not layers and ranks.rank == 0:
         log.warning("%s does not name its layers: it is gathered whole", type(plain).__name__)
     # The root, too, gives up what it gathered after its forward pass: else a validation would
     # leave whole tensors where the optimizer and a save expect parts.
