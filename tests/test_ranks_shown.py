@@ -10,6 +10,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import tomli_w
 
 from engine.machine import gpus
@@ -73,6 +74,26 @@ def test_join_is_refused_where_no_host_is_waited_for(
 def hosts(home: Home, place: str) -> None:
     launch = {"nodes": 2, "rendezvous": place}
     home.config.write_text(tomli_w.dumps({"launch": launch}))
+
+
+def test_doctor_counts_processes_and_cards(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = make_home(tmp_path)
+
+    def check(cards: int, **training: Any) -> Any:
+        monkeypatch.setattr(settings, "_cards", lambda: cards)
+        home.config.write_text(tomli_w.dumps({"training": training}))
+        return settings.processes(home)
+
+    assert check(8, processes="auto").found == "8 on this host (auto)"
+    assert check(0, processes="auto").found == "1 on this host (auto)"
+    few = check(2, processes=4)
+    assert (
+        not few.ok
+        and "which has 2 GPUs" in few.found
+        and "set training.processes to 2" in few.advice
+    )
+    uneven = check(3, processes="auto")
+    assert not uneven.ok and "effective_batch 8 is not a multiple" in uneven.found
 
 
 def test_doctor_looks_at_the_place_where_hosts_come_together(tmp_path: Any) -> None:

@@ -34,15 +34,31 @@ def processes(home: Home) -> Check:
     except TrainctlError:
         return Check("processes", True, "not known while config.toml is wrong")
     launch, each = config.launch, config.training.processes
-    if launch.nodes == 1:
-        found = "one for each GPU of this host" if each == "auto" else f"{each} on this host"
-        return Check("processes", True, found)
-    each_host = "one for each GPU" if each == "auto" else str(each)
-    found = f"{each_host} on each of {launch.nodes} hosts, which come to {launch.rendezvous}"
-    wrong = _rendezvous(home, launch.rendezvous)
-    return Check(
-        "processes", not wrong, found + (f": {wrong}" if wrong else ""), MEND * bool(wrong)
-    )
+    cards = _cards()
+    count = max(1, cards) if each == "auto" else each
+    found = f"{count} on this host" + (" (auto)" if each == "auto" else "")
+    if launch.nodes > 1:
+        found = f"{count} on each of {launch.nodes} hosts, which come to {launch.rendezvous}"
+    if cards and count > cards:
+        advice = f'set training.processes to {cards}, or "auto"'
+        return Check("processes", False, f"{found}, which has {cards} GPUs", advice)
+    if reason := configuration.uneven(config.training, count * launch.nodes):
+        return Check("processes", False, f"{found}: {reason}", configuration.EVEN)
+    if launch.nodes > 1 and (wrong := _rendezvous(home, launch.rendezvous)):
+        return Check("processes", False, f"{found}: {wrong}", MEND)
+    return Check("processes", True, found)
+
+
+def _cards() -> int:
+    """GPUs of this host, by their driver."""
+    from engine.machine.gpus import Gpus
+
+    asked = Gpus()
+    try:
+        found = asked.sample()
+    finally:
+        asked.close()
+    return len(found) if isinstance(found, list) else 0
 
 
 MEND = "launch.rendezvous is a free port of the engine's host, by a name that all hosts know"
