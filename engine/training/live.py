@@ -19,7 +19,6 @@ from engine.training.optim import by_rule, make_optimizer, rule_of, shares
 from engine.training.rng import seed_rng
 from engine.training.schedule import GlobalSchedule
 from engine.training.state import INFO, read_info, restore_state, restore_weights
-from engine.training.stepping import rounds_stochastically
 from queue_store import records
 from queue_store.config import Config, Training
 from queue_store.database import State
@@ -49,11 +48,6 @@ class Live:
             "parameters": loaded.parameters,
             "optimizer": shares(loaded.model, self.schedule.training),
         }
-
-    def check(self, training: Training) -> None:
-        """Whether an item with these settings can train on it, before anything is touched. Raises
-        ConfigError."""
-        rounds_stochastically(self.loaded.model, training)
 
     def use_optimizer(self, training: Training) -> bool:
         """Take the optimizer that an item's settings ask for. Returns True where it is another
