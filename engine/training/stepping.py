@@ -128,7 +128,7 @@ def stepping(
     schedule: GlobalSchedule,
     training: Training,
 ) -> Iterator[torch.optim.Optimizer]:
-    """What steps `optimizer` by the settings `training`: itself, unless they ask for another way."""
+    """What steps `optimizer` by these settings: itself, where they ask for no other way."""
     stochastic = rounds_stochastically(model, training)
     if not stochastic and not training.in_backward:
         yield optimizer
