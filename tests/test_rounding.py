@@ -13,7 +13,7 @@ from torch.optim._muon import muon
 
 from engine.training.optim import hidden_matrices
 from engine.training.rounding import CHUNK, Draws, round_into
-from engine.training.stepping import stepping
+from engine.training.stepping import check_rounding, rounds_stochastically, stepping
 from queue_store import journal, queue
 from queue_store.errors import ConfigError
 from queue_store.failures import Cause
@@ -233,11 +233,15 @@ def test_it_is_where_bf16_weights_train_and_nowhere_else(place: dict[str, Any]) 
         made = bench(place, precision, rounding=rounding)
         with stepping(made.loaded.model, made.optimizer, made.schedule, made.settings) as steps:
             assert (steps is not made.optimizer) == another
-    lora = Bench(place["model"], training(rounding="stochastic"), "lora", "bf16")
-    for made in (bench(place, "fp32", rounding="stochastic"), lora):
+    settings = training(rounding="stochastic")
+    check_rounding("bf16", "full", settings)
+    for dtype, method in (("fp32", "full"), ("bf16", "lora")):
+        check_rounding(dtype, method, training())
         with pytest.raises(ConfigError, match="no weight that trains is in bf16") as caught:
-            made.run(place["file"], Recorder())
+            check_rounding(dtype, method, settings)
         assert "rounding" in str(caught.value) and "\n" not in str(caught.value)
+    lora = Bench(place["model"], training(), "lora", "bf16").loaded.model
+    assert not rounds_stochastically(lora, training()), "adapters are in float32"
 
 
 def test_an_item_that_asks_for_what_cannot_be_fails_before_anything_is_touched(

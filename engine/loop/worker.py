@@ -29,6 +29,7 @@ from engine.training.controls import RunItem
 from engine.training.failures import classify, ends_process
 from engine.training.items import Ready, make_ready, settings_of
 from engine.training.sampler import ends_unheard
+from engine.training.stepping import check_rounding
 from queue_store import config as configuration
 from queue_store import head, journal, queue, records
 from queue_store import transitions as moves
@@ -240,7 +241,7 @@ class Worker:
         )
         cursor, _ = self.cursors.get(item.id, (0, 0))
         settings = settings_of(item, self.config, cursor)
-        self.live.check(settings.training)
+        check_rounding(self.live.loaded.dtype, self.live.loaded.method, settings.training)
 
         def progress(done: int, total: int) -> None:
             share = done / total if total else 1.0

@@ -23,7 +23,6 @@ from engine.training.rng import seed_rank
 from engine.training.schedule import GlobalSchedule
 from engine.training.sharded import check_sharded, shard
 from engine.training.state import INFO, read_info, restore_state, restore_weights
-from engine.training.stepping import rounds_stochastically
 from queue_store import records
 from queue_store.config import Config, Training
 from queue_store.database import State
@@ -54,11 +53,6 @@ class Live:
             "kernels": loaded.kernels,
             "optimizer": shares(loaded.model, self.schedule.training),
         }
-
-    def check(self, training: Training) -> None:
-        """Whether an item with these settings can train on it, before anything is touched. Raises
-        ConfigError."""
-        rounds_stochastically(self.loaded.model, training)
 
     def use_optimizer(self, training: Training) -> bool:
         """Take the optimizer that an item's settings ask for. Returns True where it is another

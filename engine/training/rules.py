@@ -16,8 +16,9 @@ Bytes a trained number, whichever way it is stepped or rounded:
 With bf16 weights the states stay in bf16, rounded to the nearest: they move by (1 - beta), 5 % and
 more of themselves a step, far above the 0.4 % that bf16 resolves.
 
-In passing, with stochastic rounding: adamw 21 bytes and 8-bit 13 for each of CHUNK numbers (88 and
-55 MB), Muon 4 a number of one matrix (the weight in float32) beside its own workspace.
+In passing, with stochastic rounding, at most: adamw 21 bytes and 8-bit 13 for each of CHUNK
+numbers (88 and 55 MB), Muon 4 a number of one matrix (the weight in float32) beside its own
+workspace.
 """
 
 from __future__ import annotations

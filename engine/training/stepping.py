@@ -19,19 +19,22 @@ from queue_store.config import Training
 from queue_store.errors import ConfigError
 
 
-def rounds_stochastically(model: torch.nn.Module, training: Training) -> bool:
-    """Whether weights are rounded stochastically: where bf16 weights train, unless
-    `training.rounding` is "nearest". Raises ConfigError where it asks for it and none does."""
-    if training.rounding == "nearest":
-        return False
-    found = any(p.requires_grad and p.dtype is torch.bfloat16 for p in model.parameters())
-    if training.rounding == "stochastic" and not found:
+def check_rounding(dtype: str, method: str, training: Training) -> None:
+    """Raises ConfigError where `training.rounding` asks for what no weight of a model of that dtype
+    ("bf16", "fp32") and method has: adapters are in fp32."""
+    if training.rounding == "stochastic" and (dtype != "bf16" or method != "full"):
         raise ConfigError(
             "no weight that trains is in bf16 (adapters are in fp32): none is rounded",
             where='training.rounding = "stochastic"',
             mend='use "auto", or model.precision = "bf16" with model.method = "full"',
         )
-    return found
+
+
+def rounds_stochastically(model: torch.nn.Module, training: Training) -> bool:
+    """Whether weights are rounded stochastically: where bf16 weights train, unless
+    `training.rounding` is "nearest"."""
+    bf16 = any(p.requires_grad and p.dtype is torch.bfloat16 for p in model.parameters())
+    return bf16 and training.rounding != "nearest"
 
 
 class Stepping(torch.optim.Optimizer):
@@ -125,8 +128,7 @@ def stepping(
     schedule: GlobalSchedule,
     training: Training,
 ) -> Iterator[torch.optim.Optimizer]:
-    """What steps `optimizer` by the settings `training`: itself, unless they ask for another way.
-    Raises ConfigError."""
+    """What steps `optimizer` by these settings: itself, where they ask for no other way."""
     stochastic = rounds_stochastically(model, training)
     if not stochastic and not training.in_backward:
         yield optimizer
