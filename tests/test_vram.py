@@ -131,7 +131,9 @@ def scales(model: Any) -> list[Any]:
 
 def check(folder: Path, config: Config, size: int = 4) -> None:
     """Predicted within 10 % of what is counted."""
-    told = estimate(profiled(folder, config, size), config.training, size=size, gpu=False)
+    four_bit = config.model.method == "qlora"
+    found = profiled(folder, config, size)
+    told = estimate(found, config.training, size=size, gpu=False, four_bit=four_bit)
     predicted, counted = told.total - CONTEXT_CPU, measured(folder, config, size)
     assert predicted == pytest.approx(counted, rel=0.1), (told, counted)
 

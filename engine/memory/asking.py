@@ -26,6 +26,8 @@ from snapshots import child
 MODULE = "engine.memory.profile"
 SECONDS = 300.0
 CONFIG = "config.json"
+FORM = 2
+"""Of what is measured: a profile in the store of another one is measured again."""
 
 
 def number_bytes(model: Model, gpu: bool) -> int:
@@ -41,7 +43,6 @@ def asked(folder: Path, model: Model, size: int) -> dict[str, Any]:
         # Flash attention needs a card; it keeps what sdpa's own flash keeps.
         "attention": "eager" if model.attention == "eager" else "sdpa",
         "lora": msgspec.to_builtins(model.lora) if model.method != "full" else None,
-        **({"base": "nf4"} if model.method == "qlora" else {}),
     }
 
 
@@ -92,19 +93,22 @@ class Estimator:
 
     def __init__(self, home: Home | None, folder: Path, device: Device) -> None:
         self.home, self.folder, self.device = home, folder, device
-        self._known: dict[tuple[int, str], Profile] = {}
+        self._known: dict[tuple[int, bool], Profile] = {}
 
     def profile(self, config: Config) -> Profile:
-        key = number_bytes(config.model, self.device.gpu), config.model.method
+        # Beside a 4-bit base layers keep what they keep beside a full one.
+        key = number_bytes(config.model, self.device.gpu), config.model.method != "full"
         if key not in self._known:
             self._known[key] = profile(self.home, self.folder, config.model, key[0])
         return self._known[key]
 
     def __call__(self, config: Config) -> Estimate:
         gpu, training = self.device.gpu, config.training
+        four_bit = config.model.method == "qlora"
         size = number_bytes(config.model, gpu)
         liger = gpu and fused_loss(training)
-        return estimate(self.profile(config), training, size=size, gpu=gpu, liger=liger)
+        found = self.profile(config)
+        return estimate(found, training, size=size, gpu=gpu, liger=liger, four_bit=four_bit)
 
 
 def _place(home: Home, folder: Path, model: Model, size: int) -> Path:
@@ -114,5 +118,5 @@ def _place(home: Home, folder: Path, model: Model, size: int) -> Path:
         raise NotFound("no config.json of a model", where=str(folder)) from None
     depends = {**asked(folder, model, size), "folder": ""}
     made_by = [version(name) for name in ("torch", "transformers")]
-    key = blake3(orjson.dumps([depends, made_by], option=orjson.OPT_SORT_KEYS) + config)
+    key = blake3(orjson.dumps([FORM, depends, made_by], option=orjson.OPT_SORT_KEYS) + config)
     return home.memory / f"{key.hexdigest()[:32]}.json"

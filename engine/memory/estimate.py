@@ -75,7 +75,7 @@ class Profile:
     plain: Way
     checkpointed: Way
     quantized: int = 0
-    """Of the frozen, how many lie in 4 bits."""
+    """Of the frozen, how many a 4-bit base has in 4 bits."""
     largest: int = 0
     """Numbers of the largest of their layers: it is unpacked for each product."""
 
@@ -110,11 +110,18 @@ class Estimate:
 
 
 def estimate(
-    profile: Profile, training: Training, *, size: int, gpu: bool, liger: bool = False
+    profile: Profile,
+    training: Training,
+    *,
+    size: int,
+    gpu: bool,
+    liger: bool = False,
+    four_bit: bool = False,
 ) -> Estimate:
     """The peak of training; `size` bytes a number of the weights (2 or 4), `gpu` whether it is a
-    card's memory or the host's."""
-    base = (profile.frozen - profile.quantized) * size + int(profile.quantized * NF4)
+    card's memory or the host's, `four_bit` whether the base is in 4 bits (model.method qlora)."""
+    quantized = profile.quantized if four_bit else 0
+    base = (profile.frozen - quantized) * size + int(quantized * NF4)
     weights = base + profile.trained_bytes
     each = profile.trained_bytes // max(1, profile.trained)
     gradients = profile.trained_bytes
@@ -130,7 +137,7 @@ def estimate(
     second = outer if profile.tied or adds_up else 0
     workspace = profile.muon_workspace if training.optimizer == "muon" else 0
     # Beside the layers, when the logits have gone: the unpacked layer, and what is computed anew.
-    unpacked = int(profile.largest * (size + SCALES))
+    unpacked = int(profile.largest * (size + SCALES)) if four_bit else 0
     anew = layer if training.gradient_checkpointing else 0
     beside = activations - int(tokens * profile.layers * way.bytes_per_layer(training.max_length))
     inner = max(0, unpacked + anew - beside) if unpacked else 0

@@ -146,7 +146,7 @@ def _counts(read: Config, asked: dict[str, Any], layers: int) -> dict[str, int]:
     hidden = hidden_matrices(model)
     named = list(model.named_parameters())
     trained = [(name, p) for name, p in named if p.requires_grad]
-    packed = _packed(model) if asked.get("base") == "nf4" else []
+    packed = _packed(model) if asked["lora"] is not None else []
     return {
         "frozen": sum(p.numel() for _, p in named if not p.requires_grad),
         "trained": sum(p.numel() for _, p in trained),
@@ -173,8 +173,8 @@ def _packed(model: Any) -> list[int]:
 
 
 def profile(asked: dict[str, Any]) -> dict[str, Any]:
-    """`asked`: {folder, dtype, attention, lora: {…} or null, base: "nf4" where it is in 4 bits}; a
-    Profile as a dict. Layers are run in full: what they keep for the backward pass is the same."""
+    """`asked`: {folder, dtype, attention, lora: {…} or null}; a Profile as a dict. Beside an
+    adapter it serves a 4-bit base, too: what layers keep for the backward pass is the same."""
     read = transformers.AutoConfig.from_pretrained(asked["folder"], local_files_only=True)
     text = read.get_text_config()
     layers = int(text.num_hidden_layers)
