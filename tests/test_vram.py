@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -12,7 +13,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.memory import asking, cards, fitting, records, refusing
+from engine.loop import chores
+from engine.memory import asking, cards, fitting, records, refusing, whatif
 from engine.memory.estimate import CONTEXT_CPU, Profile, estimate
 from queue_store import config as configuration
 from queue_store.config import Config
@@ -20,6 +22,7 @@ from queue_store.database import open_state
 from queue_store.errors import ConfigError
 from queue_store.home import Home
 from snapshots.child import Unfinished
+from tests import engine_kit as kit
 from tests.conftest import Done
 
 torch = pytest.importorskip("torch")
@@ -338,6 +341,39 @@ def test_peaks_of_items_are_kept_beside_the_estimate(home: Home) -> None:
         assert records.summary(state, "nobody's") is None
     finally:
         state.close()
+
+
+def test_an_engine_that_trains_keeps_its_peak_beside_the_estimate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of what steps in the backward pass; and what-if tells how well that was."""
+    monkeypatch.setattr(
+        *(asking, "profile"),
+        lambda home, folder, model, size, **more: profiled(
+            folder, with_model(configuration.default(), model), size
+        ),
+    )
+    way = {**WHOLE, "batch_size": 2, "effective_batch": 2, "chunked_loss": "on"}
+    home = kit.make_home(tmp_path / "home", training={**way, "sample_steps": 0})
+    item = kit.add(home, "long.jsonl", 1500)
+    with open_state(home) as state, kit.Running(home) as engine:
+        chores.compare_memory(engine.engine, state)
+        assert records.summary(state, cards.here().name) is None, "no step was measured so far"
+        engine.wait_step(3)
+        chores.compare_memory(engine.engine, state)
+        found = records.summary(state, cards.here().name)
+        assert found is not None and found["last"]["item"] == item.id
+        assert "in_backward" in found["last"]["settings"]
+        # Of a tiny model nearly all is the process: it holds pytest here, too.
+        assert 0.2 < found["low"] <= found["high"] < 2
+        with whatif.begin(home) as shown:
+            assert shown.well == found
+            mine = cards.here(own=os.getpid())
+            assert abs(shown.device.free - mine.free) < 1 << 30
+
+
+def with_model(config: Config, model: configuration.Model) -> Config:
+    return msgspec.structs.replace(config, model=model)
 
 
 def test_a_base_in_4_bits_is_counted_as_it_lies(

@@ -172,8 +172,8 @@ def compare_memory(engine: Engine, state: State) -> None:
     worker, item = engine.worker, engine.board.item
     measured = engine.board.memory
     live = worker.live if worker is not None else None
-    if worker is None or live is None or item is None or not isinstance(measured, int):
-        return
+    if worker is None or live is None or item is None or not measured:
+        return  # nothing trains, or no step was measured so far
     together = live.processes()
     ranks = Ranks(together["size"], together["kind"] == "fsdp")
     device = cards.here()

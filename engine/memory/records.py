@@ -38,7 +38,8 @@ def record(
 
 def peaks(state: State, device: str) -> list[Peak]:
     """What was measured on a device of that name, the oldest first."""
-    return [Peak(**one) for one in state.meta_get(KEY, []) if one["device"] == device]
+    found = [Peak(**one) for one in state.meta_get(KEY, []) if one["device"] == device]
+    return [one for one in found if one.measured > 0]
 
 
 def summary(state: State, device: str) -> dict[str, Any] | None:
