@@ -29,6 +29,7 @@ from engine.training.schedule import GlobalSchedule
 from engine.training.sharded import shard
 from engine.training.state import capture_state, restore_state, write_state
 from engine.training.ticks import Monitor
+from engine.training.trainer import arguments as trainer_arguments
 from engine.training.wrapping import wrap
 from queue_store import config as configuration
 from queue_store.errors import TrainctlError
@@ -217,7 +218,10 @@ def controls(ranks: Ranks, folder: Path) -> dict[str, Any]:
         ranks.decide(lambda: 1) if ranks.rank == 0 else ranks.share()
     except TrainctlError as error:
         failed = str(error)
+    torch.set_num_threads(3)
+    trainer_arguments(training(effective_batch=4), "cpu", ranks.size)
     return {
+        "threads": torch.get_num_threads(),
         "heard": [h["rank"] for h in heard],
         "long": heard[1]["text"] == large,
         "done": [len(word) for word in done],

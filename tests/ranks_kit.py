@@ -53,8 +53,8 @@ def _rank(
         LOCAL_WORLD_SIZE=str(size),
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
-        OMP_NUM_THREADS="1",
     )
+    os.environ.pop("OMP_NUM_THREADS", None)  # torchrun sets it, a person's own launcher may not
     out = os.open(folder / f"out{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(out, 1)
     os.dup2(out, 2)

@@ -78,6 +78,7 @@ def test_what_rank_0_decides_is_heard_and_done_by_all(tmp_path: Path) -> None:
         assert result["all"] == [0, 1, 2, 3]
         assert result["sums"] == [[n, 0.5] for n in range(4)]
         assert result["differs"].startswith("ranks 1, 3 differ from rank 0 in the word")
+        assert result["threads"] == 3  # accelerate's arguments leave them alone
         assert ("out of step" in result["failed"]) == bool(rank)
 
 

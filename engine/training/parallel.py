@@ -96,6 +96,8 @@ class Ranks:
                 where="training.processes",
                 mend="start as many as are configured: two trainings of one folder harm it",
             )
+        # Where this is not set, accelerate sets torch's threads anew with every Trainer.
+        os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
         timeout = timedelta(seconds=timeout_seconds)
         own = _card(local_rank, local_size) if device != "cpu" else "cpu"
         dist.init_process_group("nccl" if own != "cpu" else "gloo", timeout=timeout)
