@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,8 @@ from queue_store import config as configuration
 from queue_store.errors import ConfigError, DataError, Refused
 from queue_store.failures import Cause
 from queue_store.home import Home
+from tests import ranks_engine as many
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -159,3 +164,38 @@ def test_what_a_step_cannot_share_is_refused_before_anything_starts(home: Home) 
     )
     with pytest.raises(ConfigError, match="effective_batch 3 is not a multiple"):
         processes(home, home.root, hosts)
+
+
+# -- nothing outlives the engine ------------------------------------------------------------------
+
+
+PARENT = """
+import os, subprocess, sys
+words = [sys.executable, "-c", sys.argv[1], str(os.getpid())]
+child = subprocess.Popen(words, stdin=subprocess.PIPE)
+print(child.pid, flush=True)
+sys.stdin.read()
+"""
+CHILD = {
+    "parent": "import sys, time\n"
+    "from engine.ranks.lifeline import die_with\n"
+    "die_with(int(sys.argv[1])); print('up', flush=True); time.sleep(60)",
+    "pipe": "import time\n"
+    "from engine.ranks.lifeline import die_at_end_of\n"
+    "die_at_end_of(0); print('up', flush=True); time.sleep(60)",
+}
+
+
+@pytest.mark.parametrize("way", CHILD)
+def test_a_process_of_a_launch_dies_with_the_one_that_started_it(way: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, CHILD[way]],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert parent.stdout.readline() == b"up\n" and many.lives(pid)
+        parent.kill()
+        many.wait_gone(pid)

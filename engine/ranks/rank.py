@@ -53,6 +53,7 @@ def _serve(order: Order, link: Link | None, watch: Any) -> None:
     ranks = Ranks.begin(order.size, order.device, sharded, order.timeout_seconds)
     ranks.same("the version of Python, torch or transformers", libraries())
     found = ranks.collect(about(ranks))
+    watch.ranks = ranks
     service = Service(ranks, link)
     if link is not None:
         link.send({"done": {"ranks": found}})
@@ -84,12 +85,7 @@ def _tell(error: BaseException, rank: int, link: Link | None, store: Any) -> Non
     from engine.ranks import words
 
     traceback.print_exception(error)  # the launch's log
-    said = {
-        "rank": rank,
-        "host": words.host(),
-        "felt": words.broke(error),
-        "error": words.error_words(error),
-    }
+    said = words.lost(error, rank)
     with contextlib.suppress(Exception):
         if link is not None:
             link.send({"lost": said})

@@ -18,8 +18,10 @@ from typing import Any
 
 import psutil
 
+from engine.ranks import words
 from engine.ranks.link import Link, LinkBroken
 from engine.ranks.order import Order
+from engine.training.parallel import Ranks
 
 BEAT_SECONDS = 1.0
 SILENT_SECONDS = 5.0
@@ -87,6 +89,8 @@ class Watch:
         self._ended = threading.Event()
         self._process = psutil.Process()
         self._seen: dict[int, tuple[str, float]] = {}
+        self.ranks: Ranks | None = None
+        """Rank 0's, once it has joined the others."""
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="rank-watch", daemon=True).start()
@@ -117,9 +121,16 @@ class Watch:
         with contextlib.suppress(LinkBroken):  # the thread that receives hears of that
             memory = {str(rank): memory for rank, (_, memory) in shown.items()}
             link.send({"alive": {"silent": silent, "memory": memory}})
-            lost = self._store.first_lost()
+            lost = self._store.first_lost() or self._missed()
             if lost is not None:
                 link.send({"lost": lost})
+
+    def _missed(self) -> dict[str, Any] | None:
+        """That the others are out of reach, where rank 0 waits for the engine and not for them."""
+        error = self.ranks.broken if self.ranks is not None else None
+        if error is None:
+            return None
+        return words.lost(error, self._rank)
 
     def _memory(self) -> int:
         """Bytes: of this rank's card where it trains on one, else of its process."""

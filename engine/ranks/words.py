@@ -88,6 +88,12 @@ def broke(error: BaseException) -> bool:
     )
 
 
+def lost(error: BaseException, rank: int) -> Json:
+    """What the engine is told of an exception that ends a rank."""
+    told = error_words(error)
+    return {"rank": rank, "host": host(), "felt": broke(error), "error": told}
+
+
 def host() -> str:
     return socket.gethostname()
 

@@ -111,6 +111,11 @@ class Ranks:
             timeout_seconds=timeout_seconds,
         )
 
+    @property
+    def broken(self) -> Exception | None:
+        """Why rank 0 does not reach the others any more, seen while it made up its mind."""
+        return self._broken
+
     def end(self) -> None:
         """Leave the groups. Every rank calls it; nothing can be shared afterwards."""
         self._ended.set()
