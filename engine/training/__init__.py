@@ -4,5 +4,7 @@
 `trainer` is the Trainer, `model`, `optim`, `schedule`, `rng` what it holds, `live` all of it
 together, `state` all of it in a folder and back, bit for bit. `items` freezes what an item trains
 on, `position` says where a cursor stands. `sampler` and `examples` are the look at the model
-between two steps.
+between two steps. How it computes: `attention`, `loss_path` with `chunked_loss`, and `liger`, each
+proven on the model (`trial`) before it is used. `folder` and `layout` are the model's folder as it
+is read and as others read it.
 """
