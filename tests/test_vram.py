@@ -127,19 +127,19 @@ def measured(folder: Path, config: Config, size: int = 4) -> int:
     positions = rows.expand(config.training.batch_size, -1)
 
     schedule = GlobalSchedule(optimizer, config.training)
-    loss = LossPath(model)
-    loss.use(config.training.chunked_loss)
+    path = LossPath(model)
+    path.use(config.training.chunked_loss)
     batches = config.training.effective_batch // config.training.batch_size
     count = torch.tensor(ids.numel() * batches)
 
     def step() -> None:
         with stepping(model, optimizer, schedule, config.training) as steps:
             for _ in range(batches):
-                out = model(
+                # Its logits are nobody's once there is a loss, as in Trainer.
+                loss = model(
                     input_ids=ids, position_ids=positions, labels=ids, num_items_in_batch=count
-                )
-                out.loss.backward()
-                del out
+                ).loss
+                loss.backward()
             steps.step()
             optimizer.zero_grad()
 
@@ -235,6 +235,26 @@ def test_the_peak_in_bf16(changes: dict[str, Any], tmp_path: Path) -> None:
         *(tmp_path, "qwen3"), vocab_size=4096, tie_word_embeddings=changes.get("tied", True)
     )
     check(folder, settings(**given), size=2)
+
+
+@pytest.mark.parametrize("size", [4, 2])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(
+    "changes",
+    [{**WHOLE, "chunked_loss": "on"}, {"chunked_loss": "off"}, {"effective_batch": 2}],
+    ids=str,
+)
+def test_the_peak_where_the_head_decides(
+    changes: dict[str, Any],
+    tied: bool,
+    size: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A large vocabulary and short rows: of a tied head two gradients and their sum meet."""
+    monkeypatch.setitem(globals(), "LENGTH", 32)
+    folder = folder_of(tmp_path, "qwen3", vocab_size=32_768, tie_word_embeddings=tied)
+    check(folder, settings(**changes, optimizer="adamw_8bit", max_length=32), size)
 
 
 def test_stochastic_rounding_takes_as_much_at_once_as_is_counted() -> None:

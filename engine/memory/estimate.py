@@ -2,12 +2,13 @@
 
 Four moments are looked at, for the highest of them is the peak; weights and states always stand:
 
-    backward   activations and logits of a micro-batch + the head's gradient
+    backward   activations of a micro-batch + its logits, or what is left of them and the head's
+               gradient
                (+ all gradients, where micro-batches add up to a step)
     layers     activations, of the last layer computed anew where they are checkpointed + the
                gradient of a layer's matrix (+ all gradients, where micro-batches add up)
     gradients  all gradients + the activations of the last layer that is left, or a second gradient
-               of a tied embedding
+               of a tied embedding and their sum
     step       all gradients + what the optimizer makes in passing
 
 With training.in_backward no gradients stand but the one that arrives and a tied head's first half,
@@ -218,19 +219,33 @@ class _Moments:
             ways = (profile.checkpointed, profile.checkpointed_inner)
         whole, kept = (int(tokens * way.bytes_per_token(profile.layers, length)) for way in ways)
         self.layer = int(tokens * profile.plain.bytes_per_layer(length))
-        self.logits, self.slope = max(0, whole - kept), self.head
-        if liger:
-            self.logits = 0
-        elif chunks_loss(training.chunked_loss, profile.vocabulary):
-            chunk = min(tokens, chunk_tokens(profile.vocabulary, "cuda" if gpu else "cpu"))
-            self.logits = chunk * profile.vocabulary * CHUNKED
-            # Summed up in float32, then rounded to the dtype of the weights.
-            self.slope = self.head_numbers * (4 if each == 4 else 4 + each)
+        self.losses = self._losses(tokens, max(0, whole - kept), gpu, liger)
         if training.activation_offload and gpu:
             away = max(0, profile.layers - ON_CARD)
             kept -= int(tokens * away * profile.checkpointed.bytes_per_layer(length))
         self.activations = kept
         self.gathered = self._gathered() if ranks.sharded else 0
+
+    def _losses(self, tokens: int, logits: int, gpu: bool, liger: bool) -> list[tuple[int, int]]:
+        """(logits, the head's gradient) when the loss takes most, and when that gradient is made.
+        One of chunks is summed up in float32, each chunk's part in the dtype of the weights."""
+        profile, size, head = self.profile, self.size, self.head
+        if liger:
+            return [(0, head)]
+        if chunks_loss(self.training.chunked_loss, profile.vocabulary):
+            chunk = min(tokens, chunk_tokens(profile.vocabulary, "cuda" if gpu else "cpu"))
+            numbers, summed = chunk * profile.vocabulary, 4 * self.head_numbers
+            made = summed + (head if self.each < 4 else 0)
+            return [(numbers * CHUNKED, summed), (numbers * size, made)]
+        return [(logits, 0), (min(logits, tokens * profile.vocabulary * size), head)]
+
+    def _backward(self, standing: int, kept: int, whole: int) -> list[_Moment]:
+        """The start of the backward pass, beside so many bytes of gradients that stand."""
+        found = []
+        for logits, slope in self.losses:
+            own = 0 if standing else min(slope, self.head)
+            found.append(_Moment("backward", standing + own, kept, logits, slope - own + whole))
+        return found
 
     def _gathered(self) -> int:
         """Whole weights that stand beside a rank's parts: those outside the layers, a layer that
@@ -245,11 +260,13 @@ class _Moments:
         if self.training.in_backward:
             return self._in_backward(unpacked)
         gradients, kept, whole = self.gradients, self.activations, self.gathered
-        first = gradients if self.adds_up else self.head
-        beside = self.slope if self.adds_up else self.slope - self.head
-        second = self.head if self.profile.tied or self.adds_up else 0
+        standing = gradients if self.adds_up else 0
+        first = standing or self.head
+        # A tied head's two gradients and their sum meet; what adds up has a sum of its own.
+        second = 2 * self.head if self.profile.tied else 0
+        second += self.head if self.adds_up else 0
         return (
-            _Moment("backward", first, kept, self.logits, beside + whole),
+            *self._backward(standing, kept, whole),
             _Moment("layers", first, kept, 0, self.inner + unpacked + whole),
             _Moment("gradients", gradients, self.layer, 0, max(0, second - self.layer) + whole),
             _Moment("step", gradients, 0, 0, max(self._step_head(), self._step_inner())),
@@ -257,15 +274,15 @@ class _Moments:
 
     def _in_backward(self, unpacked: int) -> tuple[_Moment, ...]:
         """Each gradient goes as soon as it is whole: a tied head's at the very end."""
-        tied = self.profile.tied
-        stays = self.head if tied else 0
-        stepped = 0 if tied else self._step_head()
+        stays = self.head if self.profile.tied else 0
+        stepped = 0 if stays else self._step_head()
         kept, passing = self.activations, self._step_inner() + unpacked
         return (
-            _Moment("backward", self.head, kept, self.logits, self.slope - self.head),
+            *self._backward(0, kept, 0),
             _Moment("backward", self.head, kept, 0, stepped),
             _Moment("layers", stays + self.inner, kept, 0, passing),
-            _Moment("gradients", self.head + stays, 0, 0, self._step_head()),
+            _Moment("gradients", self.head + stays, 0, 0, stays),
+            _Moment("step", self.head, 0, 0, self._step_head()),
         )
 
     # -- what the step of one tensor takes in passing
