@@ -26,7 +26,7 @@ from engine.training.parallel import Ranks
 from engine.training.rng import capture_rng, rng_to_json, seed_rank
 from engine.training.run import TrainingRun
 from engine.training.schedule import GlobalSchedule
-from engine.training.sharded import shard
+from engine.training.sharded import is_part, shard
 from engine.training.state import capture_state, restore_state, write_state
 from engine.training.ticks import Monitor
 from engine.training.trainer import arguments as trainer_arguments
@@ -181,6 +181,7 @@ def train(
         if not isinstance(error, TrainctlError | ArithmeticError) and "NonFinite" not in failed:
             raise
     return {
+        "parts": all(is_part(p) for p in bench.loaded.model.parameters()),
         "digest": bench.digest(),
         "outcome": outcome and asdict(outcome),
         "failed": failed,

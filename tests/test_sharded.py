@@ -120,8 +120,20 @@ def test_the_files_are_those_of_one_process_and_either_goes_on_with_them(
 
 def test_ticks_are_looked_at_by_all_ranks_together_and_move_nothing(place: dict[str, Any]) -> None:
     settings = {"eval_steps": 2, "sample_steps": 2, "monitoring_budget": 1.0}
-    plain = split(place, 2, "noticks", model="dropout", leave_at=5)
-    ticks = split(place, 2, "ticks", model="dropout", leave_at=5, settings=settings, ticks=True)
+    saved = [place["root"] / f"split-at2-{name}" for name in ("plain", "ticks")]
+    common: dict[str, Any] = {"model": "dropout", "leave_at": 4}
+    plain = split(place, 2, "noticks", save_at={"2": str(saved[0])}, **common)
+    # The save and the end come right after a tick, which gathered the weights.
+    ticks = split(
+        *(place, 2, "ticks"),
+        settings=settings,
+        ticks=True,
+        save_at={"2": str(saved[1])},
+        **common,
+    )
+    assert one(ticks, "parts")
+    for name in ("model.safetensors", "optimizer.safetensors", "rng.json"):
+        assert (saved[0] / name).read_bytes() == (saved[1] / name).read_bytes()
     assert one(ticks, "digest") == one(plain, "digest")
     assert [r["rng"] for r in ticks] == [r["rng"] for r in plain]
     assert [len(r["validations"]) for r in ticks] == [2, 0]

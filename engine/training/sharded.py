@@ -60,7 +60,7 @@ def shard(model: Any, ranks: Ranks) -> None:
     if not layers and ranks.rank == 0:
         log.warning("%s does not name its layers: it is gathered whole", type(plain).__name__)
     # The root, too, gives up what it gathered after its forward pass: else a validation would
-    # leave whole tensors where the optimizer and a save expect parts.
+    # leave whole tensors in the model, and an optimizer that is made next would step those.
     for module in (*layers, model):
         fully_shard(module, mesh=mesh, reshard_after_forward=True)
     # accelerate leaves alone what it believes to have prepared itself: it would wrap it in DDP.
