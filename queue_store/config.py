@@ -18,6 +18,7 @@ from msgspec import Meta
 
 from queue_store import places
 from queue_store.errors import ConfigError
+from queue_store.sharing import check_shared
 
 Positive = Annotated[int, Meta(ge=1)]
 Steps = Annotated[int, Meta(ge=0)]
@@ -33,8 +34,6 @@ Clock = Annotated[str, Meta(pattern=r"^(([01]\d|2[0-3]):[0-5]\d)?$")]
 
 OPEN_TABLES = ("console.keys.", "backups.", "hosts.")
 """Tables whose keys are a person's own names; msgspec checks what stands under them."""
-
-EVEN = "make it a multiple: each process trains as many packed sequences of a step as the others"
 
 LOCKED = ("model.base", "model.method", "model.name", "training.max_length")
 """Keys that stay as they were once a home has trained a step."""
@@ -346,7 +345,9 @@ def check(own: dict[str, Any], path: Path) -> Config:
     for name, host in config.hosts.items():
         places.parse_host(name, host.ssh, host.store, host.ssh_config, where=str(path))
         places.check_python(name, host.python, where=str(path))
-    _check_processes(config, path)
+    if config.training.processes != "auto":
+        size = config.training.processes * config.launch.nodes
+        check_shared(config.training, size, str(path))
     if config.samples.where == "host" and not config.hosts:
         raise ConfigError(
             'samples.where = "host", and no host is configured',
@@ -354,25 +355,6 @@ def check(own: dict[str, Any], path: Path) -> Config:
             mend='name one in [hosts], or write samples.where = "auto"',
         )
     return config
-
-
-def _check_processes(config: Config, path: Path) -> None:
-    """Raises ConfigError where the processes, as far as they are told, cannot share a step."""
-    training, nodes = config.training, config.launch.nodes
-    if training.processes == "auto":
-        return
-    if reason := uneven(training, training.processes * nodes):
-        raise ConfigError(reason, where=f"{path}: training.processes", mend=EVEN)
-
-
-def uneven(training: Training, size: int) -> str:
-    """Why a step of these settings cannot be shared by `size` processes, "" where it can."""
-    if training.effective_batch % (training.batch_size * size) == 0:
-        return ""
-    return (
-        f"effective_batch {training.effective_batch} is not a multiple of batch_size"
-        f" {training.batch_size} x {size} processes"
-    )
 
 
 def default() -> Config:

@@ -6,8 +6,9 @@ import itertools
 
 import pytest
 
-from engine.training.split import NO_PACK, RankBatches, check_split
+from engine.training.split import NO_PACK, RankBatches
 from queue_store.errors import ConfigError
+from queue_store.sharing import check_shared
 from tests.training_kit import training
 
 
@@ -47,11 +48,15 @@ def test_every_pack_trains_once_and_in_its_step_on_all_ranks_together() -> None:
 
 
 def test_what_cannot_be_divided_is_refused_with_the_nearest_values() -> None:
-    check_split(training(batch_size=2, effective_batch=8), 4)
+    check_shared(training(batch_size=2, effective_batch=8), 4)
     with pytest.raises(ConfigError) as caught:
-        check_split(training(batch_size=2, effective_batch=14), 4)
+        check_shared(training(batch_size=2, effective_batch=14), 4)
     assert caught.value.where == "training.effective_batch"
     assert "set it to 8 or 16" in caught.value.mend
     with pytest.raises(ConfigError) as caught:
-        check_split(training(batch_size=1, effective_batch=2), 4)
+        check_shared(training(batch_size=1, effective_batch=2), 4)
     assert "set it to 4, or" in caught.value.mend
+    whole = training(batch_size=2, effective_batch=2, in_backward=True, max_grad_norm=0.0)
+    check_shared(whole, 1)
+    with pytest.raises(ConfigError, match="in_backward"):
+        check_shared(whole, 2)

@@ -10,9 +10,10 @@ from engine.memory import cards, refusing
 from engine.memory.asking import Estimator
 from engine.memory.cards import Device
 from engine.memory.estimate import Ranks
-from queue_store.config import EVEN, Config, uneven
+from queue_store.config import Config
 from queue_store.errors import ConfigError, NotFound
 from queue_store.home import Home
+from queue_store.sharing import check_shared
 from snapshots.child import Unfinished
 
 STALL_SHARE = 0.9
@@ -72,8 +73,7 @@ def processes(home: Home, folder: Path, config: Config) -> Processes:
     found = gpus()
     each, launch = each_host(config, found), config.launch
     size = each * launch.nodes
-    if reason := uneven(config.training, size):
-        raise ConfigError(reason, where="training.effective_batch", mend=EVEN)
+    check_shared(config.training, size)
     return Processes(
         each=each,
         nodes=launch.nodes,

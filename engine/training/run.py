@@ -27,13 +27,14 @@ from engine.training.position import Packs, Plan
 from engine.training.rng import capture_rng, set_rng
 from engine.training.schedule import GlobalSchedule
 from engine.training.sharded import check_sharded
-from engine.training.split import RankBatches, check_split
+from engine.training.split import RankBatches
 from engine.training.stepping import stepping
 from engine.training.ticks import SAMPLES, VALIDATION, samples_due
 from engine.training.trainer import PackDataset, StepTrainer, arguments, make_loader
 from engine.training.wrapping import wrap
 from queue_store.config import Training
 from queue_store.metrics import StepMetric
+from queue_store.sharing import check_shared
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class TrainingRun(TrainerCallback):
         self.reporter = reporter or Silent()
         self.monitoring = monitoring
         self.ranks = ranks or ALONE
-        check_split(settings, self.ranks.size)
+        check_shared(settings, self.ranks.size)
         if self.ranks.sharded:
             check_sharded(settings)
         self.plan = Plan(

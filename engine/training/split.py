@@ -12,36 +12,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from engine.prepare.prepared import Sequence
-from queue_store.config import Training
-from queue_store.errors import ConfigError
 
 NO_PACK = -1
 """In the place of a pack's number: one token that has no loss, so that the rank's part of the
 step's loss and gradients is exactly 0."""
 
 NOTHING = Sequence(np.zeros(1, np.int32), np.zeros(1, np.bool_), np.zeros(1, np.int32), lines=(0,))
-
-
-def check_split(training: Training, size: int) -> None:
-    """Raises ConfigError where a step's packs cannot be divided evenly over `size` ranks, or a step
-    is one that ranks cannot share."""
-    if size > 1 and training.in_backward:
-        raise ConfigError(
-            f"the gradients of {size} processes are summed before a parameter can be stepped",
-            where="training.in_backward = true",
-            mend='set it to false; training.parallel = "fsdp" saves the memory of gradients too',
-        )
-    whole = training.batch_size * size
-    effective = training.effective_batch
-    if effective % whole == 0:
-        return
-    near = [str(n * whole) for n in (effective // whole, effective // whole + 1) if n]
-    raise ConfigError(
-        f"effective_batch {effective} is not a multiple of batch_size {training.batch_size}"
-        f" times {size} processes",
-        where="training.effective_batch",
-        mend=f"set it to {' or '.join(near)}, or change training.processes",
-    )
 
 
 class RankBatches:

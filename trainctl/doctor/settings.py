@@ -6,8 +6,9 @@ import errno
 import socket
 
 from queue_store import config as configuration
-from queue_store.errors import TrainctlError
+from queue_store.errors import ConfigError, TrainctlError
 from queue_store.home import Home
+from queue_store.sharing import check_shared
 from trainctl.doctor.check import Check
 
 
@@ -42,8 +43,10 @@ def processes(home: Home) -> Check:
     if cards and count > cards:
         advice = f'set training.processes to {cards}, or "auto"'
         return Check("processes", False, f"{found}, which has {cards} GPUs", advice)
-    if reason := configuration.uneven(config.training, count * launch.nodes):
-        return Check("processes", False, f"{found}: {reason}", configuration.EVEN)
+    try:
+        check_shared(config.training, count * launch.nodes)
+    except ConfigError as error:
+        return Check("processes", False, f"{found}: {error.what}", error.mend)
     if launch.nodes > 1 and (wrong := _rendezvous(home, launch.rendezvous)):
         return Check("processes", False, f"{found}: {wrong}", MEND)
     return Check("processes", True, found)

@@ -1,0 +1,34 @@
+"""Whether several processes can share the steps that `[training]` asks for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from queue_store.errors import ConfigError
+
+if TYPE_CHECKING:
+    from queue_store.config import Training
+
+
+def check_shared(training: Training, size: int, path: str = "") -> None:
+    """Raises ConfigError, with the key and `path` before it, where `size` processes cannot train
+    these settings together."""
+    at = f"{path}: " if path else ""
+    if size > 1 and training.in_backward:
+        raise ConfigError(
+            f"the gradients of {size} processes are summed before a parameter can be stepped",
+            where=f"{at}training.in_backward",
+            mend='set it to false; training.parallel = "fsdp" saves the memory of gradients too',
+        )
+    whole = training.batch_size * size
+    if training.effective_batch % whole == 0:
+        return
+    near = [str(n * whole) for n in (training.effective_batch // whole,) if n]
+    near.append(str((training.effective_batch // whole + 1) * whole))
+    raise ConfigError(
+        f"effective_batch {training.effective_batch} is not a multiple of batch_size"
+        f" {training.batch_size} x {size} processes, of which each trains as many packed sequences"
+        " of a step as the others",
+        where=f"{at}training.effective_batch",
+        mend=f"set it to {' or '.join(near)}, or change training.processes",
+    )
