@@ -34,7 +34,7 @@ lint: dev
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu and not slow and not faults"
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not gpu and not slow and not faults"
 
 # Also those that take minutes (a kill at every point), and those for a GPU where there is one.
 test-all: lint
