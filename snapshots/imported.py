@@ -85,7 +85,7 @@ def take_in(state: State, source: Source) -> Version:
             durable.crash_point("import.copied")
         digests, _, weights = sync_and_digest(tmp)
         _same(source, tmp, digests, weights)
-        publish(state, tmp, info, digests, act="import")
+        publish(state, tmp, info, digests)
     except BaseException:
         durable.discard(tmp, home)
         raise

@@ -86,5 +86,5 @@ def publish(
             "method": method_of(versions.version_folder(home, source)),
         },
     }
-    publish_version(state, tmp, info, written.digests, act="merge")
+    publish_version(state, tmp, info, written.digests)
     return versions.get(state, name)

@@ -19,11 +19,9 @@ from snapshots.checkpoints import made_by
 from snapshots.versions import INFO
 
 
-def publish(
-    state: State, tmp: Path, info: Mapping[str, Any], digests: Mapping[str, str], *, act: str
-) -> None:
+def publish(state: State, tmp: Path, info: Mapping[str, Any], digests: Mapping[str, str]) -> None:
     """Make the version `info` (its version.json), not verified yet, of the folder `tmp` under
-    store/tmp, whose files are synced and have `digests`. `act` names its crash points.
+    store/tmp, whose files are synced and have `digests`.
 
     Raises OSError; then nothing of it counts, and whoever calls discards `tmp`.
     """
@@ -40,9 +38,9 @@ def publish(
     )
     durable.write_new(tmp / manifest.MANIFEST, sealed.to_json())
     durable.make_read_only(tmp)
-    durable.crash_point(f"{act}.sealed")
+    durable.crash_point("made.sealed")
     durable.publish(tmp, place, synced=[*digests, INFO])
-    durable.crash_point(f"{act}.published")
+    durable.crash_point("made.published")
     try:
         versions.adopt(state, dict(info), sealed)
     except CommitUnknown:
@@ -50,4 +48,4 @@ def publish(
     except BaseException:
         durable.discard(place, home)
         raise
-    durable.crash_point(f"{act}.committed")
+    durable.crash_point("made.committed")

@@ -18,7 +18,7 @@ import pytest
 from engine.judging import job
 from engine.judging.evaluating import REFUSED, Evaluating, model
 from engine.reading.views import Views
-from engine.training import run
+from engine.training import looking
 from evaluation.sets import load_sets
 from queue_store import config as configuration
 from queue_store.database import open_metrics, open_state
@@ -66,13 +66,13 @@ def expecting(home: Home, answer: str) -> None:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many prompts each sample tick of the training process asked."""
     found: list[int] = []
-    real = run.answer
+    real = looking.answer
 
     def answer(of: Any, tokenizer: Any, prompts: Any, **more: Any) -> Any:
         found.append(len(prompts))
         return real(of, tokenizer, prompts, **more)
 
-    monkeypatch.setattr(run, "answer", answer)
+    monkeypatch.setattr(looking, "answer", answer)
     return found
 
 

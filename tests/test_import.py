@@ -166,12 +166,12 @@ def test_a_set_of_the_same_name_is_not_written_over(home: Home, old: Path, train
 @pytest.mark.parametrize(
     "point",
     [
-        *("import.item_made:2", "import.set_placed:2", "import.published"),
+        *("import.item_made:2", "import.set_placed:2", "made.published"),
         *(
             pytest.param(point, marks=pytest.mark.slow)
             for point in (
                 *("import.item_copied:3", "intake.taken:2", "take.renamed:2", "import.reserved"),
-                *("import.copied:2", "publish.renamed", "import.committed:2", "version.verified"),
+                *("import.copied:2", "publish.renamed", "made.committed:2", "version.verified"),
             )
         ),
     ],

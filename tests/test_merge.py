@@ -212,10 +212,10 @@ def test_beside_an_engine_it_is_the_engine_that_merges(home: Home) -> None:
     [
         ("merge.tensor:5", ()),  # the child alone: the command says so
         pytest.param("merge.written", (), marks=pytest.mark.slow),
-        pytest.param("merge.sealed", (), marks=pytest.mark.slow),
+        pytest.param("made.sealed", (), marks=pytest.mark.slow),
         pytest.param("publish.synced", (), marks=pytest.mark.slow),
-        ("merge.published", ("v002",)),
-        pytest.param("merge.committed", ("v002",), marks=pytest.mark.slow),
+        ("made.published", ("v002",)),
+        pytest.param("made.committed", ("v002",), marks=pytest.mark.slow),
     ],
 )
 def test_a_kill_at_any_moment_leaves_nothing_that_counts(

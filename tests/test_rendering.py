@@ -102,8 +102,8 @@ def test_samples_are_asked_as_the_rows_of_the_item_train(
     asked: list[tuple[str, ...]] = []
     begin = TrainingRun.__init__
 
-    def watched(self: Any, *arguments: Any) -> None:
-        begin(self, *arguments)
+    def watched(self: Any, *arguments: Any, **named: Any) -> None:
+        begin(self, *arguments, **named)
         asked.append(tuple(prompt.text for prompt in arguments[-1].prompts))
 
     monkeypatch.setattr(TrainingRun, "__init__", watched)

@@ -180,7 +180,7 @@ def test_a_tick_that_may_take_long_is_told_while_it_runs(
             phases.append((status["global_step"], status["phase"]))
             return answer(*args, **kwargs)
 
-        monkeypatch.setattr("engine.training.run.answer", watched)
+        monkeypatch.setattr("engine.training.looking.answer", watched)
         running.wait_trained()
         last = running.status["phase"]
     # What it costs is known after the first: it is quick, and would flicker.

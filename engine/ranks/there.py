@@ -60,7 +60,11 @@ class There:
         self._rule = str(said["rule"])
         self.told: Json = said["told"]
         self.ends: list[str] = list(said["ends"])
-        self.loaded = words.of(LoadedThere, {**self.told, **said})
+        self.loaded = LoadedThere(
+            folder=Path(said["folder"]),
+            trained=int(said["trained"]),
+            **{key: self.told[key] for key in ("name", "method", "dtype", "device", "parameters")},
+        )
 
     @staticmethod
     def load(

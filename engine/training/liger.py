@@ -42,9 +42,9 @@ def replaced(model: Any) -> Replaced:
     counts: dict[str, list[int]] = {}
     for module in model.modules():
         name = type(module).__name__
-        kind = "norm" if name.endswith("Norm") else "mlp" if name.endswith("MLP") else ""
-        if kind:
-            found = counts.setdefault(kind, [0, 0])
+        part = "norm" if name.endswith("Norm") else "mlp" if name.endswith("MLP") else ""
+        if part:
+            found = counts.setdefault(part, [0, 0])
             found[0] += of_liger(module.forward)
             found[1] += 1
     rotary = getattr(sys.modules[type(model).__module__], ROTARY, None)
