@@ -18,7 +18,7 @@ from msgspec import Meta
 
 from queue_store import places
 from queue_store.errors import ConfigError
-from queue_store.sharing import check_shared
+from queue_store.sharing import check_parts, check_shared
 
 Positive = Annotated[int, Meta(ge=1)]
 Steps = Annotated[int, Meta(ge=0)]
@@ -31,6 +31,8 @@ Room = Annotated[str, Meta(pattern=r"^\d+(\.\d+)?( (kB|MB|GB|TB))?$")]
 
 Clock = Annotated[str, Meta(pattern=r"^(([01]\d|2[0-3]):[0-5]\d)?$")]
 """A local time of day, "03:00"; "" is never."""
+
+RENDEZVOUS = r"(?:\[[0-9a-fA-F:.]+\]|[^\s:/]+):(\d{1,5})"
 
 OPEN_TABLES = ("console.keys.", "backups.", "hosts.")
 """Tables whose keys are a person's own names; msgspec checks what stands under them."""
@@ -130,19 +132,19 @@ class Launch(Section, frozen=True):
 
     nodes: Annotated[int, Meta(ge=1, le=1024)]
     """Hosts that train together, this one included."""
-    rendezvous: Annotated[str, Meta(pattern=r"^(\[[0-9a-fA-F:.]+\]:\d{1,5}|[^\s:/]+:\d{1,5})?$")]
+    rendezvous: str
     """"host:port" of this host, which the others reach."""
     join_minutes: Annotated[float, Meta(gt=0)]
     timeout_minutes: Annotated[float, Meta(gt=0)]
 
     def __post_init__(self) -> None:
         if self.nodes > 1 and not self.rendezvous:
+            raise ValueError("nodes above 1 need rendezvous, host:port of this host for the others")
+        host_port = re.fullmatch(RENDEZVOUS, self.rendezvous)
+        if self.rendezvous and not (host_port and 0 < int(host_port[1]) < 65536):
             raise ValueError(
-                f'nodes = {self.nodes} needs rendezvous, the "host:port" of this host that the'
-                " others reach"
+                f"rendezvous {self.rendezvous!r} is no host:port (a port is 1 to 65535)"
             )
-        if self.rendezvous and not 0 < int(self.rendezvous.rpartition(":")[2]) < 65536:
-            raise ValueError(f"rendezvous {self.rendezvous!r} has no port of 1 to 65535")
 
 
 class Data(Section, frozen=True):
@@ -348,6 +350,8 @@ def check(own: dict[str, Any], path: Path) -> Config:
     if config.training.processes != "auto":
         size = config.training.processes * config.launch.nodes
         check_shared(config.training, size, str(path))
+        if size > 1 and config.training.parallel == "fsdp":
+            check_parts(config.training, config.model.method, str(path))
     if config.samples.where == "host" and not config.hosts:
         raise ConfigError(
             'samples.where = "host", and no host is configured',

@@ -32,3 +32,23 @@ def check_shared(training: Training, size: int, path: str = "") -> None:
         where=f"{at}training.effective_batch",
         mend=f"set it to {' or '.join(near)}, or change training.processes",
     )
+
+
+def check_parts(training: Training, method: str, path: str = "") -> None:
+    """Raises ConfigError where an optimizer or a method cannot work on parts of tensors, as a model
+    has them that is split over processes (FSDP2)."""
+    at = f"{path}: " if path else ""
+    muon8 = training.optimizer == "muon" and training.muon.rest == "adamw_8bit"
+    if muon8 or "8bit" in training.optimizer:
+        raise ConfigError(
+            "bitsandbytes' kernels know no parts of a tensor, which a split model has",
+            where=f"{at}training.optimizer",
+            mend='use "adamw", whose states are split over the processes, or training.parallel ='
+            ' "ddp"',
+        )
+    if method == "qlora":
+        raise ConfigError(
+            "a 4-bit base cannot be split over processes: bitsandbytes' tensors have no parts",
+            where=f"{at}model.method",
+            mend='use training.parallel = "ddp", where each process holds the 4-bit base',
+        )

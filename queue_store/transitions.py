@@ -175,6 +175,7 @@ def fail(state: State, item_id: int, cause: str, error: str, max_attempts: int) 
         if cause in TRANSIENT and failures < max_attempts:
             wait = backoff(failures)
             text = f"{item.name}: {cause}, try {failures} of {max_attempts}, again in {wait:.0f} s"
+            text = f"{text}: {error}"
             return move_state(
                 state,
                 item_id,

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch.optim._muon import muon
 
+from engine.training.able import check_able
 from engine.training.optim import hidden_matrices
 from engine.training.rounding import CHUNK, Draws, round_into
 from engine.training.stepping import check_rounding, rounds_stochastically, stepping
-from queue_store import journal, queue
+from queue_store import config as configuration
+from queue_store import journal
 from queue_store.errors import ConfigError
-from queue_store.failures import Cause
-from queue_store.items import ItemState
 from tests import engine_kit
 from tests.training_kit import (
     Bench,
@@ -27,7 +27,6 @@ from tests.training_kit import (
     training,
     write_rows,
 )
-from tests.waiting import wait_until
 
 CPU = torch.device("cpu")
 
@@ -244,18 +243,28 @@ def test_it_is_where_bf16_weights_train_and_nowhere_else(place: dict[str, Any]) 
     assert not rounds_stochastically(lora, training()), "adapters are in float32"
 
 
-def test_an_item_that_asks_for_what_cannot_be_fails_before_anything_is_touched(
+def test_what_cannot_be_done_here_is_refused_at_the_start_and_as_an_edit_changes_nothing(
     tmp_path: Path,
 ) -> None:
-    home = engine_kit.make_home(tmp_path, training={"rounding": "stochastic"})
+    """Else each item of the queue would fail for it."""
+    home = engine_kit.make_home(tmp_path)
+    right = home.config.read_text()
+    wrong = right.replace("[training]\n", '[training]\nrounding = "stochastic"\n')
     engine_kit.add(home, "a.jsonl", 8)
-    with engine_kit.Running(home):
-        wait_until(lambda: engine_kit.states(home)["a.jsonl"] == ItemState.FAILED, timeout=60)
+    with engine_kit.Running(home) as running:
+        running.wait_trained()
+        home.config.write_text(wrong)
+        engine_kit.add(home, "b.jsonl", 8)
+        running.wait_trained()
     with engine_kit.opened(home) as state:
-        item = queue.get(state, 1)
-        assert queue.attempts(state, 1)[0].cause == Cause.CONFIGURATION
-        assert not [e for e in journal.latest(state, 100) if e.kind == "head"]
-    assert "no weight that trains is in bf16" in item.error and item.prepared is None
+        told = [event.text for event in journal.latest(state, 100) if event.kind == "warning"]
+    assert set(engine_kit.states(home).values()) == {"done"}
+    word = "no weight that trains is in bf16"
+    assert any(word in text and "settings of before" in text for text in told)
+    with pytest.raises(ConfigError, match=word):
+        check_able(configuration.load(home.config))
+    with pytest.raises(AssertionError, match=word), engine_kit.Running(home) as running:
+        running.wait_trained()
 
 
 def test_small_rates_learn_as_in_float32_where_nearest_stands_still(place: dict[str, Any]) -> None:

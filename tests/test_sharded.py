@@ -14,9 +14,10 @@ import transformers
 from safetensors.torch import load_file
 
 from engine.training.parallel import Ranks
-from engine.training.sharded import check_sharded, shard
+from engine.training.sharded import shard
 from queue_store.errors import ConfigError
 from queue_store.home import Home
+from queue_store.sharing import check_parts
 from tests import ranks_kit
 from tests.test_parallel import EFFECTIVE, alone, arguments, one, place, ranks_train
 from tests.training_kit import Bench, Recorder, training
@@ -196,7 +197,7 @@ def test_what_needs_whole_tensors_is_refused_with_the_alternative(
     if "muon" in changes:
         changes["muon"] = msgspec.structs.replace(training().muon, **changes["muon"])
     with pytest.raises(ConfigError, match=key) as caught:
-        check_sharded(training(**changes), method)
+        check_parts(training(**changes), method)
     assert "ddp" in caught.value.mend
 
 

@@ -23,8 +23,10 @@ from engine.prepare import profiles
 from engine.prepare.prepare import Cancelled
 from engine.ranks import agents
 from engine.ranks.held import HeldModel, Run
+from engine.ranks.plan import several
 from engine.ranks.words import LaunchFailed
 from engine.reading.status import item_status, model_status, optimizer_words
+from engine.training.able import check_able
 from engine.training.controls import RunItem
 from engine.training.failures import classify, ends_process
 from engine.training.items import Ready, make_ready, settings_of
@@ -33,6 +35,7 @@ from engine.training.stepping import check_rounding
 from queue_store import config as configuration
 from queue_store import head, journal, queue, records
 from queue_store import transitions as moves
+from queue_store.config import Config
 from queue_store.database import open_state
 from queue_store.errors import ConfigError, ProcessEnd, Refused
 from queue_store.failures import Cause
@@ -105,8 +108,7 @@ class Worker:
     def _begin(self) -> None:
         self.board.set(EngineState.STARTING, "looking after the last session")
         agents.forget_note(self.home)
-        recovery.check_locked(self.state, self.config, self.home.config)
-        profiles.find(self.config.data.profile)
+        self._check(self.config)
         for line in recovery.recover(self.state, self.metrics):
             log.info("%s", line)
         self.board.stand_on_head(self.state, self.config.snapshots)
@@ -221,12 +223,18 @@ class Worker:
         """Edits of config.toml reach the next item; a broken file changes nothing."""
         try:
             config = configuration.load(self.home.config)
-            recovery.check_locked(self.state, config, self.home.config)
-            profiles.find(config.data.profile)
+            self._check(config)
         except ConfigError as error:
             self.warn(f"{error}: going on with the settings of before")
             return
         self.config = config
+
+    def _check(self, config: Config) -> None:
+        """Raises ConfigError where this home or this machine cannot train so."""
+        recovery.check_locked(self.state, config, self.home.config)
+        profiles.find(config.data.profile)
+        if not several(config):  # the ranks see for themselves: no card is touched here for them
+            check_able(config)
 
     def _prepare(self, item: Item) -> Ready:
         assert self.live is not None

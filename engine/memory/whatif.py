@@ -72,9 +72,9 @@ def _values(config: Config) -> dict[str, Any]:
     return configuration.flat(configuration.to_dict(config))
 
 
-def rows(config: Config, base: Config) -> list[Row]:
+def rows(config: Config, base: Config, gpu: bool = True) -> list[Row]:
     """What may be changed of `config`; `base` is what config.toml says, whose values are always
-    among the choices."""
+    among the choices. `gpu`: whether it is looked at on a card, from which activations may go."""
     training, was = config.training, base.training
     lengths = sorted({*LENGTHS, was.max_length, training.max_length})
     offload = {"training.gradient_checkpointing": True, "training.activation_offload": True}
@@ -95,11 +95,20 @@ def rows(config: Config, base: Config) -> list[Row]:
         _row(
             "offload",
             config,
-            [Choice("off", {"training.activation_offload": False}), Choice("on", offload)],
+            [
+                Choice("off", {"training.activation_offload": False}),
+                *([Choice("on", offload)] if gpu or training.activation_offload else []),
+            ],
         ),
         _row("chunked_loss", config, [_one("training.chunked_loss", n) for n in CHUNKS]),
         _row("method", config, [_one("model.method", n) for n in METHODS]),
     ]
+
+
+def processes(config: Config) -> int:
+    """How many share a step, as far as config.toml tells."""
+    each = config.training.processes
+    return (each if isinstance(each, int) else 1) * config.launch.nodes
 
 
 def _one(key: str, value: Any) -> Choice:
@@ -125,6 +134,8 @@ def _in_backward(config: Config, base: Config) -> list[Choice]:
         }
         back = {} if was.in_backward else back
         return [Choice("off", {**back, key: False}), Choice("on", {key: True})]
+    if processes(base) > 1:  # gradients are summed before a parameter can be stepped
+        return [Choice("off", {key: False})]
     whole = {"training.batch_size": now.effective_batch, "training.max_grad_norm": 0.0}
     return [Choice("off", {key: False}), Choice("on", {**whole, key: True})]
 
@@ -132,9 +143,10 @@ def _in_backward(config: Config, base: Config) -> list[Choice]:
 def _batches(config: Config, base: Config) -> list[Choice]:
     """The parts of the effective batch of config.toml, and larger ones with a step of their own."""
     whole, now = base.training.effective_batch, config.training
-    parts = [n for n in range(1, whole + 1) if whole % n == 0]
+    many = processes(base)
+    parts = [n for n in range(1, whole + 1) if whole % (n * many) == 0]
     pairs = {(n, n if now.in_backward else whole) for n in parts}
-    pairs |= {(whole << n, whole << n) for n in range(1, LARGER + 1)}
+    pairs |= {((whole << n) // many, whole << n) for n in range(1, LARGER + 1)}
     pairs.add((now.batch_size, now.effective_batch))
     return [
         Choice(
@@ -175,7 +187,10 @@ class WhatIf:
     def rows(self) -> list[Row]:
         names = list(self.devices)
         devices = tuple(Choice(name, {}) for name in names)
-        return [Row(CARD, devices, names.index(self.card)), *rows(self.config, self.base)]
+        return [
+            Row(CARD, devices, names.index(self.card)),
+            *rows(self.config, self.base, self.device.gpu),
+        ]
 
     def change(self, row: Row, by: int) -> None:
         """Take the choice so many places on, the last one at the end. Raises ValueError where it

@@ -21,13 +21,14 @@ from engine.training.optim import by_rule, make_optimizer, rule_of, shares
 from engine.training.parallel import ALONE, Ranks
 from engine.training.rng import seed_rank
 from engine.training.schedule import GlobalSchedule
-from engine.training.sharded import check_sharded, shard
+from engine.training.sharded import shard
 from engine.training.state import INFO, read_info, restore_state, restore_weights
 from queue_store import records
 from queue_store.config import Config, Training
 from queue_store.database import State
 from queue_store.home import Home
 from queue_store.records import Checkpoint
+from queue_store.sharing import check_parts
 from snapshots.digest import weights_digest
 
 
@@ -110,7 +111,7 @@ def _load(base: Path, config: Config, ranks: Ranks, weights: Path | None = None)
     if ranks.size == 1:
         return load_model(base, config.model, training, weights=weights)
     if ranks.sharded:
-        check_sharded(training, config.model.method)
+        check_parts(training, config.model.method)
     loaded = load_model(
         *(base, config.model, training),
         weights=weights,

@@ -112,7 +112,7 @@ def choose_dtype(precision: str, device: str) -> torch.dtype:
     return torch.bfloat16 if device != "cpu" and can_bf16 else torch.float32
 
 
-def _wants_liger(wanted: str, device: str) -> bool:
+def wants_liger(wanted: str, device: str) -> bool:
     """Whether Liger's kernels go in; nothing of them runs without CUDA and triton."""
     if wanted == "off":
         return False
@@ -127,6 +127,16 @@ def _wants_liger(wanted: str, device: str) -> bool:
             mend='use "auto", or install trainctl[gpu] on a machine with a GPU',
         )
     return False
+
+
+def check_offload(training: Training, device: str) -> None:
+    """Raises ConfigError where activations have nowhere to go to."""
+    if training.activation_offload and device == "cpu":
+        raise ConfigError(
+            "activations are in this machine's memory already: there is no GPU to take them from",
+            where="training.activation_offload = true",
+            mend="set it to false here",
+        )
 
 
 def _own_memory(model: torch.nn.Module) -> None:
@@ -181,13 +191,8 @@ def load_model(
     transformers.utils.logging.set_verbosity_error()
     device = device or choose_device()
     dtype = choose_dtype(config.precision, device)
-    wants_liger = _wants_liger(training.liger, device)
-    if training.activation_offload and device == "cpu":
-        raise ConfigError(
-            "activations are in this machine's memory already: there is no GPU to take them from",
-            where="training.activation_offload = true",
-            mend="set it to false here",
-        )
+    with_liger = wants_liger(training.liger, device)
+    check_offload(training, device)
     source = weights if weights is not None and config.method == "full" else folder
     refuse_quantized(folder)
     four_bit = config.method == "qlora"
@@ -226,7 +231,7 @@ def load_model(
     _own_memory(model)
     isolate_rows(model)
     liger: Replaced = {}
-    if wants_liger:
+    if with_liger:
         adapted = config.method != "full" and _head_name(model) in config.lora.targets
         liger = apply_liger(model, own_head=adapted, wanted=training.liger)
     if config.method != "full":

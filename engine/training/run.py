@@ -26,7 +26,6 @@ from engine.training.parallel import ALONE, Ranks
 from engine.training.position import Packs, Plan
 from engine.training.rng import capture_rng, set_rng
 from engine.training.schedule import GlobalSchedule
-from engine.training.sharded import check_sharded
 from engine.training.split import RankBatches
 from engine.training.stepping import stepping
 from engine.training.ticks import SAMPLES, VALIDATION, samples_due
@@ -34,7 +33,7 @@ from engine.training.trainer import PackDataset, StepTrainer, arguments, make_lo
 from engine.training.wrapping import wrap
 from queue_store.config import Training
 from queue_store.metrics import StepMetric
-from queue_store.sharing import check_shared
+from queue_store.sharing import check_parts, check_shared
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ class TrainingRun(TrainerCallback):
         self.ranks = ranks or ALONE
         check_shared(settings, self.ranks.size)
         if self.ranks.sharded:
-            check_sharded(settings)
+            check_parts(settings, loaded.method)
         self.plan = Plan(
             prepared,
             seed=settings.seed,

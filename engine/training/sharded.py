@@ -12,30 +12,10 @@ from typing import Any
 
 import torch
 
-from engine.training.optim import rule_of
 from engine.training.parallel import Ranks
-from queue_store.config import Training
 from queue_store.errors import ConfigError
 
 log = logging.getLogger("trainctl.engine")
-
-
-def check_sharded(training: Training, method: str = "full") -> None:
-    """Raises ConfigError where a configured optimizer or method cannot work on parts of tensors."""
-    rule = rule_of(training)
-    if "8bit" in rule:
-        raise ConfigError(
-            f"{rule} is not for a split model: bitsandbytes' kernels know no parts of a tensor",
-            where="training.optimizer",
-            mend='use "adamw", whose states are split over the processes, or training.parallel ='
-            ' "ddp"',
-        )
-    if method == "qlora":
-        raise ConfigError(
-            "a 4-bit base cannot be split over processes: bitsandbytes' tensors have no parts",
-            where='model.method = "qlora"',
-            mend='use training.parallel = "ddp", where each process holds the 4-bit base',
-        )
 
 
 def shard(model: Any, ranks: Ranks) -> None:

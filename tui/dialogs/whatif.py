@@ -286,6 +286,7 @@ def _for_config(found: WhatIf, width: int) -> list[Line]:
     lines += [((line, ""),) for line in told]
     locked = found.locked()
     if locked:
-        text = f"locked since training started: {', '.join(locked)} (trainctl config unlock)"
+        keys = ", ".join(locked)
+        text = f"locked since training started: {keys} (another home, or config unlock)"
         lines += [((part, "warn"),) for part in wrap(text, width)]
     return lines
