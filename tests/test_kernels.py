@@ -99,7 +99,7 @@ def test_a_loaded_model_says_which_kernels_it_has(
     tmp_path: Path, liger: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "trainctl")
-    monkeypatch.setattr(model_module, "_wants_liger", lambda wanted, device: wanted != "off")
+    monkeypatch.setattr(model_module, "wants_liger", lambda wanted, device: wanted != "off")
     folder = make_folder(tmp_path / "model", "qwen3")
     settings = training(liger="on", chunked_loss="on")
     loaded = load_model(folder, config.default().model, settings, device="cpu")
