@@ -133,6 +133,16 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def keep(report: dict[str, Any], folder: Path, name: str) -> int:
+    """Write the report into `folder`, by its date and `name`; 1 where a target was missed, or 0."""
+    folder.mkdir(parents=True, exist_ok=True)
+    place = folder / f"{report['date']}-{name}"
+    place.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
+    place.with_suffix(".md").write_text(markdown(report))
+    print(f"\nkept in {place}.md and .json")
+    return 0 if all(row["met"] for bench in report["benches"] for row in bench["rows"]) else 1
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="short runs, in five minutes")
@@ -157,12 +167,7 @@ def main() -> int:
         "machine": about,
         "benches": benches,
     }
-    options.results.mkdir(parents=True, exist_ok=True)
-    place = options.results / f"{report['date']}-{machine.slug(about)}"
-    place.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
-    place.with_suffix(".md").write_text(markdown(report))
-    print(f"\nkept in {place}.md and .json")
-    return 0 if all(row["met"] for bench in benches for row in bench["rows"]) else 1
+    return keep(report, options.results, machine.slug(about))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
-from benchmarks.__main__ import RESULTS, markdown, table
+from benchmarks.__main__ import RESULTS, keep, table
 from benchmarks.figures import Row, at_least, at_most, figure, missing, skipped
 from benchmarks.gpu.modes import CLAIMS, MODES, TINY, Case, Claim
 
@@ -206,12 +206,7 @@ def main(arguments: Sequence[str] | None = None, run: Run = in_a_child) -> int:
         "machine": {**about, "processor": f"{name}, {size:.1f} GB; {about['processor']}"},
         "benches": benches,
     }
-    options.results.mkdir(parents=True, exist_ok=True)
-    place = options.results / f"{report['date']}-{slug(name)}"
-    place.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
-    place.with_suffix(".md").write_text(markdown(report))
-    print(f"\nkept in {place}.md and .json")
-    return 0 if all(row["met"] for bench in benches for row in bench["rows"]) else 1
+    return keep(report, options.results, slug(name))
 
 
 if __name__ == "__main__":
