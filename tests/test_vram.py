@@ -310,6 +310,11 @@ def test_what_is_wrong_is_said_in_a_line(
     assert done.code == 2 and "4090, 3090" in done.err
     done = trainctl("vram", "--model", str(tmp_path / "nowhere"), home=home)
     assert done.code == 1 and "no config.json" in done.err
+    own = Home(tmp_path / "own")
+    own.create()
+    own.config.write_text('[model]\nbase = "nobody/nothing"\n')
+    done = trainctl("vram", home=own)
+    assert done.code == 1 and "model.base" in done.err and "--model" not in done.err
     (tmp_path / "config.json").write_text('{"model_type": "no such"}')
     done = trainctl("vram", "--model", str(tmp_path), home=home)
     assert done.code == 4

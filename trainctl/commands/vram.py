@@ -117,7 +117,8 @@ def _folder(context: Context, config: Config, given: str | None, stack: ExitStac
     found = None if home is None else base_here(home, base, config.training.seed)
     if found is not None:
         return found
-    return stack.enter_context(text_folder(None, base, config.training.seed))
+    of = home if given is None else None  # who named the model is told where it is named
+    return stack.enter_context(text_folder(of, base, config.training.seed))
 
 
 def _words(found: Json, config: Config, near: list[Proposal]) -> str:
