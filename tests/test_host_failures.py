@@ -88,6 +88,26 @@ def test_a_worker_that_dies_is_named(stub: Stub, tmp_path: Path, act: str, code:
     assert len(heard) == 5, "what was heard before stays heard"
 
 
+def test_answers_that_came_before_the_end_are_heard_however_late_somebody_listens(
+    stub: Stub, tmp_path: Path
+) -> None:
+    stub.acts({"after": 5, "act": "killed"})
+    heard: list[Answer] = []
+    with Session(stub.machine) as session:
+        session.load(make_weights(tmp_path / "v001"))
+        write = session.channel._write
+
+        def slow(data: bytes) -> None:
+            write(data)
+            session.channel.child.wait(60)
+            wait_until(lambda: session.channel._failure is not None)
+
+        session.channel._write = slow  # type: ignore[method-assign]
+        with pytest.raises(HostFailure) as caught:
+            session.generate(questions(20), {}, heard.append)
+    assert (caught.value.code, len(heard)) == ("worker_died", 5)
+
+
 class Cutter:
     """Hears answers, and after `at` of them kills the sshd that the worker runs under."""
 

@@ -188,7 +188,7 @@ def test_a_tick_that_may_take_long_is_told_while_it_runs(
     assert {phase for _, phase in phases[1:]} == {""} and last == ""
 
 
-def test_answers_change_no_bit_of_the_weights(tmp_path: Path) -> None:
+def test_answers_change_no_bit_of_the_weights(tmp_path: Path, rich: None) -> None:
     plain = kit.make_home(tmp_path / "plain")
     asked = home_with(tmp_path / "asked")
     for home in (plain, asked):
@@ -198,7 +198,7 @@ def test_answers_change_no_bit_of_the_weights(tmp_path: Path) -> None:
     assert len(events(asked)) >= 3
 
 
-def test_the_rows_are_the_same_ones_after_a_restart(tmp_path: Path) -> None:
+def test_the_rows_are_the_same_ones_after_a_restart(tmp_path: Path, rich: None) -> None:
     home = home_with(tmp_path / "home")
     kit.add(home, "a.jsonl", 40)
     with kit.Running(home) as running:

@@ -92,14 +92,13 @@ class Channel:
         self.close()
 
     def send(self, message: Message) -> None:
-        """Send a frame. Raises HostFailure."""
+        """Send a frame. Raises HostFailure for one that is too large; a channel that has ended
+        is told by `receive`, after every frame that arrived before."""
         try:
             data = pack(message)
         except BadFrame as error:
             raise HostFailure("config", str(error), where=self.where) from None
         self._write(data)
-        if self._failure is not None:
-            raise self._failure
 
     def receive(self, timeout: float | None = None) -> Message | None:
         """The next frame that is no pong; None where none comes within `timeout` seconds.
