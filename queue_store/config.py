@@ -7,7 +7,6 @@ A home's config.toml is laid over the defaults key by key.
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from queue_store import places
+from queue_store import config_errors, places
 from queue_store.errors import ConfigError
 from queue_store.sharing import check_parts, check_shared
 
@@ -26,11 +25,13 @@ Rate = Annotated[float, Meta(gt=0, le=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 NotNegative = Annotated[float, Meta(ge=0)]
 
-Room = Annotated[str, Meta(pattern=r"^\d+(\.\d+)?( (kB|MB|GB|TB))?$")]
-"""Disk space: "1.2" in sizes of a checkpoint, or "50 GB"."""
+ROOM = '"1.2" in sizes of a checkpoint, or "50 GB"'
+Room = Annotated[str, Meta(pattern=r"^\d+(\.\d+)?( (kB|MB|GB|TB))?$", description=ROOM)]
+"""Disk space."""
 
-Clock = Annotated[str, Meta(pattern=r"^(([01]\d|2[0-3]):[0-5]\d)?$")]
-"""A local time of day, "03:00"; "" is never."""
+CLOCK = 'a time of day as "03:00", or "" for never'
+Clock = Annotated[str, Meta(pattern=r"^(([01]\d|2[0-3]):[0-5]\d)?$", description=CLOCK)]
+"""A local time of day."""
 
 RENDEZVOUS = r"(?:\[[0-9a-fA-F:.]+\]|[^\s:/]+):(\d{1,5})"
 
@@ -231,7 +232,7 @@ class Evaluation(Section, frozen=True):
     versions: bool
     baseline: bool
     deadline_minutes: NotNegative
-    local: Annotated[str, Meta(pattern=r"^(cpu|cuda:\d+)?$")]
+    local: Annotated[str, Meta(pattern=r"^(cpu|cuda:\d+)?$", description='"cpu", "cuda:1" or ""')]
     """The device of this machine where no host is configured; "" is never here."""
 
 
@@ -297,12 +298,10 @@ def _overlay(
             result[key] = value
             continue
         if key not in default:
-            near = difflib.get_close_matches(key, default, 1)
-            mend = f"did you mean {at}{near[0]}?" if near else f"known: {', '.join(default)}"
-            raise ConfigError(f"unknown key {name}", where=str(path), mend=mend)
+            raise config_errors.unknown(key, default, at, str(path))
         if isinstance(default[key], dict):
             if not isinstance(value, dict):
-                raise ConfigError(f"{name} is a table, write [{name}]", where=str(path))
+                raise config_errors.no_table(name, str(path))
             result[key] = _overlay(default[key], value, path, f"{name}.")
         else:
             result[key] = value
@@ -313,23 +312,22 @@ def _convert(raw: dict[str, Any], path: Path) -> Config:
     try:
         return msgspec.convert(raw, Config)
     except msgspec.ValidationError as error:
-        text = str(error)
-        match = re.search(r" - at `\$\.?(.*)`$", text)
-        key = match.group(1) if match else ""
-        what = text[: match.start()] if match else text
-        value: Any = raw
-        for part in re.sub(r"\[.*", "", key).split(".") if key else []:
-            value = value.get(part) if isinstance(value, dict) else None
-        shown = "" if isinstance(value, dict) or value is None else f" = {value!r}"
-        raise ConfigError(f"{key}{shown}: {what}" if key else what, where=str(path)) from None
+        raise config_errors.explained(error, raw, Config, str(path)) from None
 
 
 def load(path: Path) -> Config:
     """The configuration of the home whose config.toml is at `path`, checked.
 
-    Raises ConfigError that names the file, the key, and its neighbour.
+    Raises ConfigError that names the file, its line, the key, and its neighbour.
     """
-    return check(_read(path), path)
+    own = _read(path)
+    try:
+        return check(own, path)
+    except ConfigError as error:
+        line = config_errors.line_of(path.read_text(), error.key) if error.key else None
+        if line is not None:
+            error.where = error.where.replace(str(path), f"{path}, line {line}", 1)
+        raise
 
 
 def check(own: dict[str, Any], path: Path) -> Config:
@@ -343,6 +341,7 @@ def check(own: dict[str, Any], path: Path) -> Config:
                 f"backups.{name} keeps nothing",
                 where=str(path),
                 mend=f"write backups.{name}.keep_last = 1, or more",
+                key=f"backups.{name}",
             )
     for name, host in config.hosts.items():
         places.parse_host(name, host.ssh, host.store, host.ssh_config, where=str(path))
@@ -357,6 +356,7 @@ def check(own: dict[str, Any], path: Path) -> Config:
             'samples.where = "host", and no host is configured',
             where=str(path),
             mend='name one in [hosts], or write samples.where = "auto"',
+            key="samples.where",
         )
     return config
 

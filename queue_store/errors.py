@@ -32,10 +32,15 @@ class UsageError(TrainctlError):
 
 
 class ConfigError(TrainctlError):
-    """config.toml is wrong; `where` names the file and the key."""
+    """config.toml is wrong; `where` names the file and the key. `key` is the dotted one whose line
+    in the file is to be named, where it is known."""
 
     exit_code = 2
     code = "config"
+
+    def __init__(self, what: str, *, where: str = "", mend: str = "", key: str = "") -> None:
+        super().__init__(what, where=where, mend=mend)
+        self.key = key
 
 
 class Refused(TrainctlError):

@@ -42,7 +42,7 @@ def parse(name: str, target: str, ssh_config: str = "", where: str = "config.tom
     key = f"backups.{name}.target"
 
     def wrong(what: str, mend: str = f"write {_FORMS}", key: str = key) -> ConfigError:
-        return ConfigError(f"{key}: {what}", where=where, mend=mend)
+        return ConfigError(f"{key}: {what}", where=where, mend=mend, key=key)
 
     if not NAME.fullmatch(name):
         raise wrong(
@@ -75,7 +75,8 @@ def parse_host(
     key and how to mend it."""
 
     def wrong(key: str, what: str, mend: str = "") -> ConfigError:
-        return ConfigError(f"hosts.{name}.{key}: {what}", where=where, mend=mend)
+        full = f"hosts.{name}.{key}"
+        return ConfigError(f"{full}: {what}", where=where, mend=mend, key=full)
 
     if not NAME.fullmatch(name) or name == "local":
         mend = "letters, digits, dot, dash, underscore; local is this machine"
@@ -101,6 +102,7 @@ def check_python(name: str, python: str, where: str = "config.toml") -> None:
             f"hosts.{name}.python: {python!r} is no interpreter",
             where=where,
             mend='a name or a path there: "python3", "~/venv/bin/python"',
+            key=f"hosts.{name}.python",
         )
 
 

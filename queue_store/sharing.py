@@ -18,6 +18,7 @@ def check_shared(training: Training, size: int, path: str = "") -> None:
         raise ConfigError(
             f"the gradients of {size} processes are summed before a parameter can be stepped",
             where=f"{at}training.in_backward",
+            key="training.in_backward",
             mend='set it to false; training.parallel = "fsdp" saves the memory of gradients too',
         )
     whole = training.batch_size * size
@@ -30,6 +31,7 @@ def check_shared(training: Training, size: int, path: str = "") -> None:
         f" {training.batch_size} x {size} processes, of which each trains as many packed sequences"
         " of a step as the others",
         where=f"{at}training.effective_batch",
+        key="training.effective_batch",
         mend=f"set it to {' or '.join(near)}, or change training.processes",
     )
 
@@ -43,6 +45,7 @@ def check_parts(training: Training, method: str, path: str = "") -> None:
         raise ConfigError(
             "bitsandbytes' kernels know no parts of a tensor, which a split model has",
             where=f"{at}training.optimizer",
+            key="training.optimizer",
             mend='use "adamw", whose states are split over the processes, or training.parallel ='
             ' "ddp"',
         )
@@ -50,5 +53,6 @@ def check_parts(training: Training, method: str, path: str = "") -> None:
         raise ConfigError(
             "a 4-bit base cannot be split over processes: bitsandbytes' tensors have no parts",
             where=f"{at}model.method",
+            key="model.method",
             mend='use training.parallel = "ddp", where each process holds the 4-bit base',
         )

@@ -67,14 +67,63 @@ WRONG = {
         ["unknown key training.learning_rat", "did you mean training.learning_rate?"],
     ),
     "unknown table": ("[trainin]\nseed = 1\n", ["unknown key trainin", "did you mean training?"]),
-    "wrong type": ('[training]\nepochs = "two"\n', ["training.epochs = 'two'", "int"]),
-    "below the limit": ("[training]\nepochs = 0\n", ["training.epochs = 0", ">= 1"]),
-    "no such choice": ('[model]\nmethod = "lorra"\n', ["model.method = 'lorra'"]),
+    "wrong type": (
+        '[training]\nepochs = "two"\n',
+        ['line 2: training.epochs cannot be "two" (write a whole number from 1)'],
+    ),
+    "a number in quotes": (
+        '[training]\n\n# slow\nlearning_rate = "2e-5"\n',
+        ['line 4: training.learning_rate cannot be "2e-5" (write 2e-5 without quotes)'],
+    ),
+    "a word for true": (
+        'training.packing = "yes"\n',
+        ['line 1: training.packing cannot be "yes" (write true or false)'],
+    ),
+    "below the limit": (
+        "[training]\nepochs = 0\n",
+        ["training.epochs cannot be 0 (write a whole number from 1)"],
+    ),
+    "a choice with a wrong letter": (
+        '[model]\nmethod = "lorra"\n',
+        ['model.method cannot be "lorra" (did you mean "lora"? also: "full", "qlora")'],
+    ),
+    "no such choice": (
+        '[training]\nprocesses = "many"\n',
+        ['processes cannot be "many" (write a whole number from 1 to 64 or "auto")'],
+    ),
+    "a choice in a table of one's own name": (
+        '[hosts.titan]\nssh = "titan"\ndeploy = "bst"\n',
+        ['line 3: hosts.titan.deploy cannot be "bst" (did you mean "best"?)'],
+    ),
+    "an unknown key in such a table": (
+        '[backups.nas]\ntarget = "/mnt/x"\nkeep = 3\n',
+        ["line 3: unknown key backups.nas.keep (did you mean backups.nas.keep_last?)"],
+    ),
+    "a key that such a table needs": (
+        '[queue]\n[hosts.titan]\nstore = "x"\n',
+        ["line 2: hosts.titan.ssh is missing"],
+    ),
+    "a path that is none": (
+        '[backups.nas]\ntarget = "mnt"\n',
+        ["line 2: backups.nas.target", "write a folder"],
+    ),
+    "a form that is none": (
+        '[evaluation]\nlocal = "gpu"\n',
+        ['evaluation.local cannot be "gpu" (write "cpu", "cuda:1" or "")'],
+    ),
+    "a list of other things": (
+        '[samples]\nschedule = [1, "a"]\n',
+        ['samples.schedule cannot be [1, "a"] (write a list in [], of a whole number from 0)'],
+    ),
+    "processes that do not share a step": (
+        "[training]\nprocesses = 2\nbatch_size = 8\neffective_batch = 8\n",
+        ["line 4: training.effective_batch", "set it to 16"],
+    ),
     "a table for a value": ("[training.epochs]\na = 1\n", ["training.epochs"]),
     "a value for a table": ("training = 3\n", ["training", "[training]"]),
     "keys that contradict": (
         "[training]\nbatch_size = 3\neffective_batch = 8\n",
-        ["effective_batch 8", "batch_size 3"],
+        ["line 1: ", "effective_batch 8", "batch_size 3"],
     ),
     "a schedule without horizon": ('[training]\nschedule = "cosine"\n', ["schedule_steps"]),
     "a host that is not there": (
