@@ -18,15 +18,16 @@ import msgspec
 import torch
 
 from engine.prepare.prepared import Prepared
+from engine.training import live as loading
 from engine.training.controls import GO, Directive, Place, Prompt, RunItem
-from engine.training.live import load_live
 from engine.training.looking import Monitoring
+from engine.training.model import load_model
 from engine.training.optim import make_optimizer
 from engine.training.parallel import Ranks
 from engine.training.rng import capture_rng, rng_to_json, seed_rank
 from engine.training.run import TrainingRun
 from engine.training.schedule import GlobalSchedule
-from engine.training.sharded import is_part, shard
+from engine.training.sharded import is_part, local, shard
 from engine.training.state import capture_state, restore_state, write_state
 from engine.training.ticks import Monitor
 from engine.training.trainer import arguments as trainer_arguments
@@ -239,7 +240,16 @@ def live(ranks: Ranks, folder: Path, *, home: str, checkpoint: str = "") -> dict
     place, settings = Home(Path(home)), training()
     whole = msgspec.structs.replace(configuration.default(), training=settings)
     at: Any = SimpleNamespace(kind="checkpoint" if checkpoint else "base", name=checkpoint, step=2)
-    loaded = load_live(place, whole, at, ranks)
+    read: list[int] = []
+
+    def spied(*words: Any, **named: Any) -> Any:
+        found = load_model(*words, **named)
+        read.append(_mapped(found.model))
+        return found
+
+    loading.load_model = spied  # type: ignore[attr-defined]
+    loaded = loading.load_live(place, whole, at, ranks)
+    mapped = [*read, _mapped(loaded.loaded.model)]
     bench: Any = object.__new__(RankBench)
     bench.ranks, bench.loaded = ranks, loaded.loaded
     bench.optimizer, bench.schedule = loaded.optimizer, loaded.schedule
@@ -252,4 +262,14 @@ def live(ranks: Ranks, folder: Path, *, home: str, checkpoint: str = "") -> dict
             bench.optimizer.zero_grad()
             bench.schedule.step()
         bench.save(place.checkpoints / "c1")
-    return {"digest": bench.digest(), "step": bench.schedule.global_step, "rng": _rng()}
+    told = {"digest": bench.digest(), "step": bench.schedule.global_step, "rng": _rng()}
+    return {**told, "mapped": mapped}
+
+
+def _mapped(model: Any) -> float:
+    """The share of the parameters that are views of the file they were read from."""
+    maps = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+    ends = [m[0].split("-") for m in maps if m[-1].endswith("model.safetensors")]
+    spans = [(int(a, 16), int(b, 16)) for a, b in ends]
+    places = [local(parameter).data_ptr() for parameter in model.parameters()]
+    return sum(any(a <= at < b for a, b in spans) for at in places) / len(places)

@@ -182,9 +182,11 @@ def load_model(
     """Load the base model of `folder` for training, with its tokenizer.
 
     `weights`: a saved state's folder; a full model is then read from there at once instead of
-    the base (adapters come by state.restore_state). `on_host`: leave it in host memory, for whoever
-    splits it over several devices. Raises ConfigError where config.toml asks for
-    what this machine cannot do, and TrainctlError where the folder is no causal language model.
+    the base (adapters come by state.restore_state). `on_host`: leave the weights mapped from the
+    file, where all processes of a host have them once, for whoever copies each its part.
+
+    Raises ConfigError where config.toml asks for what this machine cannot do, and TrainctlError
+    where the folder is no causal language model.
     """
     quiet()
     transformers.utils.logging.disable_progress_bar()
@@ -228,7 +230,8 @@ def load_model(
         keep_as_loaded(model)
     elif not on_host:
         model.to(device)
-    _own_memory(model)
+    if not on_host:
+        _own_memory(model)
     isolate_rows(model)
     liger: Replaced = {}
     if with_liger:
