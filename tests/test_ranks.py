@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import time
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tomli_w
 
+from queue_store import config as configuration
 from queue_store import transitions
 from queue_store.home import Home
+from queue_store.items import Priority
+from queue_store.lock import EngineLock
 from tests import engine_kit as kit
 from tests import ranks_engine as many
 from tests.waiting import wait_until
+from trainctl.host import Host
 
 GROUP_SECONDS = 4.0
 """An injected time limit of the collectives, which a pause outlasts."""
@@ -78,8 +84,12 @@ def test_a_checkpoint_of_two_processes_goes_on_in_one_and_back(
     alone = kit.make_home(tmp_path / "alone")
     kit.add(alone, "a.jsonl", many.ROWS, 1)
     kit.train_all(alone)
-    wanted = {row["step"]: row["loss"] for row in kit.steps(alone)}
-    found = {row["step"]: row["loss"] for row in kit.steps(home)}
+    same_losses(home, alone)
+
+
+def same_losses(home: Home, other: Home) -> None:
+    """Step by step, as near as sums in another order come."""
+    found, wanted = ({row["step"]: row["loss"] for row in kit.steps(one)} for one in (home, other))
     assert found.keys() == wanted.keys()
     assert all(abs(found[step] - wanted[step]) < 1e-3 for step in wanted), (found, wanted)
 
@@ -109,7 +119,7 @@ def test_parked_no_process_is_left_and_resumed_the_weights_are_the_same(
 
 
 @pytest.mark.slow
-def test_skip_stop_rollback_and_preemption_in_two_processes(tmp_path: Path) -> None:
+def test_skip_stop_and_rollback_in_two_processes(tmp_path: Path) -> None:
     home = many.make_home(tmp_path)
     kit.add(home, "b.jsonl", 30, 2)
     with kit.Running(home) as running:
@@ -133,6 +143,69 @@ def test_skip_stop_rollback_and_preemption_in_two_processes(tmp_path: Path) -> N
         transitions.skip(state, 1, "not this one")
     kit.add(only, "b.jsonl", 30, 2)
     assert kit.train_all(only) == kit.head(home).weights_digest
+
+
+def preempted(home: Home, *, killed: bool = False) -> Home:
+    """A second file takes over at step 4; with `killed`, a rank dies while that one trains."""
+    with kit.Running(home) as running:
+        running.pause_at(4)
+        before = running.status["processes"]["ranks"]
+        kit.add(home, "high.jsonl", 20, 5, Priority.HIGH)
+        running.engine.wake()
+        running.pause_at(6)
+        assert running.status["item"]["name"] == "high.jsonl"
+        assert running.status["processes"]["ranks"] == before, "the same processes train it"
+        if killed:
+            running.ask("save")
+            many.kill(before[1]["pid"])
+            wait_until(lambda: many.attempts(home, 2)[-1][0], timeout=60, what="its record")
+        running.ask("resume")
+        running.wait_trained()
+    kit.assert_each_row_once(home, 1)
+    kit.assert_each_row_once(home, 2)
+    return home
+
+
+@pytest.mark.slow
+def test_a_file_of_higher_priority_takes_over_and_the_first_goes_on(tmp_path: Path) -> None:
+    calm = preempted(many.make_home(tmp_path / "calm"))
+    killed = preempted(many.make_home(tmp_path / "killed"), killed=True)
+    assert kit.head(calm).weights_digest == kit.head(killed).weights_digest
+    alone = kit.make_home(tmp_path / "alone")
+    kit.add(alone, "a.jsonl", many.ROWS, 1)
+    preempted(alone)
+    same_losses(calm, alone)
+
+
+@pytest.mark.slow
+def test_handed_over_to_the_background_other_processes_go_on_to_the_same_weights(
+    undisturbed: str, tmp_path: Path, trainctl: Any
+) -> None:
+    home = many.make_home(tmp_path)
+    config = configuration.load(home.config)
+    host = Host(home, config, EngineLock.acquire(home, "console"), "console")
+    session = host.started()
+
+    def step() -> int:
+        return int(session.request("snapshot")["global_step"])
+
+    wait_until(lambda: step() >= 3, timeout=180, what="step 3")
+    first = {rank["pid"] for rank in session.request("snapshot")["processes"]["ranks"]}
+    pid = host.hand_over()
+    try:
+        many.wait_gone(*first)
+        wait_until(lambda: kit.states(home) == {"a.jsonl": "done"}, timeout=180, what="the item")
+        seen = json.loads(trainctl("status", "--json", home=home).out)
+        assert seen["engine"]["pid"] == pid and seen["processes"]["size"] == 2
+        ranks = {rank["pid"] for rank in seen["processes"]["ranks"]}
+        assert len(ranks) == 2 and not ranks & first
+        assert trainctl("stop", home=home).code == 0
+        many.wait_gone(pid, *ranks)
+    finally:
+        if many.lives(pid):
+            many.kill(pid)
+    kit.assert_each_row_once(home, 1)
+    assert kit.head(home).weights_digest == undisturbed
 
 
 @pytest.mark.slow
