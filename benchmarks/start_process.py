@@ -15,19 +15,19 @@ from typing import Any
 
 def main() -> None:
     home_path, started = Path(sys.argv[1]), float(sys.argv[2])
-    from engine.training.quiet import quiet
+    from engine.training.quiet import importing
     from queue_store import config
     from queue_store.home import Home
     from queue_store.lock import EngineLock
 
-    quiet()  # before the libraries are imported, as the engine's thread does
     before = time.perf_counter()
-    from engine.loop import worker
-    from engine.loop.thread import Engine
+    with importing():  # as the engine's thread does
+        from engine.loop import loading
+        from engine.loop.thread import Engine
 
     imports = time.perf_counter() - before
     home = Home(home_path)
-    load = worker.load_live
+    load = loading.load_live
     taken: list[float] = []
 
     def timed(*arguments: Any) -> Any:
@@ -36,7 +36,7 @@ def main() -> None:
         taken.append(time.perf_counter() - began)
         return live
 
-    worker.load_live = timed  # type: ignore[assignment]
+    loading.load_live = timed  # type: ignore[assignment]
     lock = EngineLock.acquire(home, "bench")
     engine = Engine(home, config.load(home.config), mode="daemon")
     first: list[float] = []

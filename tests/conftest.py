@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import subprocess
@@ -21,6 +22,18 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 ROOT = Path(__file__).parents[1]
 _numbers = itertools.count()
+
+
+def pytest_collection() -> None:
+    """Importing all that the tests use makes millions of objects and no garbage."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays for ever: no collection of later garbage looks through it again."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,7 @@ from engine.loop.requests import Request, Requests
 from engine.machine.telemetry import Telemetry
 from engine.messages import EngineState, Mode, known
 from engine.sessions.statusfile import StatusFile
-from engine.training.quiet import quiet
+from engine.training.quiet import importing
 from queue_store import config as configuration
 from queue_store.config import Config
 from queue_store.database import open_state, read_only
@@ -136,8 +136,8 @@ class Engine:
             if self.hold:
                 self._held()
                 return
-            quiet()  # before the libraries are imported: they print while they are
-            from engine.loop.worker import Worker
+            with importing():
+                from engine.loop.worker import Worker
 
             self.worker = Worker(self)
             self.worker.run()

@@ -27,10 +27,10 @@ def main() -> None:
     order = Order.loads(os.environ[ENVIRONMENT])
     lifeline.die_with(order.parent)
     _stacks(Path(order.stacks))
-    from engine.training.quiet import quiet
+    from engine.training.quiet import importing
 
-    quiet()  # before the libraries are imported: they print while they are
-    from engine.ranks.watch import LaunchStore, Watch
+    with importing():
+        from engine.ranks.watch import LaunchStore, Watch
 
     store = LaunchStore(order)
     rank = store.take_place()
@@ -44,9 +44,12 @@ def main() -> None:
 
 
 def _serve(order: Order, link: Link | None, watch: Any) -> None:
-    from engine.ranks.service import Service, about
-    from engine.training.parallel import Ranks
-    from engine.training.state import libraries
+    from engine.training.quiet import importing
+
+    with importing():
+        from engine.ranks.service import Service, about
+        from engine.training.parallel import Ranks
+        from engine.training.state import libraries
 
     watch.start()
     sharded = order.kind == "fsdp"

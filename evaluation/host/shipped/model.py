@@ -6,6 +6,7 @@ the likeliest next tokens of a fixed prompt with their log-probabilities.
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from pathlib import Path
@@ -72,6 +73,16 @@ def prepare_process(device: str, threads: int) -> None:
 def load(folder: Path, adapter: Path | None, digest: str, device: str, precision: str) -> Loaded:
     """Load the model of `folder`, with the LoRA adapter of `adapter` where there is one. `device`
     is "auto" or torch's name for one; `precision` "auto", "bf16", "fp32". Raises Trouble."""
+    collects = gc.isenabled()
+    gc.disable()  # the libraries make millions of objects and hardly any garbage
+    try:
+        return _load(folder, adapter, digest, device, precision)
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _load(folder: Path, adapter: Path | None, digest: str, device: str, precision: str) -> Loaded:
     try:
         import torch
         import transformers
