@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.memory import refusing
+from engine.ranks.held import Here
 from queue_store import journal, queue, records
 from queue_store.errors import ConfigError, NoEngine, Refused
 from queue_store.home import Home
@@ -226,6 +228,44 @@ def test_an_edit_of_the_configuration_reaches_the_next_item_only(tmp_path: Path)
         running.wait_trained()
     rates = {item: {r["learning_rate"] for r in kit.steps(home, item)} for item in (1, 2)}
     assert max(rates[2]) == 0.0005 and max(rates[1]) != 0.0005
+
+
+def checkpoints(running: kit.Running) -> bool:
+    """Whether the model that trains computes its activations twice."""
+    worker = running.engine.worker
+    assert worker is not None and isinstance(worker.live, Here)
+    return bool(worker.live.loaded.model.is_gradient_checkpointing)
+
+
+def test_an_edit_of_how_the_model_is_held_reaches_the_next_item(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = {"gradient_checkpointing": False}
+    plain, home = (kit.make_home(tmp_path / name, training=held) for name in ("plain", "home"))
+    for one in (plain, home):
+        kit.add(one, "a.jsonl", 20, 1)
+        kit.add(one, "b.jsonl", 20, 2)
+    with kit.Running(home) as running:
+        running.pause_at(2)
+        text = home.config.read_text()
+        home.config.write_text(text.replace("checkpointing = false", "checkpointing = true"))
+        running.pause_at(4)
+        assert kit.states(home)["b.jsonl"] == "queued" and not checkpoints(running)
+        running.ask("resume")
+        running.wait_trained()
+        assert checkpoints(running)
+        assert kit.head(home).weights_digest == kit.train_all(plain)
+
+        # What does not fit is told, and the model stays as it is.
+        def full(*_: object) -> None:
+            raise ConfigError("training needs about 30 GB")
+
+        monkeypatch.setattr(refusing, "check", full)
+        home.config.write_text(text)
+        kit.add(home, "c.jsonl", 20, 3)
+        running.engine.wake()
+        wait_until(lambda: kit.states(home)["c.jsonl"] == "done", timeout=60)
+        assert checkpoints(running) and kinds(home).count("warning") == 1
 
 
 def test_a_broken_configuration_is_told_once_and_changes_nothing(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ there load again.
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING
 
-from engine.memory import refusing
+from engine.memory import cards, refusing
 from engine.messages import EngineState
 from engine.prepare.prepare import Cancelled
 from engine.ranks.held import HeldModel, here
@@ -22,6 +23,7 @@ from engine.training.freeing import free_memory
 from engine.training.live import base_folder, first_head, load_live
 from queue_store import head, records
 from queue_store import transitions as moves
+from queue_store.errors import ConfigError
 from queue_store.failures import TRANSIENT
 
 if TYPE_CHECKING:
@@ -92,18 +94,36 @@ def _at_ranks(worker: Worker, base: Path, at: records.Head) -> HeldModel:
 
 
 def follow_settings(worker: Worker) -> None:
-    """Between two items: where config.toml asks for other processes by now, save and load there.
-    Raises as `load`."""
+    """Between two items: where config.toml asks by now for other processes, or for another way to
+    hold or compute the model, save and load it so. What this machine cannot do is told, and the
+    model stays as it is. Raises as `load`."""
     if worker.live is None or worker.loaded_for == _asked(worker.config):
+        return
+    try:
+        _check(worker)
+    except ConfigError as error:
+        worker.warn(f"{error}: the model stays as it was loaded")
         return
     if worker.unsaved and worker.save() is None:
         return  # there is no room; training is paused and says so
     load(worker)
 
 
+def _check(worker: Worker) -> None:
+    """Raises ConfigError where the processes, or the memory, are not there."""
+    base, config = base_folder(worker.home, worker.config), worker.config
+    if several(config):
+        processes(worker.home, base, config)
+    else:
+        refusing.check(worker.home, base, config, cards.here(own=os.getpid()))
+
+
 def _asked(config: Config) -> object:
-    """What config.toml says of processes: it holds from one loading to the next."""
-    return config.training.processes, config.training.parallel, config.launch
+    """What of config.toml holds from one loading to the next."""
+    training = config.training
+    memory = (training.gradient_checkpointing, training.activation_offload)
+    kernels = (training.liger, config.model.attention)
+    return (*memory, *kernels, training.processes, training.parallel, config.launch)
 
 
 def at_start(worker: Worker) -> None:
