@@ -107,6 +107,8 @@ def apart(plain: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> flo
 
 
 SMALL = 1024
+FP32 = 1e-5
+"""How far sums in another order may lie apart in fp32, whatever the processor."""
 MODELS: list[tuple[str, dict[str, Any]]] = [
     ("qwen3", {}),
     ("qwen3", {"tie_word_embeddings": False}),
@@ -126,8 +128,8 @@ def test_loss_and_gradients_of_a_model_agree_with_the_plain_way(
     model = make_model(kind, **changes).train()
     named = {} if items is None else {"num_items_in_batch": items}
     (plain, wanted), (chunked, found) = both_ways(model, **named)
-    assert chunked == pytest.approx(plain, rel=1e-6)
-    assert apart(wanted, found) < 1e-6
+    assert chunked == pytest.approx(plain, rel=1e-5)
+    assert apart(wanted, found) < FP32
 
 
 def test_a_wrong_loss_is_found_before_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,9 +144,9 @@ def test_a_frozen_head_and_adapters_get_the_same_gradients() -> None:
         make_model("llama"), config.Lora(r=4, alpha=4, dropout=0.0, targets=["q_proj"]), 1
     )
     (plain, wanted), (chunked, found) = both_ways(model.train())
-    assert chunked == pytest.approx(plain, rel=1e-6)
+    assert chunked == pytest.approx(plain, rel=1e-5)
     assert wanted and all("lora" in name for name in wanted)
-    assert apart(wanted, found) < 1e-6
+    assert apart(wanted, found) < FP32
 
 
 def test_bf16_rounds_no_more_than_the_plain_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,8 +280,8 @@ def test_in_several_processes_it_is_the_same_and_a_head_split_by_itself_stays_pl
         grads = {n: p.grad for n, p in model.named_parameters()}
         whole = {n: g if way == "ddp" else g.full_tensor() for n, g in grads.items()}
         found.append((out.loss.item(), whole))
-    assert found[1][0] == pytest.approx(found[0][0], rel=1e-6)
-    assert apart(found[0][1], found[1][1]) < 1e-6
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-5)
+    assert apart(found[0][1], found[1][1]) < FP32
 
 
 def test_generation_is_not_touched() -> None:
@@ -337,4 +339,4 @@ def test_the_validation_loss_is_the_same(place: dict[str, Any]) -> None:
         loaded = load_model(place["folder"], model, training(chunked_loss=wanted), device="cpu")
         losses.append(validation_loss(loaded.model, place["prepared"], batch_size=2))
     assert losses[0] is not None and losses[1] is not None
-    assert losses[1] == (pytest.approx(losses[0][0], rel=1e-6), losses[0][1])
+    assert losses[1] == (pytest.approx(losses[0][0], rel=1e-5), losses[0][1])

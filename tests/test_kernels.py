@@ -62,7 +62,7 @@ def test_what_liger_replaced_is_told_and_its_loss_is_proven(liger: Any) -> None:
     assert (modeling_qwen3.Qwen3RMSNorm, modeling_qwen3.Qwen3MLP) == classes
     assert modeling_qwen3.apply_rotary_pos_emb is liger.liger_rotary_pos_emb
     loss, grads = step(model)
-    assert loss == pytest.approx(plain, rel=1e-6)
+    assert loss == pytest.approx(plain, rel=1e-5)
     assert all((grads[n] - g).norm() <= 1e-5 * g.norm() for n, g in wanted.items())
     # A second load of the same model gets the same kernels as the first.
     put_back()

@@ -101,8 +101,8 @@ def test_loss_gradients_and_tokens_are_those_of_one_process(
         assert mine["loss"] == pytest.approx(theirs.loss, rel=2e-4)
         assert mine["grad_norm"] == pytest.approx(theirs.grad_norm, rel=5e-3)
     # Before rounding could add up over steps.
-    assert metrics[0]["loss"] == pytest.approx(alone.steps[0].loss, rel=1e-6)
-    assert metrics[0]["grad_norm"] == pytest.approx(alone.steps[0].grad_norm, rel=1e-5)
+    assert metrics[0]["loss"] == pytest.approx(alone.steps[0].loss, rel=1e-5)
+    assert metrics[0]["grad_norm"] == pytest.approx(alone.steps[0].grad_norm, rel=1e-4)
 
 
 @pytest.mark.parametrize(("size", "effective"), [(2, 4), (2, 2), (4, 4)])

@@ -41,7 +41,7 @@ def test_loss_and_gradients_are_those_of_one_process(
         assert mine["tokens"] == theirs.tokens
         assert mine["loss"] == pytest.approx(theirs.loss, rel=2e-4)
         assert mine["grad_norm"] == pytest.approx(theirs.grad_norm, rel=5e-3)
-    assert metrics[0]["grad_norm"] == pytest.approx(alone.steps[0].grad_norm, rel=1e-5)
+    assert metrics[0]["grad_norm"] == pytest.approx(alone.steps[0].grad_norm, rel=1e-4)
 
 
 @pytest.mark.parametrize(
