@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from queue_store import config_errors, places
 from queue_store.errors import ConfigError
-from queue_store.sharing import check_parts, check_shared
+from queue_store.sharing import check_processes
 
 Positive = Annotated[int, Meta(ge=1)]
 Steps = Annotated[int, Meta(ge=0)]
@@ -346,11 +346,7 @@ def check(own: dict[str, Any], path: Path) -> Config:
     for name, host in config.hosts.items():
         places.parse_host(name, host.ssh, host.store, host.ssh_config, where=str(path))
         places.check_python(name, host.python, where=str(path))
-    if config.training.processes != "auto":
-        size = config.training.processes * config.launch.nodes
-        check_shared(config.training, size, str(path))
-        if size > 1 and config.training.parallel == "fsdp":
-            check_parts(config.training, config.model.method, str(path))
+    check_processes(config, str(path))
     if config.samples.where == "host" and not config.hosts:
         raise ConfigError(
             'samples.where = "host", and no host is configured',

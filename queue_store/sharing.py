@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING
 from queue_store.errors import ConfigError
 
 if TYPE_CHECKING:
-    from queue_store.config import Training
+    from queue_store.config import Config, Training
+
+
+def check_processes(config: Config, path: str = "") -> None:
+    """Raises ConfigError, with the key and `path` before it, where the processes that `config`
+    names cannot train its settings. Of processes = "auto" that is known when they are started."""
+    training = config.training
+    if training.processes == "auto":
+        return
+    size = training.processes * config.launch.nodes
+    check_shared(training, size, path)
+    if size > 1 and training.parallel == "fsdp":
+        check_parts(training, config.model.method, path)
 
 
 def check_shared(training: Training, size: int, path: str = "") -> None:

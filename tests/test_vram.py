@@ -1,4 +1,4 @@
-"""The estimate of memory: against counted tensors of real models, and what it refuses."""
+"""The estimate of memory against counted tensors of real models."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import threading
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,14 @@ import msgspec
 import pytest
 
 from engine.loop import chores
-from engine.memory import asking, cards, fitting, records, refusing, whatif
+from engine.memory import asking, cards, fitting, records, whatif
 from engine.memory.estimate import CONTEXT_CPU, Profile, estimate
 from queue_store import config as configuration
 from queue_store.config import Config
 from queue_store.database import open_state
-from queue_store.errors import ConfigError
 from queue_store.home import Home
 from snapshots.child import Unfinished
 from tests import engine_kit as kit
-from tests.conftest import Done
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -264,92 +261,12 @@ def test_stochastic_rounding_takes_as_much_at_once_as_is_counted() -> None:
     assert ROUNDED == CHUNK
 
 
-@pytest.fixture
-def large(tmp_path: Path) -> Path:
-    """The config.json of a model of 4 B parameters."""
-    sizes = {"hidden_size": 2560, "num_hidden_layers": 36, "num_attention_heads": 32}
-    more = {"num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 9728}
-    return folder_of(
-        tmp_path / "large", "qwen3", **sizes, **more, vocab_size=151936, tie_word_embeddings=True
-    )
-
-
-def test_a_model_of_billions_is_counted_without_its_weights_and_told_what_would_fit(
-    large: Path, trainctl: Callable[..., Done], home: Home
-) -> None:
-    done = trainctl("vram", "--card", "4090", "--model", str(large), "--json", home=home)
-    assert done.code == 1, done.err
-    found = json.loads(done.out)
-    assert found["parameters"] == 4_022_468_096
-    assert found["estimate"]["weights"] == 2 * found["parameters"]
-    assert not found["fits"] and found["nearest"]
-    for one in found["nearest"]:
-        assert one["total"] <= found["usable"] < found["estimate"]["total"]
-    options = [
-        *("--checkpointing", "on", "--optimizer", "paged_adamw_8bit", "--card", "4090"),
-        *("--in-backward", "on", "--offload", "on", "--chunked-loss", "on"),
-        *("--model", str(large / "config.json")),
-    ]
-    fits = trainctl("vram", *options, home=home)
-    assert fits.code == 0, fits.out + fits.err
-    assert "fits" in fits.out and "pageable" in fits.out and "in_backward" in fits.out
-
-
 def test_measuring_is_broken_off_when_the_engine_stops(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "model", "qwen3")
     ended = threading.Event()
     ended.set()
     with pytest.raises(Unfinished, match="broken off"):
         asking.profile(None, folder, configuration.default().model, 4, stop=ended)
-
-
-def test_what_is_wrong_is_said_in_a_line(
-    tmp_path: Path, trainctl: Callable[..., Done], home: Home
-) -> None:
-    done = trainctl("vram", "--card", "1080", home=home)
-    assert done.code == 2 and "4090, 3090" in done.err
-    done = trainctl("vram", "--model", str(tmp_path / "nowhere"), home=home)
-    assert done.code == 1 and "no config.json" in done.err
-    own = Home(tmp_path / "own")
-    own.create()
-    own.config.write_text('[model]\nbase = "nobody/nothing"\n')
-    done = trainctl("vram", home=own)
-    assert done.code == 1 and "model.base" in done.err and "--model" not in done.err
-    (tmp_path / "config.json").write_text('{"model_type": "no such"}')
-    done = trainctl("vram", "--model", str(tmp_path), home=home)
-    assert done.code == 4
-    assert "no such" in done.err and "Traceback" not in done.err
-
-
-def test_what_cannot_fit_is_refused_before_it_is_loaded_and_tried_where_that_is_wanted(
-    trainctl: Callable[..., Done], home: Home
-) -> None:
-    home.config.write_text(
-        "[training]\nmax_length = 1048576\nbatch_size = 64\neffective_batch = 64\n"
-    )
-    done = trainctl("--daemon", home=home)
-    assert done.code == 2  # as any configuration that cannot be
-    assert "training needs about" in done.err and "max_length = " in done.err, done.err
-    assert "Traceback" not in done.err
-
-
-def test_a_small_model_passes_without_being_measured(home: Home) -> None:
-    from engine.training.base import resolve_base
-
-    folder = resolve_base(home, "builtin:tiny", 42)
-    refusing.check(home, folder, configuration.default())
-    assert not home.memory.exists()
-
-
-def test_what_was_loaded_once_is_not_refused_for_the_memory_that_it_holds(
-    home: Home, large: Path
-) -> None:
-    config = configuration.default()
-    roomy = cards.Device("a card", 100 << 30, 100 << 30, True)
-    refusing.check(home, large, config, roomy)
-    refusing.check(home, large, config, cards.Device("a card", 100 << 30, 1 << 30, True))
-    with pytest.raises(ConfigError, match="training needs about"):
-        refusing.check(home, large, config, cards.Device("another", 100 << 30, 1 << 30, True))
 
 
 def test_peaks_of_items_are_kept_beside_the_estimate(home: Home) -> None:

@@ -53,7 +53,7 @@ def test_every_choice_of_every_setting_can_be_taken_and_left_again(found: WhatIf
 def test_the_lines_make_the_configuration_that_is_looked_at(found: WhatIf, tmp_path: Path) -> None:
     for one in found.rows:
         if one.name != whatif.CARD:
-            found.change(one, 1)
+            found.change(row(found, one.name), 1)
     path = tmp_path / "config.toml"
     path.write_text("\n".join(found.lines()))
     assert configuration.load(path) == found.config
@@ -131,6 +131,52 @@ def test_stepping_in_the_backward_pass_brings_what_it_needs_and_gives_it_back(
     assert found.config.training.gradient_checkpointing
     found.change(row(found, "checkpointing"), -1)
     assert not found.config.training.activation_offload
+
+
+def test_more_processes_share_the_step_and_give_the_batches_back(found: WhatIf) -> None:
+    found.take({"training.batch_size": 2, "training.effective_batch": 6})
+    alone = found.estimate()
+    assert alone is not None and row(found, "processes").value == "1" and found.together == 1
+    base, found.base = found.base, found.config
+    found.change(row(found, "processes"), 3)
+    assert row(found, "processes").value == "4 ddp" and found.together == 4
+    training = found.config.training
+    assert (training.batch_size, training.effective_batch) == (2, 8)
+    assert all(
+        c.settings["training.effective_batch"] % 4 == 0 for c in row(found, "batch_size").choices
+    )
+    copies = found.estimate()
+    assert copies is not None and copies.weights == alone.weights
+    found.change(row(found, "processes"), 1)
+    parts = found.estimate()
+    assert parts is not None and parts.weights == alone.weights // 4
+    assert [choice.name for choice in row(found, "in_backward").choices] == ["off"]
+    found.change(row(found, "processes"), -1000)
+    assert not found.changed(), "the batches come back"
+    found.base = base
+
+
+def test_what_a_split_model_cannot_have_is_stepped_over(found: WhatIf) -> None:
+    found.take({"training.processes": 2, "training.parallel": "fsdp"})
+    found.change(row(found, "optimizer"), 1)
+    assert row(found, "optimizer").value == "muon", "bitsandbytes' states have no parts"
+    with pytest.raises(ValueError, match="no parts"):
+        found.change(row(found, "optimizer"), 1)
+    assert all("8bit" not in str(one.settings.values()) for one in found.nearest())
+    found.reset()
+    found.take({"training.optimizer": "adamw_8bit"})
+    found.change(row(found, "processes"), 2)
+    assert row(found, "processes").value == "4 ddp", "not 2 fsdp"
+    found.reset()
+    found.change(row(found, "in_backward"), 1)
+    assert [choice.name for choice in row(found, "processes").choices] == ["1"]
+
+
+def test_processes_share_the_memory_of_a_host_and_have_a_card_each() -> None:
+    host, card = cards.Device("the host", 8 << 30, 6 << 30, False), cards.card("4090")
+    assert cards.share(card, 4) == card and cards.share(host, 1) == host
+    part = cards.share(host, 4)
+    assert (part.total, part.free) == (2 << 30, 3 << 29) and part.name == "1/4 of the host"
 
 
 def test_a_locked_key_is_named_where_the_home_has_trained(found: WhatIf) -> None:

@@ -32,15 +32,23 @@ def add_vram_verb(verbs: Verbs, positive: Callable[[str], int]) -> None:
     )
     vram.add_argument("--chunked-loss", choices=("auto", "on", "off"))
     vram.add_argument("--offload", choices=("on", "off"), help="training.activation_offload")
+    vram.add_argument(
+        "--processes",
+        type=positive,
+        metavar="N",
+        help="training.processes; what is told is one's share",
+    )
+    vram.add_argument("--parallel", choices=("ddp", "fsdp"), help="training.parallel")
     vram.epilog, vram.formatter_class = VRAM, argparse.RawDescriptionHelpFormatter
 
 
 VRAM = """\
 Nothing is loaded: the model's own classes run one step on shapes without memory. Without options
-it is what config.toml says, on this machine. Exit 1 where it does not fit.
+it is what config.toml says, on this machine. Of several processes it is what each of them takes,
+of a card of its own or of its part of the host's memory. Exit 1 where it does not fit.
 JSON: {
   device{name, total, free, gpu}, usable      bytes
-  fits, dtype, parameters, trained
+  fits, dtype, parameters, trained, processes
   estimate{weights, gradients, optimizer, activations, logits, workspace, context, pageable, total,
            moment}
   measured{items, low, high, last{…}} | null  predicted / measured of the items that trained here

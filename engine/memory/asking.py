@@ -105,6 +105,12 @@ def _liger_installed() -> bool:
     return not liger_missing()
 
 
+def processes(config: Config) -> int:
+    """How many share a step, as far as config.toml tells."""
+    each = config.training.processes
+    return (each if isinstance(each, int) else 1) * config.launch.nodes
+
+
 class Estimator:
     """Estimates configurations of the model in `folder` on `device`; measures it once a dtype and
     method, with `stop` and `nice` as `profile`. Raises as it does."""
@@ -168,8 +174,7 @@ class Estimator:
         size = number_bytes(config.model, gpu)
         liger = gpu and fused_loss(training)
         if ranks is None:
-            each = training.processes if isinstance(training.processes, int) else 1
-            together = each * config.launch.nodes
+            together = processes(config)
             ranks = Ranks(together, together > 1 and training.parallel == "fsdp")
         profile = self.profile(config)
         return estimate(profile, training, size=size, gpu=gpu, liger=liger, ranks=ranks)

@@ -33,6 +33,15 @@ class Device:
         return int(min(self.free, self.total * (1 - SLACK)))
 
 
+def share(device: Device, processes: int) -> Device:
+    """What each of so many processes of a host has: a card of its own, or its part of the host's
+    memory."""
+    if device.gpu or processes == 1:
+        return device
+    total, free = device.total // processes, device.free // processes
+    return Device(f"1/{processes} of {device.name}", total, free, False)
+
+
 def card(name: str) -> Device:
     """The card of that name, nothing else on it. Raises UsageError for one that is not known."""
     if name not in CARDS:

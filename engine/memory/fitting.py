@@ -12,6 +12,8 @@ import msgspec
 from engine.memory.cards import Device
 from engine.memory.estimate import Estimate
 from queue_store.config import Config
+from queue_store.errors import ConfigError
+from queue_store.sharing import check_processes
 
 SHOWN = 3
 """Proposals that are told."""
@@ -56,6 +58,9 @@ def words(config: Config) -> str:
         "activation_offload" if training.activation_offload else "",
         f"chunked_loss {training.chunked_loss}" if training.chunked_loss != "auto" else "",
         f"liger {training.liger}" if training.liger != "auto" else "",
+        f"processes {training.processes}" if training.processes != 1 else "",
+        f"nodes {config.launch.nodes}" if config.launch.nodes > 1 else "",
+        f"parallel {training.parallel}" if training.parallel != "auto" else "",
     )
     return ", ".join(part for part in parts if part)
 
@@ -64,6 +69,10 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
     """`config` with other values; keys such as "training.batch_size". Raises ValueError where they
     do not go together."""
     changed: Config = _replaced(config, settings)
+    try:
+        check_processes(changed)
+    except ConfigError as error:
+        raise ValueError(error.what) from None
     return changed
 
 

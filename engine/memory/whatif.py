@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from engine.memory import cards, fitting, records
-from engine.memory.asking import Estimator
+from engine.memory.asking import Estimator, processes
 from engine.memory.cards import Device
 from engine.memory.estimate import Estimate
 from engine.memory.fitting import Proposal
@@ -30,12 +30,15 @@ HERE = "here"
 CARD = "card"
 OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw_8bit")
 CHUNKS = ("auto", "on", "off")
+ROUNDINGS = ("auto", "nearest")
 METHODS = ("full", "lora", "qlora")
 PRECISIONS = ("auto", "bf16", "fp32")
 AHEAD = 10
 """The priority of what is measured before it is asked for."""
 LENGTHS = tuple(1 << n for n in range(8, 18))
 """Sequence lengths that are offered, beside the one of config.toml."""
+PROCESSES = (2, 4, 8)
+"""Numbers of processes that are offered, beside that of config.toml."""
 LARGER = 3
 """Doublings of the effective batch that are offered as a batch."""
 
@@ -84,6 +87,7 @@ def rows(config: Config, base: Config, gpu: bool = True) -> list[Row]:
         _row("precision", config, [_one("model.precision", n) for n in PRECISIONS]),
         _row("optimizer", config, _optimizers()),
         _row("in_backward", config, _in_backward(config, base)),
+        _row("rounding", config, _roundings(config, base)),
         _row(
             "checkpointing",
             config,
@@ -102,13 +106,8 @@ def rows(config: Config, base: Config, gpu: bool = True) -> list[Row]:
         ),
         _row("chunked_loss", config, [_one("training.chunked_loss", n) for n in CHUNKS]),
         _row("method", config, [_one("model.method", n) for n in METHODS]),
+        _row("processes", config, _processes(config, base)),
     ]
-
-
-def processes(config: Config) -> int:
-    """How many share a step, as far as config.toml tells."""
-    each = config.training.processes
-    return (each if isinstance(each, int) else 1) * config.launch.nodes
 
 
 def _one(key: str, value: Any) -> Choice:
@@ -123,6 +122,41 @@ def _optimizers() -> list[Choice]:
     return [*plain, Choice("muon", muon), Choice("muon, 8-bit rest", eight)]
 
 
+def _roundings(config: Config, base: Config) -> list[Choice]:
+    """Of weights in bf16. To insist on "stochastic" is no other than "auto" for them."""
+    more = {base.training.rounding, config.training.rounding} - set(ROUNDINGS)
+    return [_one("training.rounding", n) for n in (*ROUNDINGS, *sorted(more))]
+
+
+def _processes(config: Config, base: Config) -> list[Choice]:
+    """On each host, with copies of the model or with parts of it. Each trains as many sequences of
+    a step as the others: where another number needs it, the batches follow."""
+    now, was = ((of.training.processes, of.training.parallel) for of in (config, base))
+    pairs = {(1, was[1]), was, now}
+    if not config.training.in_backward:  # whose gradients are never there to be summed
+        pairs |= {(n, kind) for n in PROCESSES for kind in ("ddp", "fsdp")}
+    ordered = sorted(pairs, key=lambda pair: (0 if pair[0] == "auto" else pair[0], pair[1]))
+    # Where only the processes made the batches what they are, they come back with them.
+    present = _shared(config, processes(config))
+    source = base if _shared(base, processes(config)) == present else config
+    found = []
+    for count, kind in ordered:
+        settings = {"training.processes": count, "training.parallel": kind}
+        if (count, kind) != now and isinstance(count, int):
+            settings |= _shared(source, count * config.launch.nodes)
+        alone = count == 1 or kind == "auto"
+        found.append(Choice(str(count) if alone else f"{count} {kind}", settings))
+    return found
+
+
+def _shared(config: Config, size: int) -> dict[str, Any]:
+    """The batches nearest to those of `config` that so many processes can share."""
+    whole, batch = config.training.effective_batch, config.training.batch_size
+    whole = -(-whole // size) * size
+    batch = next(n for n in range(min(batch, whole // size), 0, -1) if whole % (n * size) == 0)
+    return {"training.effective_batch": whole, "training.batch_size": batch}
+
+
 def _in_backward(config: Config, base: Config) -> list[Choice]:
     """Needs the whole step as one batch, and no clipping; both come back with it."""
     key, now, was = "training.in_backward", config.training, base.training
@@ -134,7 +168,7 @@ def _in_backward(config: Config, base: Config) -> list[Choice]:
         }
         back = {} if was.in_backward else back
         return [Choice("off", {**back, key: False}), Choice("on", {key: True})]
-    if processes(base) > 1:  # gradients are summed before a parameter can be stepped
+    if processes(config) > 1:  # gradients are summed before a parameter can be stepped
         return [Choice("off", {key: False})]
     whole = {"training.batch_size": now.effective_batch, "training.max_grad_norm": 0.0}
     return [Choice("off", {key: False}), Choice("on", {**whole, key: True})]
@@ -143,7 +177,8 @@ def _in_backward(config: Config, base: Config) -> list[Choice]:
 def _batches(config: Config, base: Config) -> list[Choice]:
     """The parts of the effective batch of config.toml, and larger ones with a step of their own."""
     whole, now = base.training.effective_batch, config.training
-    many = processes(base)
+    many = processes(config)
+    whole = -(-whole // many) * many
     parts = [n for n in range(1, whole + 1) if whole % (n * many) == 0]
     pairs = {(n, n if now.in_backward else whole) for n in parts}
     pairs |= {((whole << n) // many, whole << n) for n in range(1, LARGER + 1)}
@@ -181,7 +216,14 @@ class WhatIf:
 
     @property
     def device(self) -> Device:
-        return self.devices[self.card]
+        """What each process has."""
+        each = self.config.training.processes
+        return cards.share(self.devices[self.card], each if isinstance(each, int) else 1)
+
+    @property
+    def together(self) -> int:
+        """Processes that share a step."""
+        return processes(self.config)
 
     @property
     def rows(self) -> list[Row]:
@@ -193,13 +235,19 @@ class WhatIf:
         ]
 
     def change(self, row: Row, by: int) -> None:
-        """Take the choice so many places on, the last one at the end. Raises ValueError where it
-        does not go with the other settings."""
-        at = max(0, min(len(row.choices) - 1, row.at + by))
+        """Take the choice so many places on, the last one at the end; where that does not go with
+        the other settings, the next one that does. Raises ValueError where none goes."""
+        last = len(row.choices) - 1
+        at, end = max(0, min(last, row.at + by)), last if by > 0 else 0
         if row.name == CARD:
             self.card = row.choices[at].name
-        else:
+            return
+        try:
             self.take(row.choices[at].settings)
+        except ValueError:
+            if at == end:
+                raise
+            self.change(replace(row, at=at), 1 if by > 0 else -1)
 
     def take(self, settings: Mapping[str, Any]) -> None:
         self.config = fitting.with_settings(self.config, settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from engine.memory import cards, refusing
@@ -88,9 +88,7 @@ def processes(home: Home, folder: Path, config: Config) -> Processes:
 
 def _kind(home: Home, folder: Path, config: Config, each: int, size: int) -> str:
     """Whole copies where they fit; else the model is split. Raises ConfigError."""
-    device = cards.here()
-    if not device.gpu:  # the processes of this host share its memory
-        device = replace(device, total=device.total // each, free=device.free // each)
+    device = cards.share(cards.here(), each)
     wanted = config.training.parallel
     if wanted != "fsdp":
         try:

@@ -38,16 +38,17 @@ MOMENTS = {
 
 
 def vram(context: Context, arguments: argparse.Namespace) -> int:
-    """Exit 1 where it does not fit. JSON: {device, usable, fits, dtype, parameters, estimate{parts,
-    total, moment}, measured[], nearest[{settings, total}]}."""
+    """Exit 1 where it does not fit. JSON: {device, usable, fits, dtype, parameters, processes,
+    estimate{parts, total, moment}, measured[], nearest[{settings, total}]}."""
     from engine.memory import asking, cards, fitting, records
 
     home = context.found_home()
     config = _config(context, arguments)
     device = cards.here() if arguments.card == "here" else cards.card(arguments.card)
+    each = config.training.processes
+    device = cards.share(device, each if isinstance(each, int) else 1)
     with ExitStack() as stack:
         folder = _folder(context, config, arguments.model, stack)
-
         estimated = asking.Estimator(home, folder, device)
         whole, profile = estimated(config), estimated.profile(config)
         number = asking.number_bytes(config.model, device.gpu)
@@ -61,6 +62,7 @@ def vram(context: Context, arguments: argparse.Namespace) -> int:
         "dtype": "bf16" if number == 2 else "fp32",
         "parameters": profile.frozen + profile.trained,
         "trained": profile.trained,
+        "processes": asking.processes(config),
         "estimate": whole.to_json(),
         "measured": records.summary(context.state, device.name) if home is not None else None,
         "nearest": [{"settings": one.settings, "total": one.estimate.total} for one in near],
@@ -83,6 +85,8 @@ def _config(context: Context, arguments: argparse.Namespace) -> Config:
         ("precision", "model.precision"),
         ("method", "model.method"),
         ("chunked_loss", "training.chunked_loss"),
+        ("processes", "training.processes"),
+        ("parallel", "training.parallel"),
     ):
         if getattr(arguments, option) is not None:
             changes[key] = getattr(arguments, option)
@@ -121,6 +125,11 @@ def _folder(context: Context, config: Config, given: str | None, stack: ExitStac
     return stack.enter_context(text_folder(of, base, config.training.seed))
 
 
+def _together(processes: int, parallel: str) -> str:
+    split = "a part of the model (fsdp)" if parallel == "fsdp" else "a copy of the model (ddp)"
+    return f"each of {processes} processes, which has {split}:"
+
+
 def _words(found: Json, config: Config, near: list[Proposal]) -> str:
     """The parts, the sum, and what else would fit."""
     whole = found["estimate"]
@@ -132,6 +141,7 @@ def _words(found: Json, config: Config, near: list[Proposal]) -> str:
         f" {training.optimizer}, gradient_checkpointing"
         f" {'on' if training.gradient_checkpointing else 'off'}"
         f"{', in_backward' if training.in_backward else ''}",
+        *([_together(found["processes"], training.parallel)] if found["processes"] > 1 else []),
         "",
         table(
             ("part", ">size", "what"),

@@ -177,7 +177,9 @@ class WhatIfView(WholeView):
             share = done / of if of else 0.0
             text = f"measuring the model as {found.config.model.method} in {found.precision}"
             return [((f"[{bar(share, 10)}] {percent(share)} {text}", "dim"),)]
-        return [*_said(fits(whole, device), width), *_said((peak(whole, device), "dim"), width)]
+        text, tone = fits(whole, device)
+        text = f"each of {found.together} processes {text}" if found.together > 1 else text
+        return [*_said((text, tone), width), *_said((peak(whole, device), "dim"), width)]
 
 
 def size(bytes: float) -> str:
