@@ -160,30 +160,39 @@ def steps_in(home: Home, start: float, end: float) -> float:
     return float(query(home, sql, start, end)[0][0]) / (end - start)
 
 
+def span(seconds: float) -> tuple[float, float]:
+    """Wait so long; when that began and ended."""
+    start = time.time()
+    time.sleep(seconds)
+    return start, time.time()
+
+
 def here(quick: bool, threads: int) -> list[Row]:
     """Steps/s with a job on this machine against those without, in turn."""
-    rounds, seconds = (3, 12.0) if quick else (5, 15.0)
+    rounds, seconds = (3, 24.0) if quick else (5, 30.0)
     with made_home(threads=threads, epochs=1000) as home:
         configure(home)
         for number in range(rounds):
             write_set(home, f"set{number}", 20_000)
         add_one(home, 2_000, 30)
-        plain, beside, taken = [], [], []
+        plain, beside, after, taken = [], [], [], []
         with Daemon(home) as daemon:
             daemon.wait_step(50)
             for number in range(rounds):
-                start = time.time()
-                time.sleep(seconds)
-                plain.append((start, time.time()))
+                plain.append(span(seconds))
                 with job_here(daemon, number):
-                    start, asked = time.time(), cpu_of_jobs(daemon)
-                    time.sleep(seconds)
-                    beside.append((start, time.time()))
+                    asked = cpu_of_jobs(daemon)
+                    beside.append(span(seconds))
                     more = max(0.0, cpu_of_jobs(daemon) - asked)
-                    taken.append(100 * more / (time.time() - start) / (os.cpu_count() or 1))
+                    taken.append(100 * more / seconds / (os.cpu_count() or 1))
+                after.append(span(seconds))
             daemon.session.request("pause", timeout=60)
-            without = [steps_in(home, *span) for span in plain]
-            having = [steps_in(home, *span) for span in beside]
+            # Before and after: a machine of others' wins or loses speed meanwhile.
+            without = [
+                (steps_in(home, *one) + steps_in(home, *other)) / 2
+                for one, other in zip(plain, after, strict=True)
+            ]
+            having = [steps_in(home, *one) for one in beside]
     ratios = [one / other for one, other in zip(having, without, strict=True)]
     of = f"{threads} of {os.cpu_count()} cores train"
     rows = [

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from evaluation.host import pace
 from evaluation.host.pace import BURST, Pace
 from tests.waiting import wait_until
 
@@ -47,6 +48,11 @@ def test_it_is_held_to_its_limit_and_let_go_again(busy: subprocess.Popen[bytes])
     pace.close()
     assert not stands(busy)
     pace.close()
+
+
+def test_of_cores_that_train_it_has_the_share_of_one_and_the_others_whole() -> None:
+    assert pace.beside(0.05, cores=2, threads=2) == pace.beside(0.05, cores=1, threads=4) == 0.05
+    assert pace.beside(0.05, cores=8, threads=6) == pytest.approx(2.05)
 
 
 def test_the_end_of_the_child_ends_the_watch(busy: subprocess.Popen[bytes]) -> None:

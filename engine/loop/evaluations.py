@@ -25,6 +25,7 @@ from engine.loop.hostboard import BUSY, IDLE, Place
 from engine.loop.jobprocess import Died
 from engine.reading.answers import newest_step
 from evaluation.host.machine import LOCAL
+from evaluation.host.pace import beside
 from queue_store import jobs, journal, records
 from queue_store.config import Config
 from queue_store.database import State, now, open_metrics
@@ -254,12 +255,16 @@ class _Run:
     # -- while it runs --------------------------------------------------------------------------
 
     def _limit(self) -> float | None:
-        """CPU seconds a second for a job on the processor that trains: the share of the whole
-        that training.monitoring_budget leaves to looking at the model."""
+        """CPU seconds a second for a job on the processor that trains, within
+        training.monitoring_budget; None without a limit."""
         if self.place.name != LOCAL or not _trains_here(self.engine):
             return None
-        budget = self.of._config_now(self.engine).training.monitoring_budget
-        return budget * (os.cpu_count() or 1) or None  # without one it is called off
+        training, cores = self.of._config_now(self.engine).training, os.cpu_count() or 1
+        if not training.monitoring_budget:
+            return None  # it is called off
+        each = training.processes if isinstance(training.processes, int) else 1
+        threads = training.threads * each or cores
+        return beside(training.monitoring_budget, cores, threads)
 
     def _told(self, line: Json) -> None:
         place = self.place

@@ -21,6 +21,13 @@ BURST = 0.2
 """CPU seconds that may be saved up, so that an idle second is not paid back by a busy one."""
 
 
+def beside(budget: float, cores: int, threads: int) -> float:
+    """CPU seconds a second for a worker beside `threads` that train on so many cores: those that no
+    thread has, and the share `budget` of one. A step is done when the slowest of its threads is, so
+    that what is taken from one core is taken from all that train."""
+    return max(0, cores - threads) + budget
+
+
 class Pace:
     """Watches `child` until `close`; `limit` is asked ten times a second."""
 
