@@ -310,7 +310,7 @@ def test_an_engine_that_trains_keeps_its_peak_beside_the_estimate(
         assert 0.2 < found["low"] <= found["high"] < 2
         with whatif.begin(home) as shown:
             assert shown.well == found
-            mine = cards.here(own=os.getpid())
+            mine = cards.here(own=[os.getpid()])
             assert abs(shown.device.free - mine.free) < 1 << 30
 
 

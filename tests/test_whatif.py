@@ -242,16 +242,17 @@ def test_an_engines_own_memory_counts_as_free() -> None:
 
         def close(self) -> None: ...
 
-    def free(others: list[dict[str, Any]], own: int | None) -> int:
+    def free(others: list[dict[str, Any]], *own: int) -> int:
         return cards.here(Nvml(others), own).free >> 30  # type: ignore[arg-type]
 
-    assert free([other], None) == 4
+    assert free([other]) == 4
     assert free([other], 77) == 19
     assert free([other], 78) == 4
     assert free([other], os.getpid()) == 9, "all that others do not hold is its own"
-    without = cards.here(own=None)
+    assert free([other], os.getpid(), 77) == 24
+    without = cards.here()
     if not without.gpu:
-        assert cards.here(own=os.getpid()).free > without.free - (64 << 20)
+        assert cards.here(own=[os.getpid()]).free > without.free - (64 << 20)
 
 
 def test_a_home_is_measured_by_a_child_that_can_be_broken_off(home: Home) -> None:

@@ -70,7 +70,7 @@ def _here(worker: Worker, base: Path, at: records.Head) -> HeldModel:
 
 def _at_ranks(worker: Worker, base: Path, at: records.Head) -> HeldModel:
     """At several processes: those that are there already, where they are as they are wanted."""
-    wanted = processes(worker.home, base, worker.config)
+    wanted = processes(worker.home, base, worker.config, _own(worker))
     held, worker.live, worker.run_now = worker.live, None, None
     worker.saved = worker.changes  # what comes is served meanwhile: there is nothing to save
     worker.board.processes = not_loaded
@@ -113,9 +113,15 @@ def _check(worker: Worker) -> None:
     """Raises ConfigError where the processes, or the memory, are not there."""
     base, config = base_folder(worker.home, worker.config), worker.config
     if several(config):
-        processes(worker.home, base, config)
+        processes(worker.home, base, config, _own(worker))
     else:
-        refusing.check(worker.home, base, config, cards.here(own=os.getpid()))
+        refusing.check(worker.home, base, config, cards.here(own=_own(worker)))
+
+
+def _own(worker: Worker) -> list[int]:
+    """The processes of this host that hold the model, whose memory is free for the next one."""
+    ranks = worker.live.processes()["ranks"] if worker.live is not None else []
+    return [rank["pid"] for rank in ranks if rank["host"] == os.uname().nodename]
 
 
 def _asked(config: Config) -> object:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,8 +53,8 @@ def card(name: str) -> Device:
     return Device(f"RTX {name}", CARDS[name], CARDS[name], True)
 
 
-def here(gpus: Gpus | None = None, own: int | None = None) -> Device:
-    """The first GPU of this machine, or its memory where it has none. What the process `own` holds
+def here(gpus: Gpus | None = None, own: Collection[int] = ()) -> Device:
+    """The first GPU of this machine, or its memory where it has none. What the processes `own` hold
     of it counts as free: an engine that trains is to be compared with itself."""
     asked = gpus or Gpus()
     try:
@@ -70,17 +72,19 @@ def here(gpus: Gpus | None = None, own: int | None = None) -> Device:
     return Device("this machine's memory (no GPU)", memory.total, free, False)
 
 
-def _held(gpu: dict[str, Any], used: int, own: int | None) -> int:
-    """Bytes of a card that the process `own` holds."""
+def _held(gpu: dict[str, Any], used: int, own: Collection[int]) -> int:
+    """Bytes of a card that the processes `own` hold."""
     others = gpu["others"] if isinstance(gpu["others"], list) else []
     told = {one["pid"]: one["memory"] for one in others if isinstance(one["memory"], int)}
-    if own == os.getpid():  # NVML's list leaves out who asks
-        return max(0, used - sum(told.values())) if len(told) == len(others) else 0
-    return int(told.get(own, 0))
+    mine = sum(int(told.get(pid, 0)) for pid in own)
+    if os.getpid() in own and len(told) == len(others):  # NVML's list leaves out who asks
+        mine += max(0, used - sum(told.values()))
+    return mine
 
 
-def _resident(own: int | None) -> int:
-    try:
-        return 0 if own is None else int(psutil.Process(own).memory_info().rss)
-    except psutil.Error:
-        return 0
+def _resident(own: Collection[int]) -> int:
+    whole = 0
+    for pid in own:
+        with contextlib.suppress(psutil.Error):
+            whole += int(psutil.Process(pid).memory_info().rss)
+    return whole

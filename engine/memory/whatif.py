@@ -11,6 +11,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import psutil
+
 from engine.memory import cards, fitting, records
 from engine.memory.asking import Estimator, processes
 from engine.memory.cards import Device
@@ -326,13 +328,24 @@ class WhatIf:
             self.problems[estimator.key(config)] = str(error)
 
 
+def _engine(home: Home) -> list[int]:
+    """The processes of the home's engine: also the ranks, which hold the model where several do."""
+    who = lock.holder(home)
+    if not who or not isinstance(who.get("pid"), int):
+        return []
+    try:
+        below = psutil.Process(who["pid"]).children(recursive=True)
+    except psutil.Error:
+        below = []
+    return [who["pid"], *(process.pid for process in below)]
+
+
 @contextmanager
 def begin(home: Home) -> Iterator[WhatIf]:
     """The configuration of a home as it is now, and the devices. It measures for as long as the
     context lasts. Raises TrainctlError: config.toml is wrong, the model is not on this machine."""
     config = configuration.load(home.config)
-    who = lock.holder(home)
-    device = cards.here(own=who["pid"] if who and isinstance(who.get("pid"), int) else None)
+    device = cards.here(own=_engine(home))
     devices = {HERE: device, **{name: cards.card(name) for name in cards.CARDS}}
     with ExitStack() as stack:
         folder = base_here(home, config.model.base, config.training.seed)

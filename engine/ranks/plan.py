@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,9 +68,9 @@ def several(config: Config) -> bool:
     )
 
 
-def processes(home: Home, folder: Path, config: Config) -> Processes:
-    """The processes that train the model in `folder`. Raises ConfigError where they cannot, or
-    where it does not fit."""
+def processes(home: Home, folder: Path, config: Config, own: Collection[int] = ()) -> Processes:
+    """The processes that train the model in `folder`. What the processes `own` hold of the memory
+    is free then. Raises ConfigError where they cannot, or where it does not fit."""
     found = gpus()
     each, launch = each_host(config, found), config.launch
     size = each * launch.nodes
@@ -77,7 +78,7 @@ def processes(home: Home, folder: Path, config: Config) -> Processes:
     return Processes(
         each=each,
         nodes=launch.nodes,
-        kind=_kind(home, folder, config, each, size),
+        kind=_kind(home, folder, config, each, size, own),
         device="cuda" if found else "cpu",
         rendezvous=launch.rendezvous if launch.nodes > 1 else "",
         join_seconds=60 * launch.join_minutes,
@@ -86,9 +87,11 @@ def processes(home: Home, folder: Path, config: Config) -> Processes:
     )
 
 
-def _kind(home: Home, folder: Path, config: Config, each: int, size: int) -> str:
+def _kind(
+    home: Home, folder: Path, config: Config, each: int, size: int, own: Collection[int]
+) -> str:
     """Whole copies where they fit; else the model is split. Raises ConfigError."""
-    device = cards.share(cards.here(), each)
+    device = cards.share(cards.here(own=own), each)
     wanted = config.training.parallel
     if wanted != "fsdp":
         try:
