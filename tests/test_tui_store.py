@@ -113,7 +113,9 @@ async def test_queue_commands_change_the_real_queue(
     async with running(app) as pilot:
         await pilot.press("1", "a", *str(third))
         await push(pilot, "#accept")
-        await until(pilot, lambda: "third" in screen(pilot))
+        # The dialog, too, has its name on the screen.
+        await until(pilot, lambda: len(app.queue_pane.items()) == 3)
+        await until(pilot, lambda: len(app.screen_stack) == 1)
         app.queue_pane.chosen = 3
         await pilot.press("+")
         await until(pilot, lambda: "Set third.jsonl to high" in screen(pilot))
