@@ -62,6 +62,8 @@ def test_a_model_of_billions_is_counted_without_its_weights_and_told_what_would_
     split = trainctl("vram", *options, home=measured)
     assert split.code == 0, split.out + split.err
     assert "each of 8 processes, which has a part of the model (fsdp)" in split.out
+    odd = trainctl("vram", *options, "--batch", "3", "--length", "64", home=measured)
+    assert odd.code == 0 and "batch_size 1, max_length 64" in odd.out, odd.out + odd.err
     none = trainctl("vram", *options, "--optimizer", "adamw_8bit", home=measured)
     assert none.code == 2 and "no parts of a tensor" in none.err
 

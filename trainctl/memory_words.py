@@ -36,7 +36,7 @@ def add_vram_verb(verbs: Verbs, positive: Callable[[str], int]) -> None:
         "--processes",
         type=positive,
         metavar="N",
-        help="training.processes; what is told is one's share",
+        help="training.processes, and batches that they can share; what is told is one's",
     )
     vram.add_argument("--parallel", choices=("ddp", "fsdp"), help="training.parallel")
     vram.epilog, vram.formatter_class = VRAM, argparse.RawDescriptionHelpFormatter

@@ -76,6 +76,14 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
     return changed
 
 
+def shared(config: Config, size: int) -> dict[str, Any]:
+    """Settings: the batches nearest to those of `config` that so many processes can share."""
+    whole, batch = config.training.effective_batch, config.training.batch_size
+    whole = -(-whole // size) * size
+    batch = next(n for n in range(min(batch, whole // size), 0, -1) if whole % (n * size) == 0)
+    return {"training.effective_batch": whole, "training.batch_size": batch}
+
+
 def _replaced(part: Any, settings: Mapping[str, Any]) -> Any:
     """All values of a table at once: checked one after the other they might not fit."""
     own: dict[str, Any] = {}

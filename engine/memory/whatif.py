@@ -139,24 +139,16 @@ def _processes(config: Config, base: Config) -> list[Choice]:
         pairs |= {(n, kind) for n in PROCESSES for kind in ("ddp", "fsdp")}
     ordered = sorted(pairs, key=lambda pair: (0 if pair[0] == "auto" else pair[0], pair[1]))
     # Where only the processes made the batches what they are, they come back with them.
-    present = _shared(config, processes(config))
-    source = base if _shared(base, processes(config)) == present else config
+    present = fitting.shared(config, processes(config))
+    source = base if fitting.shared(base, processes(config)) == present else config
     found = []
     for count, kind in ordered:
         settings = {"training.processes": count, "training.parallel": kind}
         if (count, kind) != now and isinstance(count, int):
-            settings |= _shared(source, count * config.launch.nodes)
+            settings |= fitting.shared(source, count * config.launch.nodes)
         alone = count == 1 or kind == "auto"
         found.append(Choice(str(count) if alone else f"{count} {kind}", settings))
     return found
-
-
-def _shared(config: Config, size: int) -> dict[str, Any]:
-    """The batches nearest to those of `config` that so many processes can share."""
-    whole, batch = config.training.effective_batch, config.training.batch_size
-    whole = -(-whole // size) * size
-    batch = next(n for n in range(min(batch, whole // size), 0, -1) if whole % (n * size) == 0)
-    return {"training.effective_batch": whole, "training.batch_size": batch}
 
 
 def _in_backward(config: Config, base: Config) -> list[Choice]:

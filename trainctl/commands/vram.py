@@ -73,7 +73,7 @@ def vram(context: Context, arguments: argparse.Namespace) -> int:
 
 def _config(context: Context, arguments: argparse.Namespace) -> Config:
     """The home's configuration, or the default one, with what the command line changes."""
-    from engine.memory.fitting import with_settings
+    from engine.memory.fitting import shared, with_settings
 
     home = context.found_home()
     config = configuration.load(home.config) if home is not None else configuration.default()
@@ -103,7 +103,11 @@ def _config(context: Context, arguments: argparse.Namespace) -> Config:
         one = batch if batch is not None else whole
         changes |= {"training.batch_size": one, "training.effective_batch": one}
         changes["training.max_grad_norm"] = 0.0
+    many = arguments.processes
     try:
+        if many is not None and arguments.in_backward != "on":
+            alone = {**changes, "training.processes": 1}
+            changes |= shared(with_settings(config, alone), many * config.launch.nodes)
         return with_settings(config, changes)
     except ValueError as error:
         raise UsageError(str(error), where="vram", mend="see trainctl vram --help") from None
