@@ -172,6 +172,16 @@ def test_what_a_split_model_cannot_have_is_stepped_over(found: WhatIf) -> None:
     assert [choice.name for choice in row(found, "processes").choices] == ["1"]
 
 
+def test_what_a_split_model_cannot_have_is_not_measured_ahead_for_it() -> None:
+    with World().what_if() as found:
+        found.take({"training.processes": 2, "training.parallel": "fsdp"})
+        methods = []
+        while (config := found.wanting()) is not None:
+            methods.append(config.model.method)
+            found.measure(config, threading.Event(), lambda done, of: None)
+        assert methods[0] == "full" and set(methods) == {"full", "lora"}
+
+
 def test_processes_share_the_memory_of_a_host_and_have_a_card_each() -> None:
     host, card = cards.Device("the host", 8 << 30, 6 << 30, False), cards.card("4090")
     assert cards.share(card, 4) == card and cards.share(host, 1) == host

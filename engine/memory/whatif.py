@@ -302,9 +302,11 @@ class WhatIf:
         estimator, now = self.estimator.on(self.device), self.config
         for method in (now.model.method, *METHODS):
             for precision in (now.model.precision, *PRECISIONS):
-                config = fitting.with_settings(
-                    now, {"model.method": method, "model.precision": precision}
-                )
+                settings = {"model.method": method, "model.precision": precision}
+                try:
+                    config = fitting.with_settings(now, settings)
+                except ValueError:
+                    continue  # not with these processes
                 if not estimator.known(config) and estimator.key(config) not in self.problems:
                     return config
         return None
