@@ -256,7 +256,7 @@ def test_an_edit_of_how_the_model_is_held_reaches_the_next_item(
         assert checkpoints(running)
         assert kit.head(home).weights_digest == kit.train_all(plain)
 
-        # What does not fit is told, and the model stays as it is.
+        # What does not fit is told, and the settings and the model stay as they are.
         def full(*_: object) -> None:
             raise ConfigError("training needs about 30 GB")
 
@@ -266,6 +266,8 @@ def test_an_edit_of_how_the_model_is_held_reaches_the_next_item(
         running.engine.wake()
         wait_until(lambda: kit.states(home)["c.jsonl"] == "done", timeout=60)
         assert checkpoints(running) and kinds(home).count("warning") == 1
+        assert running.engine.worker is not None
+        assert running.engine.worker.config.training.gradient_checkpointing
 
 
 def test_a_broken_configuration_is_told_once_and_changes_nothing(tmp_path: Path) -> None:

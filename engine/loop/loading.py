@@ -23,7 +23,6 @@ from engine.training.freeing import free_memory
 from engine.training.live import base_folder, first_head, load_live
 from queue_store import head, records
 from queue_store import transitions as moves
-from queue_store.errors import ConfigError
 from queue_store.failures import TRANSIENT
 
 if TYPE_CHECKING:
@@ -95,23 +94,20 @@ def _at_ranks(worker: Worker, base: Path, at: records.Head) -> HeldModel:
 
 def follow_settings(worker: Worker) -> None:
     """Between two items: where config.toml asks by now for other processes, or for another way to
-    hold or compute the model, save and load it so. What this machine cannot do is told, and the
-    model stays as it is. Raises as `load`."""
+    hold or compute the model, save and load it so. Raises as `load`."""
     if worker.live is None or worker.loaded_for == _asked(worker.config):
-        return
-    try:
-        _check(worker)
-    except ConfigError as error:
-        worker.warn(f"{error}: the model stays as it was loaded")
         return
     if worker.unsaved and worker.save() is None:
         return  # there is no room; training is paused and says so
     load(worker)
 
 
-def _check(worker: Worker) -> None:
-    """Raises ConfigError where the processes, or the memory, are not there."""
-    base, config = base_folder(worker.home, worker.config), worker.config
+def check_change(worker: Worker, config: Config) -> None:
+    """Raises ConfigError where the live model would have to be loaded anew for `config`, and the
+    processes, or the memory, are not there for it."""
+    if worker.live is None or worker.loaded_for == _asked(config):
+        return
+    base = worker.live.loaded.folder
     if several(config):
         processes(worker.home, base, config, _own(worker))
     else:

@@ -224,6 +224,7 @@ class Worker:
         try:
             config = configuration.load(self.home.config)
             self._check(config)
+            loading.check_change(self, config)
         except ConfigError as error:
             self.warn(f"{error}: going on with the settings of before")
             return
