@@ -101,3 +101,15 @@ def _reconcile(state: State, progress: records.Progress, *, rolled_back: bool) -
         text = f"{item.name} trains again: no checkpoint contains it"
         position = queue.first_position(state, Priority(item.priority)) - 1
         move_state(state, item.id, S.QUEUED, text, position=position, reason="", trained_order=None)
+    if front:
+        _behind(state, front)
+
+
+def _behind(state: State, front: list[Item]) -> None:
+    """What had been begun after the items that train again, and has no row in the model, waits for
+    its turn as they do: paused it would go before them, and the order decides the weights."""
+    names = ", ".join(item.name for item in front)
+    for item in queue.items(state, S.PAUSED):
+        if not item.cursor:
+            text = f"{item.name} waits: {names} first"
+            move_state(state, item.id, S.QUEUED, text, reason="")

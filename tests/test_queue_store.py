@@ -211,6 +211,24 @@ def test_a_transient_failure_is_tried_again_and_any_other_fails_at_once(state: S
     assert retried.state is S.QUEUED and retried.error == ""
 
 
+@pytest.mark.parametrize("trains", [False, True], ids=["preparing", "training"])
+def test_what_trains_again_goes_before_what_was_begun_after_it(state: State, trains: bool) -> None:
+    """Killed between two files, the end is that of a run that nobody killed: the same order."""
+    a, b, c = (add(state, f"{name}.jsonl") for name in "abc")
+    run = start(state)
+    saved = save(state, run, 0)
+    train(state, a)
+    assert moves.claim(state).id == b.id  # type: ignore[union-attr]
+    if trains:
+        moves.crashed(state, b.id, 2)
+    else:
+        moves.suspend(state, b.id, "restart", "was being prepared")
+    head.move_head(state, saved, why="recovered", new=False)
+    waiting = [item.name for item in queue.items(state) if item.state in (S.QUEUED, S.PAUSED)]
+    assert waiting == [a.name, b.name, c.name]
+    assert moves.claim(state).id == a.id  # type: ignore[union-attr]
+
+
 def test_three_crashes_without_progress_fail_the_item(state: State) -> None:
     a = add(state, "a.jsonl")
     start(state)
