@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run install dev test test-all test-faults lint bench bench-gpu clean
+.PHONY: run install dev test test-all test-gpu test-faults lint bench bench-gpu clean
 
 # The demo's home is ./demo; a second `make run` opens it again, where it was.
 run: install
@@ -38,7 +38,13 @@ test: lint
 
 # Also those that take minutes (a kill at every point), and those for a GPU where there is one.
 test-all: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -m gpu
+
+# What only an NVIDIA card shows (skipped where there is none): a minute, on a card with no other
+# work, because some look at its memory as NVML tells it.
+test-gpu: dev
+	$(BIN)/python -m pytest -m gpu
 
 # Faults put in everywhere: kills, power cuts, full and broken disks, planted mutants. Some of it
 # needs root, strace or loop devices, and says so where it is skipped.

@@ -24,6 +24,13 @@ ROOT = Path(__file__).parents[1]
 _numbers = itertools.count()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Cards are for `pytest -m gpu`: everywhere else the figures and bits are those of a CPU, on a
+    machine with a card too."""
+    if config.getoption("markexpr") != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def pytest_collection() -> None:
     """Importing all that the tests use makes millions of objects and no garbage."""
     gc.disable()

@@ -342,21 +342,3 @@ def test_a_save_that_would_fill_the_disk_pauses_with_the_numbers(
         assert "GB" not in running.status["hint"]
     kit.assert_each_row_once(home, 1)
     assert "checkpoint.failed" in kinds(home)
-
-
-@pytest.mark.gpu
-def test_park_gives_the_card_s_memory_back(tmp_path: Path) -> None:
-    import torch
-
-    if not torch.cuda.is_available():
-        pytest.skip("no GPU")
-    home = kit.make_home(tmp_path)
-    kit.add(home, "a.jsonl", 200)
-    with kit.Running(home) as running:
-        running.wait_step(3)
-        used = torch.cuda.memory_reserved()
-        running.ask("pause", park=True)
-        wait_until(lambda: torch.cuda.memory_reserved() < used / 10, timeout=30)
-        running.ask("resume")
-        running.wait_trained()
-    kit.assert_each_row_once(home, 1)

@@ -33,12 +33,13 @@ def total(device: str) -> int:
     return int(psutil.virtual_memory().total)
 
 
-def cap(device: str, size: int) -> None:
-    """Keep this process to `size` bytes of the card's memory, less what the context takes of it."""
+def cap(device: str, size: int, before: int) -> None:
+    """Keep this process to `size` bytes of the card's memory, less what the context takes of it:
+    what is taken now, without the `before` that others had when this process began."""
     if is_card(device) and size:
         torch.cuda.empty_cache()  # of the model that was made here
         free, whole = torch.cuda.mem_get_info(device)
-        context = whole - free
+        context = max(0, whole - free - before)
         share = max(0.0, min(1.0, (size - context) / whole))
         torch.cuda.set_per_process_memory_fraction(share, device)
 

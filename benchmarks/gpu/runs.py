@@ -22,8 +22,7 @@ from benchmarks.gpu.shapes import SHAPES, Shape
 from engine.kernels import liger_missing
 from engine.machine.gpus import Gpus
 from engine.memory import asking, fitting
-from engine.memory.estimate import Profile, estimate
-from engine.memory.profile import profile
+from engine.memory.estimate import estimate
 from engine.prepare import Prepared
 from engine.training.controls import GO, Directive, Place, RunItem
 from engine.training.model import load_model
@@ -133,7 +132,7 @@ def settings(case: Case, effective: int) -> Config:
 
 def ours(case: Case, model: Path, prepared: Prepared) -> Done:
     """The engine's run."""
-    card.cap(case.device, case.cap)
+    card.cap(case.device, case.cap, before(case.device) or 0)
     chosen = settings(case, packs_of_step(case, prepared))
     training = chosen.training
     loaded = load_model(model, chosen.model, training, device=case.device)
@@ -158,7 +157,8 @@ def ours(case: Case, model: Path, prepared: Prepared) -> Done:
     done = _done(case, clock, tokens)
     gpu = card.is_card(case.device)
     size = asking.number_bytes(chosen.model, gpu)
-    found = Profile.of(profile(asking.asked(model, chosen.model, size)))
+    # In a child, as everywhere: Liger's kernels are in this process's classes by now.
+    found = asking.profile(None, model, chosen.model, size)
     liger = gpu and asking.fused_loss(training)
     whole = estimate(found, training, size=size, gpu=gpu, liger=liger)
     took = (done.card or done.reserved) if gpu else done.host
@@ -170,7 +170,7 @@ def trl(case: Case, model: Path, rows: Path, effective: int) -> Done:
     import datasets
     from trl import SFTConfig, SFTTrainer
 
-    card.cap(case.device, case.cap)
+    card.cap(case.device, case.cap, before(case.device) or 0)
     datasets.disable_progress_bars()
     mode, shape = MODES[case.mode], SHAPES[case.shape]
     assert mode.trl is not None

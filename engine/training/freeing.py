@@ -16,6 +16,11 @@ def free_memory() -> None:
     next tensor, the host's for the next small object."""
     gc.collect()
     if torch.cuda.is_initialized():
+        # cuBLAS's scratch comes from torch's allocator (32 MB a stream on a Hopper card), and is
+        # made again when it is next needed.
+        clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)
+        if clear is not None:
+            clear()
         torch.cuda.empty_cache()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
     if trim is not None:

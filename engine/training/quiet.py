@@ -19,7 +19,7 @@ def quiet() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    for name in ("transformers", "bitsandbytes", "accelerate", "peft"):
+    for name in ("transformers", "bitsandbytes", "accelerate", "peft", "liger_kernel"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for module in ("transformers", "peft", "accelerate", "bitsandbytes"):
         warnings.filterwarnings("ignore", category=FutureWarning, module=module)
