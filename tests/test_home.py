@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from queue_store import config as configuration
 from queue_store.errors import NotFound
 from queue_store.home import Home, data_home, find_home
 
@@ -75,6 +76,22 @@ def test_init_never_writes_over_a_home(tmp_path, trainctl) -> None:
         assert done.code == 1 and "home already" in done.err
     assert (folder / "config.toml").read_text() == "[training]\nseed = 9\n"
     assert [path.name for path in folder.iterdir()] == ["config.toml"]
+
+
+def test_init_writes_the_settings_that_are_given(tmp_path, trainctl) -> None:
+    words = ("model.base=/m x", "training.batch_size=3", "training.effective_batch=9")
+    done = trainctl("init", "h", *(w for word in words for w in ("--set", word)))
+    assert done.code == 0, done.err
+    found = configuration.load(tmp_path / "h" / "config.toml")
+    assert (found.model.base, found.training.effective_batch) == ("/m x", 9)
+    for word, said in (
+        ("training.batch_size=3", "effective_batch"),
+        ("training.max_lenght=512", "max_length"),
+        ("training.epochs", "no KEY=VALUE"),
+    ):
+        refused = trainctl("init", "other", "--set", word)
+        assert refused.code in (1, 2) and said in refused.err and "Traceback" not in refused.err
+        assert refused.err.count("\n") == 1 and not (tmp_path / "other").exists()
 
 
 def test_init_on_a_file_is_refused(tmp_path, trainctl) -> None:

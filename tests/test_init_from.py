@@ -12,8 +12,8 @@ import pytest
 from queue_store import config
 from queue_store.errors import ConfigError, DataError, UsageError
 from tests.old_home import CONFIG, write
-from trainctl.importing.old_config import Settings, parse_set, read, translate
-from trainctl.settings_text import edited, own_config
+from trainctl.importing.old_config import Settings, read, translate
+from trainctl.settings_text import edited, own_config, parse_set
 
 CHOICES = ("--set", "training.max_length=2048", "--set", "model.base=Qwen/Qwen3-4B")
 
@@ -191,8 +191,8 @@ def test_what_is_no_config_json_is_one_line(what: str, tmp_path: Path, trainctl)
     assert done.code == 1 and done.err.count("\n") == 1 and not (tmp_path / "x").exists()
 
 
-def test_set_without_from_is_a_wrong_word(trainctl) -> None:
-    for words in (["--set", "model.name=x"], ["--dry-run"], ["--demo", "--from", "x"]):
+def test_a_dry_run_without_from_is_a_wrong_word(trainctl) -> None:
+    for words in (["--demo", "--set", "model.name=x"], ["--dry-run"], ["--demo", "--from", "x"]):
         assert trainctl("init", "x", *words).code == 2
 
 

@@ -58,10 +58,11 @@ JSON: [{
 """
 
 INIT = """\
+--set writes a setting into the new config.toml; keys are those of `trainctl config show`.
 --from reads the config.json of an older system, and a hosts.json beside it, and writes their
 settings into the new config.toml.
 Where it says two things, nothing is written and each value is listed with its place: decide with
---set KEY=VALUE (keys as in config.toml).
+--set.
 JSON with --from: {
   mapped[{from[], to, value}]                 old keys, the key of config.toml, its value
   conflicts[{key, values[{value, place}], why, choose}]

@@ -1,4 +1,5 @@
-"""config.toml as text: a new home's own, and settings put into one without losing a comment.
+"""config.toml as text: a new home's own, settings in words of the command line, and settings put
+into one without losing a comment.
 
 Nothing is written here, and no text is handed out whose content is not exactly what was asked.
 """
@@ -7,12 +8,12 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from queue_store import config
-from queue_store.errors import Refused
+from queue_store.errors import Refused, UsageError
 
 HEAD = """\
 # This home's settings. Every key stands here with its default, switched off by a "#":
@@ -56,6 +57,34 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
             at = at.setdefault(name, {})
         at[last] = value
     return result
+
+
+def check_values(values: Mapping[str, Any], where: Path) -> None:
+    """Raises ConfigError where config.toml does not take `values` (by dotted key)."""
+    config.check(nested(values), where)
+
+
+def parse_set(words: Sequence[str]) -> dict[str, Any]:
+    """`--set KEY=VALUE` words as settings by dotted key, checked together as in config.toml. A
+    text may stand without quotes. Raises UsageError, ConfigError."""
+    known = config.flat(config.to_dict(config.default()))
+    chosen: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        key, text = key.strip(), text.strip()
+        if not equals or not key or not all(key.split(".")):
+            raise UsageError(f"--set {word}: no KEY=VALUE", mend="--set training.max_length=2048")
+        if key in chosen:
+            raise UsageError(f"--set {key} is given twice", mend="once")
+        try:
+            value = tomllib.loads(f"x = {text}")["x"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        if isinstance(known.get(key), str) and not isinstance(value, str):
+            value = text
+        chosen[key] = value
+    check_values(chosen, Path("--set"))
+    return chosen
 
 
 def edited(text: str, values: Mapping[str, Any], path: Path) -> str:

@@ -17,7 +17,7 @@ from queue_store.locked import would_mean
 from trainctl.confirm import confirm
 from trainctl.context import Context
 from trainctl.output import pairs, table
-from trainctl.settings_text import edited, own_config, toml_value
+from trainctl.settings_text import edited, own_config, parse_set, toml_value
 
 
 def refuse_used(folder: Path) -> None:
@@ -48,15 +48,18 @@ def init(context: Context, arguments: argparse.Namespace) -> int:
         from trainctl.commands import importing
 
         return importing.init(context, arguments, folder)
-    if arguments.set or arguments.dry_run:
-        raise UsageError("--set and --dry-run go with --from", mend="trainctl init --help")
+    if arguments.dry_run:
+        raise UsageError("--dry-run goes with --from", mend="trainctl init --help")
+    values = parse_set(arguments.set)
     if arguments.demo:
+        if values:
+            raise UsageError("the demo has settings of its own", mend="leave out --set or --demo")
         from trainctl.demo_home import make_demo_home
 
         make_demo_home(folder)
         home = Home(folder)
     else:
-        home = make_home(folder)
+        home = make_home(folder, values)
     data = {"home": str(home.root), "config": str(home.config), "inbox": str(home.inbox)}
     context.show(
         data,

@@ -15,7 +15,7 @@ from trainctl.context import Context
 from trainctl.importing import old_config, old_hosts
 from trainctl.importing.folder import LeftOut
 from trainctl.output import count, counted, size, table, text
-from trainctl.settings_text import toml_value
+from trainctl.settings_text import parse_set, toml_value
 
 if TYPE_CHECKING:
     from trainctl.importing.plan import Plan
@@ -28,7 +28,7 @@ def init(context: Context, arguments: argparse.Namespace, folder: Path) -> int:
     the file says two things or what config.toml does not take."""
     from trainctl.commands.home import make_home
 
-    chosen = old_config.parse_set(arguments.set)
+    chosen = parse_set(arguments.set)
     source = Path(arguments.source).expanduser()
     found = old_config.translate(old_config.read(source), chosen, old_hosts.beside(source))
     written = None
@@ -73,7 +73,7 @@ def take_over(context: Context, arguments: argparse.Namespace) -> int:
     from trainctl.importing import plan as plans
     from trainctl.importing import take
 
-    chosen = old_config.parse_set(arguments.set)
+    chosen = parse_set(arguments.set)
     root = Path(arguments.path).expanduser().absolute()
     with ExitStack() as stack:
         locked = arguments.dry_run or _locked(context, stack)

@@ -8,16 +8,15 @@ picked in silence, and every key of the file ends in one of four lists. Must nev
 from __future__ import annotations
 
 import json
-import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from queue_store import config
-from queue_store.errors import ConfigError, DataError, UsageError
+from queue_store.errors import ConfigError, DataError
 from trainctl.importing import old_hosts
-from trainctl.settings_text import nested
+from trainctl.settings_text import check_values
 
 Json = dict[str, Any]
 LIMIT = 4 << 20
@@ -133,29 +132,6 @@ class _Said:
     given: Any
     value: Any
     why: str = ""
-
-
-def parse_set(words: Sequence[str]) -> dict[str, Any]:
-    """`--set KEY=VALUE` words as settings by dotted key, each checked as in config.toml. A text
-    may stand without quotes. Raises UsageError, ConfigError."""
-    known = config.flat(config.to_dict(config.default()))
-    chosen: dict[str, Any] = {}
-    for word in words:
-        key, equals, text = word.partition("=")
-        key, text = key.strip(), text.strip()
-        if not equals or not key or not all(key.split(".")):
-            raise UsageError(f"--set {word}: no KEY=VALUE", mend="--set training.max_length=2048")
-        if key in chosen:
-            raise UsageError(f"--set {key} is given twice", mend="once")
-        try:
-            value = tomllib.loads(f"x = {text}")["x"]
-        except tomllib.TOMLDecodeError:
-            value = text
-        if isinstance(known.get(key), str) and not isinstance(value, str):
-            value = text
-        _check({key: value}, Path("--set"))
-        chosen[key] = value
-    return chosen
 
 
 def read(path: Path) -> list[tuple[str, Any]]:
@@ -331,22 +307,17 @@ def _effective_batch(result: Settings, said: list[_Said], chosen: Mapping[str, A
     _decide(result, EFFECTIVE, products, chosen)
 
 
-def _check(values: Mapping[str, Any], where: Path) -> None:
-    """Raise ConfigError where config.toml does not take the settings."""
-    config.check(nested(values), where)
-
-
 def _problems(values: Mapping[str, Any]) -> list[Json]:
     """Every setting that config.toml does not take, each with what it says."""
     where = Path("config.json")
     try:
-        _check(values, where)
+        check_values(values, where)
     except ConfigError as whole:
         found = []
         for key, value in values.items():
             alone = {BATCH: value, EFFECTIVE: value} if key == BATCH else {key: value}
             try:
-                _check(alone, where)
+                check_values(alone, where)
             except ConfigError as error:
                 found.append({"key": key, "value": value, "what": error.what})
         return found or [{"key": "", "value": None, "what": whole.what}]
