@@ -9,16 +9,19 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 
-from queue_store import durable, journal, queue
+from queue_store import durable, journal, lock, queue
 from queue_store.database import State, now
 from queue_store.errors import NotFound
 from queue_store.items import ItemState
 from queue_store.transitions import move_state
 
 S = ItemState
+_NEWEST_RUN = "run.newest"
+"""The key in meta of {run, engine: [pid, started]}: which engine makes the newest run."""
 
 
 @dataclass(frozen=True)
@@ -341,18 +344,32 @@ def start_run(state: State) -> Run:
             (at.branch, at.checkpoint.id, at.checkpoint.step, now()),
         )
         row = db.execute("SELECT * FROM runs WHERE id = ?", (cursor.lastrowid,)).fetchone()
+        state.meta_set(_NEWEST_RUN, {"run": row["id"], "engine": _engine(state)})
         return Run(**dict(row))
+
+
+def _engine(state: State) -> list[Any]:
+    """Which engine holds the home, or held it last."""
+    who = lock.read_holder(state.home)
+    return [who["pid"], who["started"]]
+
+
+def _goes_on(state: State, run: int) -> bool:
+    """Whether the newest run is that of the engine which holds the home. One that has just come
+    has not recovered yet, and what a killed one trained after its last checkpoint is lost."""
+    newest = state.meta_get(_NEWEST_RUN)
+    return newest is None or newest["run"] != run or newest["engine"] == _engine(state)
 
 
 def line(state: State, *, live: bool) -> list[tuple[int, int | None]]:
     """The runs whose steps make up the present model, newest first, each with the last step of
-    it that counts (None: all of them). `live`: an engine runs, so its newest run counts whole."""
+    it that counts (None: all of them). `live`: an engine runs, so that its run counts whole."""
     result: list[tuple[int, int | None]] = []
     at = head(state)
     found: Checkpoint | None = at.checkpoint if at else None
     if live:
         row = state.db.execute("SELECT * FROM runs ORDER BY id DESC LIMIT 1").fetchone()
-        if row is not None:
+        if row is not None and _goes_on(state, row["id"]):
             result.append((row["id"], None))
             found = checkpoint(state, row["checkpoint"])
     while found is not None:

@@ -117,6 +117,36 @@ def test_a_reading_that_fails_is_made_up_for_by_the_next_one(story: Story) -> No
         assert frame.series["loss"].last == STEPS and frame.marks
 
 
+@pytest.mark.parametrize("looks", ["before", "before and while it starts", "while it starts"])
+def test_after_a_crash_the_lost_steps_are_not_the_present(home: Home, looks: str) -> None:
+    def looked(frame: Frame, step: int, engine: float) -> Frame:
+        told = {"global_step": step, "branch": 1, "events_seq": 1, "engine": {"started": engine}}
+        fresh = replace(frame, status=told)
+        return replace(fresh, **reader.read(views, fresh, frame, CurveAim()))
+
+    reader, frame, story = CurveReader(), Frame(), Story(home)
+    with Views(home) as views:
+        with EngineLock.acquire(home, "daemon"):
+            story.item()
+            story.begin()
+            story.claim()
+            story.train(4)
+            story.checkpoint()
+            story.train(6, losses={7: 7.0})
+            if "before" in looks:
+                frame = looked(frame, 10, 1.0)
+                assert frame.series["loss"].last == 10
+        with EngineLock.acquire(home, "daemon"):  # killed at 10, and another one came
+            if "starts" in looks:
+                frame = looked(frame, 4, 2.0)  # which has not recovered yet
+                assert frame.series["loss"].last == 4
+            story.begin()
+            story.train(6)
+            frame = looked(frame, 10, 2.0)
+            assert [*frame.series["loss"].high] == [100.0 - n for n in range(1, 11)]
+    story.close()
+
+
 def test_what_is_kept_does_not_grow_with_the_steps(story: Story) -> None:
     from tui.series import LIMIT
 

@@ -14,6 +14,7 @@ from queue_store.database import State, open_state
 from queue_store.errors import NotFound, Refused
 from queue_store.home import Home
 from queue_store.items import Item, ItemState, Priority
+from queue_store.lock import EngineLock
 
 S = ItemState
 
@@ -194,6 +195,20 @@ def test_the_line_of_the_head_leaves_out_what_was_taken_back(state: State) -> No
     assert records.line(state, live=True) == [(again.id, None), (run.id, 2)]
     assert records.line(state, live=False) == [(run.id, 2)]
     assert saved.step == 2
+
+
+def test_an_engine_that_has_just_come_does_not_count_what_a_killed_one_lost(state: State) -> None:
+    a = add(state, "a.jsonl")
+    with EngineLock.acquire(state.home, "console") as lock:
+        run = start(state)
+        train(state, a, whole=False)
+        save(state, run, 2, **{f"_{a.id}": (2, 2)})
+        lock.describe("daemon")  # handed to the background: the same engine
+        assert records.line(state, live=True) == [(run.id, None)]
+    with EngineLock.acquire(state.home, "daemon"):
+        assert records.line(state, live=True) == [(run.id, 2)]
+        again = records.start_run(state)
+        assert records.line(state, live=True) == [(again.id, None), (run.id, 2)]
 
 
 def test_a_transient_failure_is_tried_again_and_any_other_fails_at_once(state: State) -> None:

@@ -53,32 +53,35 @@ def home(tmp_path: Path) -> Home:
 
 @pytest.fixture
 def story(home: Home) -> Iterator[Story]:
-    made = Story(home)
-    made.item("first.jsonl")
-    made.item("second.jsonl", Priority.HIGH)
-    made.begin()
-    made.claim()
-    made.metrics.set_examples(
-        [Example(f"e{n}", "syllo", n, f"prompt {n}", f"expected {n}", "syllo", 1) for n in range(3)]
-    )
-    made.train(20)
-    made.validate({"syllo": (81.5, 100)})
-    made.sample({"e0": False, "e1": False, "e2": True})
-    made.version(made.checkpoint(), "v001")
-    made.train(20)
-    made.validate({"syllo": (61.5, 100)})
-    made.sample({"e0": True, "e1": False, "e2": True})
-    yield made
-    made.close()
+    with EngineLock.acquire(home, "daemon"):
+        made = Story(home)
+        made.item("first.jsonl")
+        made.item("second.jsonl", Priority.HIGH)
+        made.begin()
+        made.claim()
+        made.metrics.set_examples(
+            [
+                Example(f"e{n}", "syllo", n, f"prompt {n}", f"expected {n}", "syllo", 1)
+                for n in range(3)
+            ]
+        )
+        made.train(20)
+        made.validate({"syllo": (81.5, 100)})
+        made.sample({"e0": False, "e1": False, "e2": True})
+        made.version(made.checkpoint(), "v001")
+        made.train(20)
+        made.validate({"syllo": (61.5, 100)})
+        made.sample({"e0": True, "e1": False, "e2": True})
+        yield made
+        made.close()
 
 
 @pytest.fixture
 def engine(home: Home, story: Story) -> Iterator[Telling]:
-    with EngineLock.acquire(home, "daemon"):
-        made = Telling(home)
-        made.story = story
-        yield made
-        made.end()
+    made = Telling(home)
+    made.story = story
+    yield made
+    made.end()
 
 
 def console(home: Home, engine: Telling) -> Console:

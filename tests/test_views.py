@@ -49,13 +49,13 @@ def present(views: Views) -> list[int]:
 def test_steps_beyond_the_checkpoint_count_while_the_engine_runs_and_not_after_its_death(
     story: Story, views: Views
 ) -> None:
-    story.item()
-    story.claim()
-    story.begin()
-    story.train(5)
-    story.checkpoint()
-    story.train(3)
     with EngineLock.acquire(story.home, "daemon"):
+        story.item()
+        story.claim()
+        story.begin()
+        story.train(5)
+        story.checkpoint()
+        story.train(3)
         assert present(views) == list(range(1, 9))
     assert present(views) == list(range(1, 6))
     assert [row["step"] for row in views.history()] == list(range(1, 9))

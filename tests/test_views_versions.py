@@ -120,9 +120,9 @@ def test_two_versions_are_compared_by_their_samples(story: Story, views: Views) 
 def test_a_version_is_compared_with_the_present_state(
     story: Story, views: Views, home: Home
 ) -> None:
-    forked(story)
-    story.train(5)  # beyond the head, as a running engine is
     with EngineLock.acquire(home, "daemon"):
+        forked(story)
+        story.train(5)  # beyond the head, as a running engine is
         found = comparing.answer(views, "v002", None)
         b = found["b"]
         assert (b["name"], b["step"], b["loss"]) == ("head", 35, 65.0)
@@ -187,17 +187,17 @@ def test_a_rollback_plan_tells_what_is_lost_and_goes_stale(story: Story, views: 
 def test_a_rollback_plan_counts_what_a_running_engine_has_trained_since_its_checkpoint(
     story: Story, views: Views
 ) -> None:
-    for name in ("a.jsonl", "b.jsonl"):
-        story.item(name)
-    story.claim()
-    story.begin()
-    story.train(5)
-    story.version(story.checkpoint(), "v001")
-    story.train(5)
-    story.done(1)
-    story.claim()
-    story.train(3, item=2)
     with EngineLock.acquire(story.home, "daemon"):
+        for name in ("a.jsonl", "b.jsonl"):
+            story.item(name)
+        story.claim()
+        story.begin()
+        story.train(5)
+        story.version(story.checkpoint(), "v001")
+        story.train(5)
+        story.done(1)
+        story.claim()
+        story.train(3, item=2)
         plan = views.rollback_plan()
     assert (plan["now"]["step"], plan["steps_lost"]) == (13, 8)
     assert [(i["name"], i["state"]) for i in plan["items"]] == [

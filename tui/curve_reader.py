@@ -45,9 +45,7 @@ class CurveReader:
         step = frame.step
         if step is None:
             return {}
-        if frame.status.get("branch") != seen.status.get("branch") or (
-            seen.step is not None and step < seen.step
-        ):
+        if _line(frame) != _line(seen) or (seen.step is not None and step < seen.step):
             self._keys.clear()  # what was true of the line may not be any more
         self._read_line(views, step, aim)
         self._read_detail(views, step, aim)
@@ -158,6 +156,14 @@ class CurveReader:
             facts = {} if aim.cursor is None else dict(views.step_facts(aim.cursor))
             self.under = {**facts, "asked": aim.cursor} if facts else {}
             self._keys["under"] = key
+
+
+def _line(frame: Frame) -> tuple[Any, Any]:
+    """On which branch which engine makes steps: one that came after a killed one takes steps back,
+    and may be past them again when it is first looked at."""
+    engine = frame.status.get("engine")
+    started = engine.get("started") if isinstance(engine, Mapping) else None
+    return frame.status.get("branch"), started
 
 
 def _read(
