@@ -164,9 +164,11 @@ def test_while_it_trains_the_time_counts_and_too_much_of_it_is_refused(tmp_path:
         worker = running.engine.worker
         assert worker is not None
         spent.append(worker.watch.monitor.spent)
-        if step == 5:
-            worker.watch.monitor.spent += 1000
-        if step in (2, 4, 5):
+        if step == 5:  # a long tick is nobody's prompt
+            worker.watch.monitor.ran("samples", 1000.0, True)
+        if step == 6:
+            worker.watch.monitor.asked(1000.0)
+        if step in (2, 4, 5, 6):
             prompt = "What? " * 200 if step == 4 else PROMPT
             asked.append(running.engine.submit("generate", {"prompt": prompt, "max_tokens": 2}))
 
@@ -180,8 +182,9 @@ def test_while_it_trains_the_time_counts_and_too_much_of_it_is_refused(tmp_path:
     assert share > 10
     with pytest.raises(Refused, match=r"more than a row has .* \(training.max_length = 128\)"):
         asked[1].result(60)
+    assert asked[2].result(60)["tokens"] <= 2
     with pytest.raises(Refused, match=r"ask again after 19\d\d s of training, or pause first"):
-        asked[2].result(60)
+        asked[3].result(60)
 
 
 def test_parked_there_is_no_model_to_ask(tmp_path: Path) -> None:

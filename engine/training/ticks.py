@@ -51,6 +51,8 @@ class Monitor:
         self.budget = budget
         self.training_seconds = 0.0
         self.spent = 0.0
+        self.prompted = 0.0
+        """Of it, seconds that a person's prompts took."""
         self._cost: dict[str, float] = {}
         self._due: dict[str, Place] = {}
 
@@ -61,6 +63,7 @@ class Monitor:
             "budget": self.budget,
             "training_seconds": self.training_seconds,
             "spent": self.spent,
+            "prompted": self.prompted,
             "cost": dict(self._cost),
             "due": due,
         }
@@ -70,6 +73,7 @@ class Monitor:
         self.budget = float(said["budget"])
         self.training_seconds = float(said["training_seconds"])
         self.spent = float(said["spent"])
+        self.prompted = float(said["prompted"])
         self._cost = {kind: float(seconds) for kind, seconds in said["cost"].items()}
         self._due = {kind: Place(*at) for kind, at in said["due"].items()}
 
@@ -122,9 +126,16 @@ class Monitor:
         """Seconds that were spent over the budget (below 0: still left)."""
         return self.spent - self.budget * self.training_seconds
 
+    @property
+    def prompts_debt(self) -> float:
+        """Seconds that prompts alone took over the budget (below 0: still left). A tick that took
+        long is nobody's fault who asks."""
+        return self.prompted - self.budget * self.training_seconds
+
     def asked(self, seconds: float) -> None:
         """A person's prompt held training up for so long: ticks wait until that is made up for."""
         self.spent += seconds
+        self.prompted += seconds
 
     def ran(self, kind: str, seconds: float, finished: bool) -> None:
         """The tick took `seconds`; broken off (not `finished`), it stays due."""
