@@ -96,6 +96,7 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "trash.emptied": (VERSIONS, PLAIN),
     "quarantine": (VERSIONS, BAD),
     "engine.crashed": (SYSTEM, BAD),
+    "engine.failed": (SYSTEM, BAD),
     "engine.stopped": (SYSTEM, PLAIN),
     "recovered": (SYSTEM, WARN),
     "rebuilt": (SYSTEM, WARN),

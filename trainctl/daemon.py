@@ -14,7 +14,9 @@ import sys
 import time
 from pathlib import Path
 
+from engine.training.base import check_named
 from queue_store import config as configuration
+from queue_store import records
 from queue_store.errors import Refused, TrainctlError
 from queue_store.home import Home
 from queue_store.lock import holder
@@ -29,7 +31,7 @@ POLL_SECONDS = 0.05
 def command(context: Context, arguments: argparse.Namespace) -> int:
     """Run the daemon here, or with --detach start it in the background and return."""
     home = context.home
-    configuration.load(home.config)  # what is wrong there is said before anything starts
+    config = configuration.load(home.config)  # what is wrong there is said before anything starts
     refuse_stop_file(home)
     if not arguments.detach:
         from trainctl.supervisor import run
@@ -41,6 +43,10 @@ def command(context: Context, arguments: argparse.Namespace) -> int:
             where=str(home.root),
             mend="attach with trainctl",
         )
+    if not home.state_db.exists() or records.head(context.state) is None:
+        # It never trained, so this is what it would begin with. In the background nobody would
+        # read it.
+        check_named(home, config.model.base, config.training.seed)
     pid, supervisor_pid = spawn(home)
     data = {
         "pid": pid,

@@ -10,7 +10,7 @@ from engine.hints.hint import Hint, fields
 from engine.hints.surroundings import Failed, Waits
 from engine.judging import deployed, verdicts
 from engine.lines import segments
-from queue_store import queue, records
+from queue_store import engine_failure, queue, records
 from queue_store.config import Config
 from queue_store.database import State, now
 from queue_store.items import ItemState
@@ -81,6 +81,8 @@ def at_rest(state: State, settings: Config, step: int) -> dict[str, Any]:
         surroundings.item_fails(failed(state), time),
         *judged_now(state, live=False).values(),
     ]
+    if why := engine_failure.newest(state):
+        found.append(Hint("engine_failed", why, advice="mend it, then start trainctl again"))
     if state.meta_get("paused", False):
         found.append(surroundings.paused())
     if settings.backups:

@@ -21,7 +21,7 @@ from engine.reading.status import model_status, not_loaded
 from engine.training.failures import classify
 from engine.training.freeing import free_memory
 from engine.training.live import base_folder, first_head, load_live
-from queue_store import head, records
+from queue_store import engine_failure, head, records
 from queue_store import transitions as moves
 from queue_store.failures import TRANSIENT
 
@@ -50,6 +50,7 @@ def load(worker: Worker) -> None:
     there = several(config)
     worker.live = _at_ranks(worker, base, at) if there else _here(worker, base, at)
     worker.line = records.start_run(worker.state)
+    engine_failure.forget(worker.state)
     worker.cursors = dict(at.checkpoint.progress.cursors)
     worker.rendering = dict(at.checkpoint.progress.rendering)
     worker.saved = worker.changes

@@ -7,6 +7,7 @@ a face: faces read `snapshot` and submit requests, which take effect at a step b
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import time
 from concurrent.futures import Future
@@ -24,6 +25,7 @@ from engine.messages import EngineState, Mode, known
 from engine.sessions.statusfile import StatusFile
 from engine.training.quiet import importing
 from queue_store import config as configuration
+from queue_store import engine_failure
 from queue_store.config import Config
 from queue_store.database import open_state, read_only
 from queue_store.errors import NoEngine, ProcessEnd, Refused, TrainctlError
@@ -144,6 +146,7 @@ class Engine:
         except TrainctlError as error:
             self.error = error
             log.error("the engine ended: %s", error)
+            self._note(error)
         except BaseException as error:
             log.exception("the engine ended by a defect")
             self.error = self._end_of(error)
@@ -162,6 +165,16 @@ class Engine:
             if self.worker is not None:
                 self.worker.boundary.abandon(why)
             self._ended.set()
+
+    def _note(self, error: TrainctlError) -> None:
+        """Say in the store why it ended, where no supervisor starts it again."""
+        if self.hold or isinstance(error, ProcessEnd):
+            return
+        try:
+            with open_state(self.home) as state:
+                engine_failure.note(state, str(error))
+        except (TrainctlError, sqlite3.Error, OSError):
+            log.warning("the store cannot say why the engine ended", exc_info=True)
 
     def _end_of(self, error: BaseException) -> TrainctlError:
         """What an exception that nobody expected means for the process."""

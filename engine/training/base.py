@@ -35,13 +35,18 @@ def resolve_base(home: Home, base: str, seed: int) -> Path:
         durable.make_read_only(tmp)
         durable.publish(tmp, final)
         return final
-    if not fetchable(base):
+    check_named(home, base, seed)
+    return _fetch(home, base)
+
+
+def check_named(home: Home, base: str, seed: int) -> None:
+    """Raises NotFound where `model.base` is nothing that is here, can be made or may be fetched."""
+    if base != TINY and not fetchable(base) and base_here(home, base, seed) is None:
         raise NotFound(
             f"no model folder {base}",
             where="model.base",
             mend='give a folder with a config.json, a hub id "owner/name", or "builtin:tiny"',
         )
-    return _fetch(home, base)
 
 
 def fetchable(base: str) -> bool:
