@@ -21,6 +21,7 @@ from queue_store.items import Priority
 from tests import engine_kit as kit
 from tests.faults.checker import check
 from tests.waiting import wait_until
+from trainctl.commands.control import _skipped
 
 
 @pytest.fixture
@@ -91,6 +92,22 @@ def test_parked_while_preparing_the_memory_is_freed(
         assert kit.states(home) == {"a.jsonl": "paused"}
         running.ask("resume")
         running.wait_trained()
+
+
+def test_undoing_tells_what_trains_again_with_it(tmp_path: Path) -> None:
+    home = kit.make_home(tmp_path, training={"save_steps": 1000}, snapshots={"save_seconds": 1000})
+    kit.add(home, "a.jsonl", 8)
+    kit.add(home, "b.jsonl", 40, 2)
+    with kit.Running(home) as running:
+        running.pause_at(8)
+        assert kit.states(home) == {"a.jsonl": "trained", "b.jsonl": "training"}
+        undone = running.ask("skip", undo=True)
+        assert undone["again"] == ["a.jsonl"] and undone["global_step"] == 0
+        said = _skipped(undone)
+        assert said.endswith("back to step 0; what had trained since then trains again: a.jsonl")
+        running.ask("resume")
+        running.wait_trained()
+    assert kit.states(home) == {"a.jsonl": "done", "b.jsonl": "skipped"}
 
 
 def test_undoing_a_preempted_item_while_another_trains(home: Home) -> None:

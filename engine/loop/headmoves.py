@@ -5,6 +5,7 @@ No run steps while these are carried out. Afterwards the live state is again tha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine.loop import saving
@@ -12,7 +13,7 @@ from queue_store import head, queue, records
 from queue_store import transitions as moves
 from queue_store.database import State
 from queue_store.errors import Refused
-from queue_store.items import Item
+from queue_store.items import Item, ItemState
 from snapshots import rollback as rolling
 
 if TYPE_CHECKING:
@@ -33,20 +34,25 @@ def skip(worker: Worker, item: Item, arguments: dict[str, Any]) -> dict[str, Any
         return _undone(worker, item)
     saving.tend(worker, wait=True)
     target = before_item(worker.state, item.id)
-    with worker.state.transaction():
+    with worker.state.transaction() as db:
+        known = "SELECT id FROM items WHERE state IN ('trained', 'done')"
+        whole = {row[0] for row in db.execute(known)}
         moves.skip(worker.state, item.id, reason, undone=True)
         why = f"back to step {target.step}: {item.name} undone"
         head.move_head(worker.state, target, why=why)
+        again = [one.name for one in queue.items(worker.state, ItemState.QUEUED) if one.id in whole]
     worker.stand_on_head()
-    return _undone(worker, item)
+    return _undone(worker, item, again)
 
 
-def _undone(worker: Worker, item: Item) -> dict[str, Any]:
+def _undone(worker: Worker, item: Item, again: Sequence[str] = ()) -> dict[str, Any]:
+    """`again`: what had trained since the checkpoint that it went back to, and trains anew."""
     return {
         "item": item.id,
         "cursor": 0,
         "step": 0,
         "undone": True,
+        "again": list(again),
         "global_step": worker.board.global_step,
         "branch": worker.board.branch,
     }

@@ -11,7 +11,7 @@ from typing import Any
 
 from queue_store.errors import NoEngine
 from trainctl.context import Context
-from trainctl.output import count
+from trainctl.output import count, text
 
 LOOK_SECONDS = 60.0
 
@@ -36,11 +36,17 @@ def skip(context: Context, arguments: argparse.Namespace) -> int:
     result = context.engine().request(
         "skip", item=arguments.id, undo=arguments.undo, reason=arguments.reason
     )
-    context.show(
-        result,
-        lambda: "skipped, what it taught is taken back" if arguments.undo else "skipped",
-    )
+    context.show(result, lambda: _skipped(result))
     return 0
+
+
+def _skipped(result: dict[str, Any]) -> str:
+    if not result.get("undone"):
+        return "skipped"
+    at = f"back to step {count(result['global_step'])}"
+    names = [text(name) for name in result.get("again", ())]
+    more = f"; what had trained since then trains again: {', '.join(names)}" if names else ""
+    return f"skipped, what it taught is taken back: {at}{more}"
 
 
 def stop(context: Context, arguments: argparse.Namespace) -> int:
