@@ -35,6 +35,7 @@ class EngineLock:
     def __init__(self, home: Home, fd: int) -> None:
         self.home = home
         self.fd = fd
+        self._since = now()
 
     @classmethod
     def acquire(cls, home: Home, mode: str = "command") -> EngineLock:
@@ -74,11 +75,12 @@ class EngineLock:
     def describe(
         self, mode: str, pid: int | None = None, supervisor_pid: int | None = None
     ) -> None:
-        """Write who holds the lock: `pid` (this process), mode, time, host, and who supervises."""
+        """Write who holds the lock: `pid` (this process), mode, since when this object holds it,
+        host, and who supervises."""
         content = {
             "pid": os.getpid() if pid is None else pid,
             "mode": mode,
-            "started": now(),
+            "started": self._since,
             "host": socket.gethostname(),
             "supervisor_pid": supervisor_pid,
         }
