@@ -262,3 +262,12 @@ def test_the_inbox_keeps_every_byte_of_what_it_rejects(home) -> None:
         assert item.state is ItemState.REJECTED and reason in item.error, name
         assert (home.items / item.file).read_bytes() == content
     assert [path.name for path in home.inbox.iterdir() if path.is_file()] == []
+
+
+def test_a_file_in_the_inbox_keeps_the_columns_of_the_list_narrow(home, files, trainctl) -> None:
+    trainctl("add", files / "a.jsonl", home=home)
+    (home.inbox / "notes.txt").write_text("no JSONL")
+    Inbox(home, lambda: database.open_state(home), 0.0).scan()
+    titles, queued, waiting = trainctl("queue", home=home).out.splitlines()
+    assert titles.startswith("id  state") and queued.startswith(" 1  queued")
+    assert waiting.startswith("    waiting") and "unknown" not in waiting

@@ -112,7 +112,7 @@ def queue(context: Context, arguments: argparse.Namespace) -> int:
             (">id", "state", "priority", "name", ">rows", ">step", ">of", ">done", "note"),
             [
                 (
-                    row["id"],
+                    row["id"] if known(row["id"]) else "",
                     row["state"],
                     row["priority"],
                     row["name"],
