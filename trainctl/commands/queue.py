@@ -8,6 +8,7 @@ copied.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -57,7 +58,10 @@ def add(context: Context, arguments: argparse.Namespace) -> int:
             wrong.append(str(error))
             continue
         except OSError as error:
-            wrong.append(f"{path}: {error.strerror or error}")
+            # The file may be sound, and the store the place that cannot be written.
+            at = os.fsdecode(error.filename) if error.filename else str(path)
+            place = f"{path}: " if at == str(path) else f"{path}: not copied: {at}: "
+            wrong.append(f"{place}{error.strerror or error}")
             continue
         added.append(item)
         if item["state"] == "rejected":
