@@ -102,7 +102,11 @@ def test_priority_and_move_reorder_by_hand(home, files, trainctl) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("show", 7), ("priority", 7, "low"), ("move", 7, "--first"), ("retry", 7)]
+    "words",
+    [
+        *(("show", 7), ("priority", 7, "low"), ("move", 7, "--first"), ("retry", 7)),
+        *(("history", "--item", 7), ("history", "--item", 7, "--json")),
+    ],
 )
 def test_an_item_that_is_not_there_is_said(home, trainctl, words) -> None:
     done = trainctl(*words, home=home)

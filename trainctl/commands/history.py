@@ -9,6 +9,7 @@ import argparse
 import time
 from typing import Any
 
+from queue_store import queue
 from queue_store.errors import UsageError
 from trainctl.context import Context, print_json, print_json_list
 from trainctl.output import clock, table, text
@@ -22,6 +23,8 @@ def history(context: Context, arguments: argparse.Namespace) -> int:
     """Every step: branch, step, item, cursors, loss …; or one metric with --series."""
     if arguments.series is not None:
         return _series(context, arguments)
+    if arguments.item is not None:
+        queue.get(context.views.state, arguments.item)  # as `show`: no such item is no empty answer
     if context.json:
         print_json_list(context.views.steps(item=arguments.item))
         return 0
@@ -48,7 +51,9 @@ def history(context: Context, arguments: argparse.Namespace) -> int:
                 )
                 for row in rows
             ],
-            empty="no step was trained yet",
+            empty="no step was trained yet"
+            if arguments.item is None
+            else f"no step of item {arguments.item} was trained yet",
         )
     )
     return 0
