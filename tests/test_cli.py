@@ -163,6 +163,30 @@ def test_a_reader_that_leaves_is_no_error(home) -> None:
     assert pipe.wait(30) == 141 and err == b""
 
 
+@pytest.mark.parametrize(
+    ("words", "closed", "code", "says"),
+    [
+        ("status", ">&-", 0, ""),
+        ("status --json", "<&- >&-", 0, ""),
+        ("show 7", ">&-", 1, "trainctl: no item 7 (trainctl queue lists them)\n"),
+        ("show 7", "2>&-", 1, ""),
+        ("stop", "<&- >&- 2>&-", 3, ""),
+    ],
+)
+def test_a_stream_that_came_closed_is_no_defect(home, words, closed, code, says) -> None:
+    line = f'exec "$0" -P -m trainctl {words} --home "$1" {closed}'
+    done = subprocess.run(
+        ["sh", "-c", line, sys.executable, str(home.root)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", says)
+    assert not (home.logs / "trainctl.log").exists()
+
+
 def test_no_verb_without_a_terminal_prints_the_status_and_how_to_run_headless(
     home, trainctl
 ) -> None:

@@ -25,6 +25,7 @@ PIPE_CLOSED = 141  # as a shell reports a command that SIGPIPE ended: `trainctl 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the words (default: the process's) and return the exit code of the design."""
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a sign gets a question mark, not a UnicodeEncodeError.
         if hasattr(stream, "reconfigure"):
@@ -73,6 +74,15 @@ def _say(message: str, code: int) -> int:
     except OSError:
         _silence(sys.stderr)
     return code
+
+
+def _open_closed_streams() -> None:
+    """Python has None for a stream that came closed (`trainctl status >&-`): it becomes /dev/null,
+    so that nothing else is opened under its number and written to."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            null = Path(os.devnull).open(mode)  # noqa: SIM115 (open as long as the process)
+            setattr(sys, name, null)
 
 
 def _silence(stream: TextIO) -> None:
