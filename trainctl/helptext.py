@@ -123,11 +123,11 @@ An answer improves where it becomes exact or, not exact before and now, its simi
 """
 
 TAG = """\
-A name is on one version at most: take it off the other one first. `best` is moved by itself, from
+A name is on one version at most: take it off the other one first. `best` moves by itself, from
 a version to a later or earlier one that a paired test shows to be better (trainctl evaluate); by
-hand it is moved as any other, and what is evaluated from then on is compared with that version.
+hand it is only taken off (--off), and what is evaluated from then on is compared with the base.
 It goes to the hosts that ask for it (trainctl hosts deploy --help), and keeps its version from
-being pruned.
+being pruned. `base` is the base model, and no tag.
 """
 
 JOIN = """\
