@@ -6,7 +6,7 @@ Text alone: the parser is built at every start.
 LINEAGE = """\
 JSON: {
   generators[{generator, version, COUNTS}]    files with a sidecar, versions in their order
-  no_lineage[{skill, level, COUNTS}]          the others, by the badge of the file's name
+  no_lineage[{skill, level | {unknown}, COUNTS}]   the others, by the badge of the file's name
   broken[{item, name, why}]                   sidecars that could not be read
   most_rejected{generator, rejected RATE, others RATE, p, clear} | {unknown}
   bumps[{generator, from, to, before RATE, after RATE, files[2], p, verdict}]
