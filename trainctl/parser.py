@@ -354,7 +354,9 @@ def _reading_verbs(verbs: Verbs) -> None:
     history.add_argument("--series", metavar="S", help="one metric instead: loss, val_loss, …")
     add_generate_verb(verbs, _positive, _not_negative)
     samples = verbs.add("samples", "commands.samples:samples", "what the model answers, by step")
-    samples.add_argument("--step", type=_not_negative, metavar="N", help="default: the newest")
+    samples.add_argument(
+        "--step", type=_not_negative, metavar="N", help="the newest at or before it"
+    )
     samples.add_argument("--example", metavar="ID", help="one example through the steps")
     _describe(samples, helptext.SAMPLES)
     log = verbs.add("log", "commands.history:log", "the journal of everything that happened")
