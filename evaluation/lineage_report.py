@@ -18,6 +18,7 @@ from queue_store.database import State
 from queue_store.items import Item, ItemState
 
 Json = dict[str, Any]
+NO_LEVEL = {"unknown": "the file's name says none"}
 NO_ROWS = {"unknown": "no file with lineage has rows yet"}
 
 
@@ -107,7 +108,7 @@ def report(
             for name, version in versions
         ],
         "no_lineage": [
-            {"skill": skill, "level": level, **tally.json()}
+            {"skill": skill, "level": dict(NO_LEVEL) if level is None else level, **tally.json()}
             for (skill, level), tally in sorted(
                 without.items(), key=lambda kv: (kv[0][0], kv[0][1] or 0)
             )

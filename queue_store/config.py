@@ -91,7 +91,7 @@ class Training(Section, frozen=True):
     activation_offload: bool
     check_memory: bool
     deterministic: bool
-    threads: Steps
+    threads: Annotated[int, Meta(ge=0, le=1024)]
     processes: Annotated[int, Meta(ge=1, le=64)] | Literal["auto"]
     """On each host; "auto" is one for each of its GPUs."""
     parallel: Literal["auto", "ddp", "fsdp"]

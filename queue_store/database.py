@@ -19,11 +19,13 @@ from typing import Any
 
 import orjson
 
-from queue_store import dbbackup, reserve
+from queue_store import dbbackup, mounted, reserve
+from queue_store.database_errors import CommitUnknown as CommitUnknown
+from queue_store.database_errors import disk_error, is_code, unreadable
 from queue_store.errors import Refused, TrainctlError
 from queue_store.home import Home
 from queue_store.jobs_schema import JOBS_SCHEMA
-from queue_store.lost import MEND, Lost, refuse_lost
+from queue_store.lost import Lost, refuse_lost
 from queue_store.metrics_schema import METRICS_SCHEMA
 
 STATE_SCHEMA = (
@@ -119,7 +121,7 @@ def _connect(path: Path, schema: tuple[str, ...], home: Home | None = None) -> s
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
     except sqlite3.Error as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     except OSError as error:
         raise TrainctlError(f"cannot be opened: {error.strerror}", where=str(path)) from None
     try:
@@ -138,53 +140,15 @@ def _connect(path: Path, schema: tuple[str, ...], home: Home | None = None) -> s
         _migrate(db, path, schema, home)
     except sqlite3.DatabaseError as error:
         db.close()
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     except BaseException:
         db.close()
         raise
     return db
 
 
-def disk_error(error: sqlite3.Error, path: Path) -> Exception:
-    """SQLite's word for a full or failing disk as the OSError that a plain write would raise."""
-    if _is(error, sqlite3.SQLITE_FULL):
-        return OSError(errno.ENOSPC, f"No space left on device ({error})", str(path))
-    if _is(error, sqlite3.SQLITE_IOERR):
-        return OSError(errno.EIO, f"Input/output error ({error})", str(path))
-    return error
-
-
-class CommitUnknown(OSError):
-    """The commit failed on its way to the disk: only the next start shows whether it is there.
-    Until then nothing that it speaks of may be taken away. Its errno is EIO."""
-
-
-def _is(error: BaseException, code: int) -> bool:
-    return (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF == code
-
-
 def _version(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA user_version").fetchone()[0])
-
-
-def _unreadable(path: Path, error: sqlite3.Error) -> TrainctlError:
-    """What a person is told of a database that SQLite does not open."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-        return Lost(
-            f"the database cannot be read: {error}",
-            where=str(path),
-            mend=f"nothing was changed; {MEND}"
-            if path.name == "state.db"
-            else "nothing was changed; look at it with `trainctl doctor`",
-        )
-    if code == sqlite3.SQLITE_FULL:
-        return TrainctlError(f"the disk is full: {error}", where=str(path), mend="free some")
-    return TrainctlError(
-        f"the database cannot be opened: {error}",
-        where=str(path),
-        mend="nothing was changed; look at it with `trainctl doctor`",
-    )
 
 
 def _migrate(
@@ -285,9 +249,9 @@ class State:
             self.db.execute("COMMIT")
         except BaseException as error:
             self._undo()
-            if _is(error, sqlite3.SQLITE_FULL):
+            if is_code(error, sqlite3.SQLITE_FULL):
                 self.freed += reserve.drop(self.home)  # for the next one
-            if _is(error, sqlite3.SQLITE_IOERR):
+            if is_code(error, sqlite3.SQLITE_IOERR):
                 text = f"Input/output error ({error})"
                 raise CommitUnknown(errno.EIO, text, str(self.home.state_db)) from error
             raise
@@ -329,10 +293,13 @@ class State:
 
 
 def open_state(home: Home) -> State:
-    """Open (and, in a home that has none, make) state.db.
+    """Open (and, in a home that has none, make) state.db; on a file system that is mounted
+    read-only it is only read.
 
     Raises TrainctlError; Lost where it is gone, empty or unreadable and the store is not empty.
     """
+    if mounted.read_only(home):
+        return State(home, mounted.connect(home.state_db, STATE_SCHEMA, home))
     home.create()
     make_room(home)
     return State(home, _connect(home.state_db, STATE_SCHEMA, home))
@@ -372,7 +339,7 @@ def _read_only(path: Path) -> sqlite3.Connection:
             db.close()
             # Where not even the index of the log can be made the file is read as it lies.
             if immutable:
-                raise _unreadable(path, error) from None
+                raise unreadable(path, error) from None
     raise AssertionError
 
 
@@ -382,7 +349,10 @@ def open_at(home: Home, path: Path) -> State:
 
 
 def open_metrics(home: Home) -> sqlite3.Connection:
-    """Open (and, in a home that has none, make) metrics.db. Raises TrainctlError."""
+    """Open (and, in a home that has none, make) metrics.db, as `open_state`. Raises
+    TrainctlError."""
+    if mounted.read_only(home):
+        return mounted.connect(home.metrics_db, METRICS_SCHEMA, home)
     home.create()
     return _connect(home.metrics_db, METRICS_SCHEMA, home)
 

@@ -30,6 +30,17 @@ def get(state: State, item_id: int) -> Item:
     return Item.of(row)
 
 
+def same_content(state: State, item: int, digest: str) -> Item | None:
+    """The newest other item whose file has these bytes; None where none has, or they are not
+    known."""
+    if not digest:
+        return None
+    row = state.db.execute(
+        "SELECT * FROM items WHERE digest = ? AND id <> ? ORDER BY id DESC LIMIT 1", (digest, item)
+    ).fetchone()
+    return None if row is None else Item.of(row)
+
+
 def items(state: State, of: ItemState | None = None, limit: int = -1) -> list[Item]:
     """Items in the order in which they will train (the running one first), then the ended ones,
     newest first; only those in state `of` where it is given."""

@@ -109,11 +109,16 @@ def prepared(
         )
         item = queue.get(state, item_id)
         dropped = report.get("rejected") or []
-        text = f"{item.name} prepared{' ahead' * ahead}: {rows} rows, {steps} steps"
+        text = f"{item.name} prepared{' ahead' * ahead}: {_counted(rows, 'row')},"
+        text += f" {_counted(steps, 'step')}"
         text += _left_out(held_out, report)
         data = {"key": key, "held_out": held_out, "dropped": dropped}
         journal.record(state, "item.prepared", text, item=item_id, data=data)
         return item
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def halved(

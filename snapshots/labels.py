@@ -15,10 +15,16 @@ from collections.abc import Mapping
 from queue_store import journal
 from queue_store.database import State
 from queue_store.errors import NotFound, Refused, UsageError
-from snapshots.versions import BEST, Version, get, versions
+from snapshots.versions import BASE, BEST, Version, get, versions
 
 DESCRIPTION_LIMIT = 4000
 """Characters of the longest description."""
+
+_RESERVED = {
+    BEST: ("moves by a paired test alone", "trainctl evaluate VERSION asks for one; pin keeps it"),
+    BASE: ("is the name of the base model", "give another name"),
+}
+"""Tags that nobody gives by hand: what they do, and what to do instead."""
 
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 _NAME = re.compile(r"v\d{3,}")
@@ -35,12 +41,15 @@ def pin(state: State, name: str, pinned: bool = True) -> Version:
 
 def tag(state: State, name: str, tag_name: str) -> Version:
     """Give a version a name of one's own. Raises UsageError, NotFound, Refused (another one has
-    it)."""
+    it, or it is one that moves by itself)."""
     if not _TAG.fullmatch(tag_name) or _NAME.fullmatch(tag_name) or tag_name.isdecimal():
         raise UsageError(
             f"{tag_name!r} is no tag",
             mend="up to 60 letters, digits, dots, dashes, underscores; not v001",
         )
+    if tag_name in _RESERVED:
+        why, mend = _RESERVED[tag_name]
+        raise Refused(f"{tag_name} {why}: it is no tag to give by hand", mend=mend)
     with state.transaction():
         version = get(state, name)
         for other in versions(state):
@@ -56,8 +65,8 @@ def tag(state: State, name: str, tag_name: str) -> Version:
 
 def move_best(state: State, name: str, why: str, data: Mapping[str, object]) -> Version:
     """Put the tag best on a version and take it off the one that has it, in one transaction with
-    `why` and its `data` in the journal: what a paired test decided. A person moves it as any other
-    tag, with `untag` and `tag`. Raises NotFound."""
+    `why` and its `data` in the journal: what a paired test decided. A person can take it off,
+    with `untag`, and not give it. Raises NotFound."""
     with state.transaction() as db:
         version = get(state, name)
         if BEST in version.tags:

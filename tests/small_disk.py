@@ -1,4 +1,5 @@
-"""A really small filesystem (tmpfs), and how to fill it to the last byte. Root only."""
+"""A really small filesystem (tmpfs) and how to fill it to the last byte; a folder that is mounted
+read-only. Root only."""
 
 from __future__ import annotations
 
@@ -24,6 +25,24 @@ def small_disk(place: Path, megabytes: int) -> Iterator[Path]:
     if done.returncode:
         pytest.skip(f"no tmpfs can be mounted here: {done.stderr.strip()}")
     try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@contextmanager
+def read_only_mount(folder: Path, place: Path) -> Iterator[Path]:
+    """`folder` seen at `place`, where nobody can write; skips, with the reason, where that cannot
+    be mounted. What is written to `folder` itself is seen there."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a folder read-only")
+    place.mkdir()
+    words = ["mount", "--bind", str(folder), str(place)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no folder can be mounted here: {done.stderr.strip()}")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(place)], check=True)
         yield place
     finally:
         subprocess.run(["umount", "-l", str(place)], check=True)

@@ -65,6 +65,7 @@ class Judge(World):
 
     def told(self) -> list[tuple[str, str]]:
         found = [e for e in journal.latest(self.state, 100) if e.kind in KINDS]
+        found = [e for e in found if not e.text.endswith("for this test")]
         return [(e.kind, e.text) for e in found]
 
     def hints(self) -> dict[str, Any]:
@@ -141,10 +142,10 @@ def test_a_regression_is_told_hinted_and_over_with_a_later_model(world: Judge) -
     status = {"state": "training", "global_step": 40, "queue": {}, "item": None, "gpus": []}
     watched = {one.rule: one for one in Watch(world.home).look(world.state, status)}
     assert watched["regression"].text == hint["text"], "and the engine's own look has it"
-    # The tag moved by hand: what was found was against another one.
+    # The tag taken off by hand: what was found was against a version that is no longer the best.
     labels.untag(world.state, "v002", "best")
     assert world.hints() == {}
-    labels.tag(world.state, "v002", "best")
+    labels.move_best(world.state, "v002", "for this test", {})
     assert "regression" in world.hints()
     world.answers("v004", 37)
     assert world.judge("v004")["regressions"] == [] and world.hints() == {}
@@ -152,7 +153,7 @@ def test_a_regression_is_told_hinted_and_over_with_a_later_model(world: Judge) -
 
 def test_a_line_that_was_left_takes_its_regression_along(world: Judge) -> None:
     world.answers("v002", 38)
-    labels.tag(world.state, "v002", "best")
+    labels.move_best(world.state, "v002", "for this test", {})
     world.answers("v004", 10)
     assert world.judge("v004")["regressions"] and "regression" in world.hints()
     rollback.apply(world.state, rollback.plan(world.state, "v002"))
@@ -163,7 +164,7 @@ def test_a_line_that_was_left_takes_its_regression_along(world: Judge) -> None:
 
 def test_the_canary_speaks_and_nothing_else_is_decided(world: Judge) -> None:
     world.answers("v003", 30)
-    labels.tag(world.state, "v003", "best")
+    labels.move_best(world.state, "v003", "for this test", {})
     world.go(60, loss=0.01)
     world.save()
     versions.create(world.state, verified=False)
@@ -186,7 +187,7 @@ def test_the_canary_speaks_and_nothing_else_is_decided(world: Judge) -> None:
 
 def test_what_is_not_whole_or_not_comparable_decides_nothing(world: Judge) -> None:
     world.answers("v001", 10)
-    labels.tag(world.state, "v001", "best")
+    labels.move_best(world.state, "v001", "for this test", {})
     settings = config.load(world.home.config)
     of = versions.get(world.state, "v002").weights_digest
     store(world.results, of, lambda n: answer(n, True) if n < 30 else None)
@@ -211,7 +212,7 @@ def test_what_is_not_whole_or_not_comparable_decides_nothing(world: Judge) -> No
 
 def test_a_checkpoint_is_judged_and_no_candidate(world: Judge) -> None:
     world.answers("v002", 38)
-    labels.tag(world.state, "v002", "best")
+    labels.move_best(world.state, "v002", "for this test", {})
     world.go(10)
     point = world.save()
     store(world.results, point.weights_digest, lambda n: answer(n, n < 10))
@@ -238,7 +239,7 @@ def test_a_tag_that_moved_meanwhile_is_decided_anew(
     world.answers("v001", 10)
     world.answers("v002", 20)
     world.answers("v003", 40)
-    labels.tag(world.state, "v001", "best")
+    labels.move_best(world.state, "v001", "for this test", {})
     import engine.judging.after as after
 
     whole = after._decision

@@ -166,3 +166,6 @@ def test_a_real_tick_measures_the_loss_of_the_expected_answer(
     assert len({row["expected_loss"] for row in rows}) > 1
     text = trainctl("samples", home=home).out
     assert "loss of the expected answer" in text and "nats a token" in text
+    assert "no samples were taken" not in trainctl("samples", "--step", 3, home=home).out
+    other = trainctl("samples", "--step", 4, home=home).out
+    assert other.startswith("no samples were taken at step 4: these are of step 3, the newest")

@@ -63,8 +63,12 @@ def test_every_verb_has_help_and_a_function(verb: str, capsys) -> None:
         (["queue", "--state", "dune"], "did you mean done?"),
         (["show"], "ID"),
         (["show", "x"], "'x' is not a whole number"),
-        (["show", "0"], "0 is too small"),
-        (["show", "99999999999999999999"], "not a whole number"),
+        (["show", "0"], "0 is too small: at least 1"),
+        (["show", "-5"], "-5 is too small: at least 1"),
+        (["log", "-n", "-5"], "-5 is too small: at least 1"),
+        (["samples", "--step", "-1"], "-1 is too small: at least 0"),
+        (["data", "make", "syllo", "--level", "1", "--count", "-3"], "-3 is too small: at least 1"),
+        (["show", "99999999999999999999"], "too large: at most 15 digits"),
         (["move", "3"], "--first --before"),
         (["move", "3", "--first", "--before", "4"], "not allowed with"),
         (["priority", "3", "urgent"], "one of high, normal, low"),
@@ -161,6 +165,30 @@ def test_a_reader_that_leaves_is_no_error(home) -> None:
     pipe.stdout.close()
     err = pipe.stderr.read()
     assert pipe.wait(30) == 141 and err == b""
+
+
+@pytest.mark.parametrize(
+    ("words", "closed", "code", "says"),
+    [
+        ("status", ">&-", 0, ""),
+        ("status --json", "<&- >&-", 0, ""),
+        ("show 7", ">&-", 1, "trainctl: no item 7 (trainctl queue lists them)\n"),
+        ("show 7", "2>&-", 1, ""),
+        ("stop", "<&- >&- 2>&-", 3, ""),
+    ],
+)
+def test_a_stream_that_came_closed_is_no_defect(home, words, closed, code, says) -> None:
+    line = f'exec "$0" -P -m trainctl {words} --home "$1" {closed}'
+    done = subprocess.run(
+        ["sh", "-c", line, sys.executable, str(home.root)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", says)
+    assert not (home.logs / "trainctl.log").exists()
 
 
 def test_no_verb_without_a_terminal_prints_the_status_and_how_to_run_headless(

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from queue_store import database, queue
+from queue_store import database, queue, transitions
 from queue_store.inbox import Inbox
 from queue_store.items import ItemState
+from queue_store.lock import EngineLock
 from tests.waiting import wait_until
 
 GOOD = '{"messages":[{"role":"user","content":"2+2?"},{"role":"assistant","content":"4"}]}\n'
@@ -102,7 +103,11 @@ def test_priority_and_move_reorder_by_hand(home, files, trainctl) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("show", 7), ("priority", 7, "low"), ("move", 7, "--first"), ("retry", 7)]
+    "words",
+    [
+        *(("show", 7), ("priority", 7, "low"), ("move", 7, "--first"), ("retry", 7)),
+        *(("history", "--item", 7), ("history", "--item", 7, "--json")),
+    ],
 )
 def test_an_item_that_is_not_there_is_said(home, trainctl, words) -> None:
     done = trainctl(*words, home=home)
@@ -262,3 +267,39 @@ def test_the_inbox_keeps_every_byte_of_what_it_rejects(home) -> None:
         assert item.state is ItemState.REJECTED and reason in item.error, name
         assert (home.items / item.file).read_bytes() == content
     assert [path.name for path in home.inbox.iterdir() if path.is_file()] == []
+
+
+def test_a_file_in_the_inbox_keeps_the_columns_of_the_list_narrow(home, files, trainctl) -> None:
+    trainctl("add", files / "a.jsonl", home=home)
+    (home.inbox / "notes.txt").write_text("no JSONL")
+    Inbox(home, lambda: database.open_state(home), 0.0).scan()
+    titles, queued, waiting = trainctl("queue", home=home).out.splitlines()
+    assert titles.startswith("id  state") and queued.startswith(" 1  queued")
+    assert waiting.startswith("    waiting") and "unknown" not in waiting
+
+
+def test_what_is_added_a_second_time_is_said_and_queued(home, files, trainctl) -> None:
+    (files / "same.jsonl").write_text((files / "a.jsonl").read_text())
+    assert "same content" not in trainctl("add", files / "a.jsonl", home=home).out
+    done = trainctl("add", files / "same.jsonl", files / "b.jsonl", home=home)
+    told, other = done.out.splitlines()
+    assert told == "2  same.jsonl  queued, 3 lines; item 1, a.jsonl (queued), has the same content"
+    assert done.code == 0 and done.err == "" and "same content" not in other
+    assert names(trainctl, home) == ["a.jsonl", "same.jsonl", "b.jsonl"]
+
+
+def test_what_a_killed_engine_left_is_not_told_as_training(home, files, trainctl) -> None:
+    trainctl("add", files / "a.jsonl", home=home)
+    with database.open_state(home) as state:
+        transitions.claim(state)
+        transitions.training(state, 1, "a.jsonl trains")
+    row = trainctl("queue", home=home).out.splitlines()[1]
+    assert row.split()[1] == "stopped" and row.endswith(
+        "no engine runs: it goes on when one starts"
+    )
+    shown = trainctl("show", 1, home=home).out
+    assert "stopped" in shown and "it goes on when one starts" in shown
+    assert json.loads(trainctl("queue", "--json", home=home).out)[0]["state"] == "training"
+    with EngineLock.acquire(home, "daemon"):  # an engine that does not answer yet
+        row = trainctl("queue", home=home).out.splitlines()[1]
+    assert row.split()[1] == "training" and "no engine" not in row

@@ -121,6 +121,7 @@ def test_a_template_that_trains_the_instructions_fails_the_mask_checks(tmp_path,
     assert len(found["problems"]) == len(failed)
     done = trainctl("validate", GSM8K, "--model", folder)
     assert done.code == 1 and f"FAIL {failed[0]['name']} (line" in done.out
+    assert "it passed" not in done.out, "a check that passed names no line"
     shown = trainctl("validate", GSM8K, "--model", folder, "--tokens").out
     assert "<|im_start|>assistant⏎\n⟦Solve the problem" in shown, "and the rows show why"
 

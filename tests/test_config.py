@@ -83,6 +83,10 @@ WRONG = {
         "[training]\nepochs = 0\n",
         ["training.epochs cannot be 0 (write a whole number from 1)"],
     ),
+    "above the limit": (
+        "[training]\nthreads = 100000\n",
+        ["training.threads cannot be 100000 (write a whole number from 0 to 1024)"],
+    ),
     "a choice with a wrong letter": (
         '[model]\nmethod = "lorra"\n',
         ['model.method cannot be "lorra" (did you mean "lora"? also: "full", "qlora")'],

@@ -55,7 +55,7 @@ def world(tmp_path: Path, stub: Stub) -> Iterator[World]:
         made.step += 10
         made.save()
         versions.create(made.state, verified=False)
-    labels.tag(made.state, "v001", "best")
+    labels.move_best(made.state, "v001", "for this test", {})
     yield made
     made.close()
 

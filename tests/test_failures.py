@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from engine.training.controls import NonFinite
-from engine.training.failures import classify, ends_process
+from engine.training.failures import classify, ends_process, of_the_machine
 from queue_store.errors import DataError
 from queue_store.failures import ADVICE, Cause, advice
 from trainctl import ends
@@ -39,6 +39,15 @@ FULL = sqlite3.OperationalError("database or disk is full")
 )
 def test_an_exception_has_the_class_that_its_reader_needs(error, cause) -> None:
     assert classify(error)[0] == cause
+
+
+@pytest.mark.parametrize(
+    "words", ["can't start new thread", "Resource temporarily unavailable"], ids=str
+)
+def test_too_few_threads_are_the_machines_fault_and_name_the_setting(words) -> None:
+    error = RuntimeError(words)
+    assert of_the_machine(error)
+    assert "training.threads" in classify(error)[1] and ends_process(error, "log") is None
 
 
 def test_only_what_breaks_the_process_ends_it_and_each_with_its_exit_code() -> None:

@@ -232,8 +232,10 @@ def test_the_report_counts_by_generator_version_and_badge(world: World, tmp_path
     newer = rows["gen", "1.10.0"]
     assert (newer["files"], newer["rows"], newer["rejected"]) == (2, 1205, 205)
     assert newer["failures"] == newer["rejected_files"] == 1
-    badges = {(r["skill"], r["level"]): r for r in found["no_lineage"]}
-    assert badges["syllo", 3]["rows"] == 5 and badges["", None]["steps"] == 2
+    badges = {r["skill"]: r for r in found["no_lineage"]}
+    assert badges["syllo"]["level"] == 3 and badges["syllo"]["rows"] == 5
+    assert badges[""]["level"] == {"unknown": "the file's name says none"}
+    assert badges[""]["steps"] == 2
     assert found["most_rejected"]["generator"] == "gen" and found["most_rejected"]["clear"]
     assert [(b["from"], b["to"], b["verdict"]) for b in found["bumps"]] == [
         ("1.9.0", "1.10.0", "worse")
@@ -265,6 +267,11 @@ def test_the_command_says_what_to_do_where_nothing_is_and_names_unknown_generato
     trainctl("add", write(tmp_path, "a.jsonl", GOOD, 50, 30), home=home)
     plain = trainctl("lineage", home=home)
     assert "30 of 80 rows, 37.5 % (27.7-48.5)" in plain.out
+    alone = tmp_path / "alone.jsonl"
+    alone.write_text((tmp_path / "a.jsonl").read_text().splitlines()[0] + "\n")
+    trainctl("add", alone, home=home)
+    (row,) = (r for r in trainctl("lineage", home=home).out.splitlines() if "other names" in r)
+    assert "unknown" not in row
     other = trainctl("lineage", "--generator", "gem", home=home)
     assert other.code == 1 and "known: gen" in other.err
     assert json.loads(trainctl("lineage", "--json", home=home).out)["bumps"] == []

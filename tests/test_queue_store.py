@@ -291,3 +291,16 @@ def test_progress_survives_its_text() -> None:
     progress = records.Progress({7: (30, 3), 2: (1, 1)}, frozenset({1, 2, 3, 9, 11, 12}))
     assert records.Progress.loads(progress.dumps()) == progress
     assert records.ranges(progress.finished) == "1-3,9,11-12"
+
+
+@pytest.mark.parametrize(("rows", "steps", "says"), [(1, 1, "1 row, 1 step"), (4, 2, "4 rows, 2")])
+def test_one_row_and_one_step_are_told_in_the_singular(state, rows, steps, says) -> None:
+    item = add(state, "a.jsonl")
+    moves.claim(state)
+    moves.prepared(
+        *(state, item.id),
+        **{"key": "k", "settings": {}, "rows": rows, "epochs": 1, "steps": steps},
+        **{"held_out": 0, "report": {}},
+    )
+    text = journal.latest(state, 1)[0].text
+    assert text.startswith(f"a.jsonl prepared: {says}") and "1 steps" not in text

@@ -210,6 +210,25 @@ def test_the_rows_are_the_same_ones_after_a_restart(tmp_path: Path, rich: None) 
     assert {len(course) for course in courses} == {len(courses[0])} and len(courses[0]) >= 3
 
 
+def test_a_file_that_went_from_the_store_is_not_told_as_a_held_out_set(
+    tmp_path: Path, rich: None
+) -> None:
+    home = home_with(tmp_path / "home")
+    item = kit.add(home, "a.jsonl", 40)
+    with kit.Running(home) as running:
+        running.pause_at(3)
+    (home.items / item.file).unlink()
+    kit.train_all(home)
+    with Views(home) as views:
+        told = [e["text"] for e in views.latest_events(500)["events"] if e["kind"] == "warning"]
+    assert told == [
+        f"no row of item 1, a.jsonl, is asked, for its file cannot be read again:"
+        f" {home.items / item.file}: no such file"
+    ]
+    asked = [e["data"] for e in events(home) if e["step"] > 3]
+    assert asked and all(one["count"] == 2 and one["rows"][1] == 0 for one in asked)
+
+
 def test_a_tick_that_is_put_off_is_said(tmp_path: Path, trainctl: Any) -> None:
     home = home_with(tmp_path / "home")
     kit.add(home, "a.jsonl", 40)

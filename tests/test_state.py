@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,16 @@ def test_memory_that_runs_out_while_loading_is_not_blamed_on_the_model(
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", no_room)
     with pytest.raises(torch.OutOfMemoryError):
         load_model(place["model"], config.default().model, training(), device="cpu")
+
+
+def test_a_machine_without_threads_is_not_blamed_on_the_model(place: dict[str, Any]) -> None:
+    before = threading.stack_size(1 << 46)  # more than there is: no thread starts
+    try:
+        with pytest.raises(TrainctlError) as caught:
+            load_model(place["model"], config.default().model, training(), device="cpu")
+    finally:
+        threading.stack_size(before)
+    assert str(caught.value).startswith("can't start new thread (lower training.threads")
 
 
 def test_wrong_models_and_impossible_settings_are_one_clear_line(

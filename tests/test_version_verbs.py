@@ -17,7 +17,7 @@ from engine.sessions.server import Server
 from queue_store import journal
 from queue_store.database import open_state
 from queue_store.home import Home
-from snapshots import versions
+from snapshots import labels, versions
 from tests.engine_kit import Running, add, make_home
 from tests.store_world import ROOT, World, flip, write_safetensors
 from tests.test_cli_versions import VERSION
@@ -231,6 +231,20 @@ def served(home: Home) -> Iterator[Running]:
         finally:
             server.stop()
             dispatcher.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("best", "moves by a paired test alone"), ("base", "the base model")]
+)
+def test_a_name_with_a_meaning_of_its_own_is_no_tag_to_give(world, trainctl, name, why) -> None:
+    refused = trainctl("tag", "v001", name, home=world.home)
+    assert refused.code == 1 and why in refused.err and refused.err.count("\n") == 1
+    assert versions.get(world.state, "v001").tags == ()
+    labels.move_best(world.state, "v001", "a paired test", {})
+    # Also where it is there already: what a person gets told does not depend on it.
+    assert trainctl("tag", "v001", name, home=world.home).code == 1
+    assert trainctl("tag", "v001", "best", "--off", home=world.home).code == 0
+    assert versions.get(world.state, "v001").tags == ()
 
 
 @pytest.mark.slow

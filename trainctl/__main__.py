@@ -81,7 +81,8 @@ def _open_closed_streams() -> None:
     so that nothing else is opened under its number and written to."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (as long as the process)
+            null = Path(os.devnull).open(mode)  # noqa: SIM115 (open as long as the process)
+            setattr(sys, name, null)
 
 
 def _silence(stream: TextIO) -> None:

@@ -6,7 +6,7 @@ Text alone: the parser is built at every start.
 LINEAGE = """\
 JSON: {
   generators[{generator, version, COUNTS}]    files with a sidecar, versions in their order
-  no_lineage[{skill, level, COUNTS}]          the others, by the badge of the file's name
+  no_lineage[{skill, level | {unknown}, COUNTS}]   the others, by the badge of the file's name
   broken[{item, name, why}]                   sidecars that could not be read
   most_rejected{generator, rejected RATE, others RATE, p, clear} | {unknown}
   bumps[{generator, from, to, before RATE, after RATE, files[2], p, verdict}]
@@ -123,11 +123,11 @@ An answer improves where it becomes exact or, not exact before and now, its simi
 """
 
 TAG = """\
-A name is on one version at most: take it off the other one first. `best` is moved by itself, from
+A name is on one version at most: take it off the other one first. `best` moves by itself, from
 a version to a later or earlier one that a paired test shows to be better (trainctl evaluate); by
-hand it is moved as any other, and what is evaluated from then on is compared with that version.
+hand it is only taken off (--off), and what is evaluated from then on is compared with the base.
 It goes to the hosts that ask for it (trainctl hosts deploy --help), and keeps its version from
-being pruned.
+being pruned. `base` is the base model, and no tag.
 """
 
 JOIN = """\

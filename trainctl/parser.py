@@ -354,7 +354,9 @@ def _reading_verbs(verbs: Verbs) -> None:
     history.add_argument("--series", metavar="S", help="one metric instead: loss, val_loss, …")
     add_generate_verb(verbs, _positive, _not_negative)
     samples = verbs.add("samples", "commands.samples:samples", "what the model answers, by step")
-    samples.add_argument("--step", type=_not_negative, metavar="N", help="default: the newest")
+    samples.add_argument(
+        "--step", type=_not_negative, metavar="N", help="the newest at or before it"
+    )
     samples.add_argument("--example", metavar="ID", help="one example through the steps")
     _describe(samples, helptext.SAMPLES)
     log = verbs.add("log", "commands.history:log", "the journal of everything that happened")
@@ -369,13 +371,19 @@ def _item(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(word: str) -> int:
-    number = _not_negative(word)
-    if number == 0:
-        raise argparse.ArgumentTypeError("0 is too small")
-    return number
+    return _whole(word, least=1)
 
 
 def _not_negative(word: str) -> int:
-    if not (word.isascii() and word.isdigit()) or len(word) > 15:
+    return _whole(word, least=0)
+
+
+def _whole(word: str, least: int) -> int:
+    digits = word.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit()):
         raise argparse.ArgumentTypeError(f"{word!r} is not a whole number")
+    if digits != word or int(word) < least:
+        raise argparse.ArgumentTypeError(f"{word} is too small: at least {least}")
+    if len(word) > 15:
+        raise argparse.ArgumentTypeError(f"{word} is too large: at most 15 digits")
     return int(word)

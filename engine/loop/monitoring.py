@@ -15,7 +15,7 @@ from engine.training.items import Ready, validation_sets
 from engine.training.looking import Monitoring
 from engine.training.position import Packs
 from engine.training.ticks import Monitor
-from queue_store.errors import TrainctlError
+from queue_store.errors import DataError, TrainctlError
 from queue_store.items import Item
 from queue_store.metrics import SPLIT
 
@@ -42,7 +42,8 @@ class Watch:
         validation; asked and packed with the settings that the item trains with. Where a host
         answers the samples (samples.where), nothing is asked here.
 
-        A set that cannot be read is a hint, not the item's failure.
+        A set that cannot be read is a hint, not the item's failure; so is the item's own file, of
+        which all that trains is prepared.
         """
         worker = self.worker
         config = worker.config
@@ -67,7 +68,13 @@ class Watch:
         renderer = self._renderer_of(ready, folder)
         self.fixed = examples.choose(worker.home, config, renderer)
         if count := config.samples.item_count:
-            self.fixed |= examples.of_item(worker.home, item, ready.prepared, count, renderer)
+            try:
+                self.fixed |= examples.of_item(worker.home, item, ready.prepared, count, renderer)
+            except DataError as error:  # it is the item's own file, and of no set
+                worker.warn(
+                    f"no row of item {item.id}, {item.name}, is asked, for its file cannot be read"
+                    f" again: {error.where}: {error.what}"
+                )
         worker.metrics.set_examples([f.row for f in self.fixed.values()])
 
     def _renderer_of(self, ready: Ready, folder: Path) -> Renderer:

@@ -18,6 +18,7 @@ import numpy as np
 import orjson
 from tokenizers import Tokenizer
 
+from engine.messages import known
 from engine.prepare import thinking
 from engine.prepare.mask_notes import MaskNotes
 from engine.prepare.masks import called
@@ -28,6 +29,7 @@ from queue_store.rows import Message
 RATIO, COUNT, CONTENT = "masking ratio", "response count", "trained content"
 ALTERNATION, LABELS = "packed alternation", "label distribution"
 
+PASSED = "it passed"
 PACKS_READ = 32
 BORDER = 4
 """Tokens a turn by which a mask may differ from its answer tokenized alone: the end token, and
@@ -342,7 +344,7 @@ class MaskChecks:
 
 def as_json(checks: Sequence[MaskCheck]) -> list[dict[str, Any]]:
     """For report["masks"]["checks"]."""
-    return [asdict(check) for check in checks]
+    return [{**asdict(check), "line": known(check.line, PASSED)} for check in checks]
 
 
 def refuse(checks: Sequence[MaskCheck], name: str) -> None:

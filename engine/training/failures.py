@@ -16,6 +16,8 @@ from queue_store.config import Training
 from queue_store.errors import ConfigError, DataError, ProcessEnd, TrainctlError
 from queue_store.failures import Cause
 
+_NO_THREAD = "lower training.threads, or raise the limit of processes and threads: ulimit -u"
+
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -83,6 +85,8 @@ def classify(error: BaseException) -> tuple[str, str]:
             return Cause.IO, message
     if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in message:
         return Cause.MEMORY, message
+    if no_thread(error):
+        return Cause.UNKNOWN, f"{message} ({_NO_THREAD})"
     return Cause.UNKNOWN, f"{type(error).__name__}: {message}"
 
 
@@ -93,10 +97,18 @@ def lacks_memory(error: BaseException) -> str:
 
 
 def of_the_machine(error: BaseException) -> bool:
-    """Whether memory, device or disk failed: not the fault of what was being loaded."""
+    """Whether memory, device, disk or threads failed: not the fault of what was being loaded."""
+    if no_thread(error):
+        return True
     if isinstance(error, OSError):
         return error.errno in (*_FULL, errno.EIO, errno.ENOMEM)
     return classify(error)[0] in (Cause.CUDA_MEMORY, Cause.MEMORY, Cause.CUDA)
+
+
+def no_thread(error: BaseException) -> bool:
+    """Whether the machine gave no more threads, in the words of Python or of the C library."""
+    words = ("can't start new thread", "Resource temporarily unavailable")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 def _poisons(error: BaseException) -> bool:

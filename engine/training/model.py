@@ -18,7 +18,7 @@ import transformers
 
 from engine.kernels import liger_missing
 from engine.training.attention import attention_of, choose_attention, isolate_rows
-from engine.training.failures import of_the_machine
+from engine.training.failures import Caused, classify, no_thread, of_the_machine
 from engine.training.folder import check_folder
 from engine.training.liger import Replaced, apply_liger, put_back, words
 from engine.training.loss_path import LossPath
@@ -218,6 +218,8 @@ def load_model(
             )
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **own)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        if no_thread(error):
+            raise Caused(*classify(error)) from None
         if of_the_machine(error):
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -48,7 +48,11 @@ def _parts(found: Json) -> Iterator[str]:
         yield "no lineage (no sidecar, or a broken one), by file name:\n" + table(
             ("skill", "level", *columns),
             [
-                (row["skill"] or "other names", row["level"] or "", *_counts(row))
+                (
+                    row["skill"] or "other names",
+                    row["level"] if known(row["level"]) else "",
+                    *_counts(row),
+                )
                 for row in found["no_lineage"]
             ],
         )

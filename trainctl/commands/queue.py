@@ -8,6 +8,7 @@ copied.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 from queue_store import intake, transitions
 from queue_store import queue as store
 from queue_store.errors import TrainctlError, UsageError
-from queue_store.items import Priority
+from queue_store.items import ItemState, Priority
 from queue_store.safe import safe_line
 from trainctl.commands import lineage
 from trainctl.commands.rows import prepared_text
@@ -57,12 +58,15 @@ def add(context: Context, arguments: argparse.Namespace) -> int:
             wrong.append(str(error))
             continue
         except OSError as error:
-            wrong.append(f"{path}: {error.strerror or error}")
+            # The file may be sound, and the store the place that cannot be written.
+            at = os.fsdecode(error.filename) if error.filename else str(path)
+            place = f"{path}: " if at == str(path) else f"{path}: not copied: {at}: "
+            wrong.append(f"{place}{error.strerror or error}")
             continue
         added.append(item)
         if item["state"] == "rejected":
             wrong.append(f"{path}: rejected: {item['error']} (kept as item {item['id']})")
-    context.show(added, lambda: "\n".join(map(_added, added)))
+    context.show(added, lambda: "\n".join(_added(context, item) for item in added))
     sys.stdout.flush()
     for line in wrong:
         print(f"trainctl: {safe_line(line)}", file=sys.stderr)
@@ -79,9 +83,12 @@ def _add(context: Context, path: Path, priority: Priority) -> Json:
     return _change(context, "add", add_here, path=str(path), priority=priority.word)
 
 
-def _added(item: Json) -> str:
+def _added(context: Context, item: Json) -> str:
     lines = counted(item["lines"], "line")
     told = f"{item['id']}  {text(item['name'])}  {text(item['state'])}, {lines}"
+    same = store.same_content(context.views.state, item["id"], item["digest"])
+    if same is not None:
+        told += f"; item {same.id}, {text(same.name)} ({same.state}), has the same content"
     bad = item["rejected"] if item["state"] != "rejected" else ()
     if not bad:
         return told
@@ -106,6 +113,7 @@ def _change(context: Context, command: str, change: Callable[[], int], **words: 
 def queue(context: Context, arguments: argparse.Namespace) -> int:
     """The items in the order in which they train, then the ended ones."""
     rows = _live(context, context.views.queue(arguments.state))
+    live = context.views.live()
     context.show(
         rows,
         lambda: table(
@@ -113,7 +121,7 @@ def queue(context: Context, arguments: argparse.Namespace) -> int:
             [
                 (
                     row["id"] if known(row["id"]) else "",
-                    row["state"],
+                    _state(row, live),
                     row["priority"],
                     row["name"],
                     count(row["rows"])
@@ -124,7 +132,7 @@ def queue(context: Context, arguments: argparse.Namespace) -> int:
                     row["step"] if known(row["step"]) else "",
                     row["steps"] if known(row["steps"]) else "",
                     percent(row["step"], row["steps"]),
-                    row.get("error") or row.get("reason") or "",
+                    row.get("error") or row.get("reason") or _stopped(row, live),
                 )
                 for row in rows
             ],
@@ -132,6 +140,17 @@ def queue(context: Context, arguments: argparse.Namespace) -> int:
         ),
     )
     return 0
+
+
+def _stopped(row: Json, live: bool) -> str:
+    """What a killed engine left as it was: the store says training until the next one starts."""
+    begun = row["state"] in (ItemState.TRAINING, ItemState.PREPARING)
+    return "" if live or not begun else "no engine runs: it goes on when one starts"
+
+
+def _state(row: Json, live: bool) -> str:
+    """In the word that `status` has for it."""
+    return "stopped" if _stopped(row, live) else row["state"]
 
 
 def _live(context: Context, rows: list[Json]) -> list[Json]:
@@ -152,16 +171,17 @@ def show(context: Context, arguments: argparse.Namespace) -> int:
 
         return show_row(context, arguments.id, arguments.row)
     item = _live(context, [context.views.item(arguments.id)])[0]
-    context.show([item], lambda: _item(item))
+    live = context.views.live()
+    context.show([item], lambda: _item(item, live))
     return 0
 
 
-def _item(item: Json) -> str:
+def _item(item: Json, live: bool) -> str:
     lines = pairs(
         [
             ("id", item["id"]),
             ("name", item["name"]),
-            ("state", item["state"]),
+            ("state", _state(item, live)),
             ("priority", item["priority"]),
             ("lines", count(item["lines"])),
             ("rows", count(item["rows"])),
@@ -170,7 +190,7 @@ def _item(item: Json) -> str:
             ("cursor", count(item["cursor"])),
             ("size", size(item["size"]) if known(item.get("size")) else ""),
             ("digest", item["digest"]),
-            ("reason", item.get("reason") or ""),
+            ("reason", item.get("reason") or _stopped(item, live)),
             ("error", item["error"] or ""),
         ]
     )

@@ -88,7 +88,7 @@ def masks(data: Json) -> str:
     told = thinking(found.get("thinking"))
     lines += [f"thinking: {safe_line(told)}"] if told else []
     for check in found.get("checks", ()):
-        where = f" (line {check['line']})" if check["line"] is not None else ""
+        where = f" (line {check['line']})" if known(check["line"]) else ""
         word = "ok  " if check["passed"] else "FAIL"
         lines.append(f"  {word} {safe_line(str(check['name']))}{where}: {safe_line(check['text'])}")
     return "\n".join(lines)

@@ -17,7 +17,8 @@ def samples(context: Context, arguments: argparse.Namespace) -> int:
     """All examples at a step, or one through the steps. JSON: see --help."""
     data = context.views.samples(step=arguments.step, example=arguments.example)
     data["due"] = _due(context)
-    context.show(data, lambda: "\n".join(_words(data)))
+    asked = None if arguments.example else arguments.step  # an example is shown at all steps
+    context.show(data, lambda: "\n".join(_words(data, asked)))
     return 0
 
 
@@ -32,8 +33,14 @@ def _due(context: Context) -> Any:
         return {"unknown": str(error)}
 
 
-def _words(data: Json) -> Iterator[str]:
+def _words(data: Json, asked: int | None) -> Iterator[str]:
+    """`asked` is the step of --step, for which the newest tick at or before it is shown."""
     rows = data["samples"]
+    if rows and asked is not None and data["step"] < asked:
+        yield (
+            f"no samples were taken at step {count(asked)}: these are of step"
+            f" {count(data['step'])}, the newest before it"
+        )
     if not rows:
         why = data["step"].get("unknown")
         yield text(why) if why else "no sample was taken yet"
