@@ -107,10 +107,11 @@ class Prompting:
 
     def _within_debt(self) -> None:
         monitor = self.worker.watch.monitor
-        over = monitor.prompts_debt - DEBT_SECONDS
+        debt = monitor.prompts_debt
+        over = debt - DEBT_SECONDS
         if over <= 0:
             return
-        what = f"prompts took {monitor.prompts_debt:.0f} s more than training.monitoring_budget allows"
+        what = f"prompts took {debt:.0f} s more than training.monitoring_budget allows"
         if not monitor.budget:
             raise Refused(f"{what} (it is 0)", mend="pause, then ask")
         wait = over / monitor.budget
