@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from textual.widgets import Input
 
+from engine.reading import shapes
 from tests.test_tui_queue import asked
 from tests.test_tui_screen import trained
 from tests.tui_pilot import NARROW, console_on, push, running, screen, until
@@ -116,6 +117,21 @@ async def test_a_file_that_is_there_already_is_told_once(folder: Path) -> None:
         assert added(world) == [] and typed(pilot) == "other.jsonl"
         await push(pilot, "#accept")
         await until(pilot, lambda: len(added(world)) == 1)
+
+
+async def test_a_file_is_added_while_others_wait_in_the_inbox(folder: Path) -> None:
+    """Of those nothing is known but the name, not even an id or a size."""
+    world = trained()
+    path = str(folder / "inbox/other.jsonl")
+    file = {"name": "other.jsonl", "priority": 1, "reason": "open", "path": path, "since": 0.0}
+    world.items.append(shapes.waiting(file))
+    app = console_on(world)
+    async with running(app) as pilot:
+        await until(pilot, lambda: len(app.queue_pane.items()) == 5)
+        await pilot.press("1", "a", *"other.jsonl")
+        await push(pilot, "#accept")
+        await until(pilot, lambda: "other.jsonl is queued" in screen(pilot))
+    assert added(world) == [(str(folder / "other.jsonl"), "normal")]
 
 
 async def test_what_the_engine_refuses_comes_back_into_the_dialog(folder: Path) -> None:
