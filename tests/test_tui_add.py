@@ -176,3 +176,17 @@ async def test_a_folder_that_does_not_answer_freezes_nothing(
         assert typed(pilot) == "oth", "an answer about another text is dropped"
         await pilot.press("escape", "p")
         await until(pilot, lambda: world.state == "paused")
+
+
+async def test_enter_behind_the_path_leaves_the_priority_as_it_is(folder: Path) -> None:
+    world = trained()
+    app = console_on(world)
+    async with running(app) as pilot:
+        await pilot.press("1", "a", *"other.jsonl", "enter", "enter", "enter")
+        await push(pilot, "#accept")
+        await until(pilot, lambda: added(world))
+        await pilot.press("a", *"part_a.jsonl", "enter", "down", "enter")
+        await push(pilot, "#accept")
+        await until(pilot, lambda: len(added(world)) == 2)
+    names = (("other.jsonl", "normal"), ("part_a.jsonl", "low"))
+    assert added(world) == [(str(folder / name), word) for name, word in names]

@@ -16,10 +16,10 @@ from textual import on
 from textual.binding import Binding
 from textual.message import Message
 from textual.widget import Widget
-from textual.widgets import Input, RadioSet, Static
+from textual.widgets import Input, Static
 
 from tui import paths
-from tui.dialogs.base import Choice, Dialog, Fact, label
+from tui.dialogs.base import Choice, Choices, Dialog, Fact, label
 from tui.figures import count, real, size
 from tui.frame import PRIORITIES, Record
 from tui.safe import content, pad
@@ -80,7 +80,7 @@ class AddDialog(Dialog):
         yield Static(content(""), id="candidates")
         yield Static(content(self._problem), id="notice")
         yield label("Priority")
-        yield RadioSet(
+        yield Choices(
             *(Choice(word, value=word == self._priority) for word in PRIORITIES), id="level"
         )
 

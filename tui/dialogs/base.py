@@ -43,6 +43,21 @@ class Choice(RadioButton):
         return Content("(*)" if self.value else "( )")
 
 
+class Choices(RadioSet):
+    """Radio buttons whose highlight, which Enter chooses, is on the chosen one when they get the
+    focus: Textual's begins at the first, and a second Enter behind a field would choose that."""
+
+    def on_mount(self) -> None:
+        self.call_later(self._to_chosen)  # Textual's own handler comes after this one
+
+    def on_focus(self) -> None:
+        self._to_chosen()
+
+    def _to_chosen(self) -> None:
+        if self.pressed_index >= 0:
+            self._selected = self.pressed_index
+
+
 class Tick(Checkbox):
     """A check box that shows its state without colour: [x] or [ ]."""
 
