@@ -1,4 +1,5 @@
-"""The frame of every dialog: title, facts, fields, buttons; it starts on Cancel and Esc cancels."""
+"""The frame of every dialog: title, facts, fields, buttons. It starts in its text field, or on
+Cancel where it has none, and Esc cancels."""
 
 from __future__ import annotations
 
@@ -96,7 +97,9 @@ class Dialog(ModalScreen[Any]):
         Binding("left,up", "app.focus_previous", show=False),
         Binding("right,down", "app.focus_next", show=False),
     ]
-    AUTO_FOCUS = "#cancel"
+    AUTO_FOCUS = "Input, #cancel"  # the first of them: what one types must not vanish
+    ONWARD = "Input, RadioSet, Checkbox, #accept"
+    """Where Enter in a field can go on to."""
 
     title_text = ""
     button = "OK"
@@ -105,6 +108,7 @@ class Dialog(ModalScreen[Any]):
     def __init__(self, notice: str = "") -> None:
         super().__init__()
         self._notice = notice
+        self._begun: dict[Input, str] = {}
 
     def facts(self) -> Sequence[Fact]:
         """What a person needs to know to answer."""
@@ -146,6 +150,14 @@ class Dialog(ModalScreen[Any]):
         """Whether there is little room: then blank lines go, and the facts can be scrolled."""
         return self.app.size.height < TIGHT
 
+    def on_mount(self) -> None:
+        self._begun = {field: field.value for field in self.query(Input)}
+
+    @property
+    def typed(self) -> bool:
+        """Whether something was typed in: lost, where it is cancelled now."""
+        return any(field.value != before for field, before in self._begun.items())
+
     def on_resize(self) -> None:
         self.set_class(self._tight(), "-tight")
         for facts in self.query("#facts"):
@@ -166,9 +178,10 @@ class Dialog(ModalScreen[Any]):
 
     @on(Input.Submitted)
     def _submitted(self, event: Input.Submitted) -> None:
-        """Enter in a field goes on to the next one; only a button does something."""
+        """Enter in a field goes on to the next one, behind the last to the button that does it,
+        once it can be pressed; only a button does something."""
         event.stop()
-        self.focus_next()
+        self.focus_next(self.ONWARD)
 
     # -- small helpers for subclasses
 
