@@ -14,7 +14,7 @@ from tests.test_tui_dialogs import commands, opened
 from tests.test_tui_versions import branched
 from tests.tui_pilot import configured, console_on, go_to, push, running, screen, until
 from tests.tui_world import World
-from tui.dialogs.base import Dialog
+from tui.dialogs.base import MORE, Dialog
 from tui.dialogs.rollback import RollbackDialog
 
 BAD = "[red]x[/nope] \x1b]52;c;eA==\x07\x9b31m \u202e"
@@ -79,6 +79,25 @@ async def test_every_dialog_is_whole_on_the_screen_and_starts_where_it_should(
             await pilot.press("escape")
             await until(pilot, lambda: not isinstance(app.screen, Dialog))
     assert commands(world) == []
+
+
+@pytest.mark.parametrize("ascii", [False, True])
+async def test_facts_that_are_cut_say_so_and_are_read_on_from_the_field(ascii: bool) -> None:
+    app = console_on(branched(), configured(ascii=ascii))
+    async with running(app, (60, 16)) as pilot:
+        await pilot.press("5", "G", "R")
+        dialog = await opened(pilot, RollbackDialog)
+        await until(pilot, lambda: MORE in screen(pilot), "there is more than is seen")
+        assert "then     step 120" in screen(pilot) and "version first" not in screen(pilot)
+        await pilot.press("pagedown")
+        await until(pilot, lambda: "version first" in screen(pilot))
+        assert app.focused is dialog.query_one("#name"), "one reads, and types on"
+        await pilot.press("pageup")
+        await until(pilot, lambda: "then     step 120" in screen(pilot))
+        await pilot.press("escape", "D")
+        await opened(pilot)
+        await pilot.pause()
+        assert MORE not in screen(pilot), "nothing is cut here"
 
 
 async def test_live_data_behind_a_dialog_changes_nothing_inside() -> None:

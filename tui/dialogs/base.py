@@ -20,6 +20,7 @@ from tui.safe import content, line_text, plain, safe_line, wrap
 
 TIGHT = 24
 WIDTH = 72
+MORE = "more: PgUp PgDn"
 Fact = tuple[str, str] | str
 """A labelled value, or a sentence."""
 
@@ -96,6 +97,8 @@ class Dialog(ModalScreen[Any]):
         Binding("escape", "cancel", "Cancel", show=False),
         Binding("left,up", "app.focus_previous", show=False),
         Binding("right,down", "app.focus_next", show=False),
+        Binding("pageup", "read(-1)", show=False),
+        Binding("pagedown", "read(1)", show=False),
     ]
     AUTO_FOCUS = "Input, #cancel"  # the first of them: what one types must not vanish
     ONWARD = "Input, RadioSet, Checkbox, #accept"
@@ -162,6 +165,19 @@ class Dialog(ModalScreen[Any]):
         self.set_class(self._tight(), "-tight")
         for facts in self.query("#facts"):
             facts.can_focus = self._tight()
+        self.call_after_refresh(self._show_more)
+
+    def _show_more(self) -> None:
+        """Tell, in the frame, that there are more facts than can be seen: a scroll bar is only a
+        colour, and a sentence may seem to end where it is cut."""
+        more = any(facts.max_scroll_y for facts in self.query("#facts"))
+        for frame in self.query("#dialog"):  # none, where it was closed meanwhile
+            frame.border_subtitle = MORE if more else ""
+
+    def action_read(self, by: int) -> None:
+        """A page of the facts on (1) or back (-1), wherever the focus is."""
+        for facts in self.query("#facts"):
+            facts.scroll_to(y=facts.scroll_y + by * (facts.size.height - 1), animate=False)
 
     def action_cancel(self) -> None:
         self.dismiss(None)
