@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from textual.widgets import Input
 
+from engine.reading import shapes
 from tests.test_tui_queue import asked
 from tests.test_tui_screen import trained
 from tests.tui_pilot import NARROW, console_on, push, running, screen, until
@@ -118,6 +119,21 @@ async def test_a_file_that_is_there_already_is_told_once(folder: Path) -> None:
         await until(pilot, lambda: len(added(world)) == 1)
 
 
+async def test_a_file_is_added_while_others_wait_in_the_inbox(folder: Path) -> None:
+    """Of those nothing is known but the name, not even an id or a size."""
+    world = trained()
+    path = str(folder / "inbox/other.jsonl")
+    file = {"name": "other.jsonl", "priority": 1, "reason": "open", "path": path, "since": 0.0}
+    world.items.append(shapes.waiting(file))
+    app = console_on(world)
+    async with running(app) as pilot:
+        await until(pilot, lambda: len(app.queue_pane.items()) == 5)
+        await pilot.press("1", "a", *"other.jsonl")
+        await push(pilot, "#accept")
+        await until(pilot, lambda: "other.jsonl is queued" in screen(pilot))
+    assert added(world) == [(str(folder / "other.jsonl"), "normal")]
+
+
 async def test_what_the_engine_refuses_comes_back_into_the_dialog(folder: Path) -> None:
     world = trained()
     world.refuse["add"] = "no room on the disk for other.jsonl: it stays where it is"
@@ -160,3 +176,17 @@ async def test_a_folder_that_does_not_answer_freezes_nothing(
         assert typed(pilot) == "oth", "an answer about another text is dropped"
         await pilot.press("escape", "p")
         await until(pilot, lambda: world.state == "paused")
+
+
+async def test_enter_behind_the_path_leaves_the_priority_as_it_is(folder: Path) -> None:
+    world = trained()
+    app = console_on(world)
+    async with running(app) as pilot:
+        await pilot.press("1", "a", *"other.jsonl", "enter", "enter", "enter")
+        await push(pilot, "#accept")
+        await until(pilot, lambda: added(world))
+        await pilot.press("a", *"part_a.jsonl", "enter", "down", "enter")
+        await push(pilot, "#accept")
+        await until(pilot, lambda: len(added(world)) == 2)
+    names = (("other.jsonl", "normal"), ("part_a.jsonl", "low"))
+    assert added(world) == [(str(folder / name), word) for name, word in names]

@@ -1,4 +1,5 @@
-"""The dialogs: they start on Cancel, say what follows, and do it only when asked to."""
+"""The dialogs: they start in their field or on Cancel, say what follows, and do it only when asked
+to."""
 
 from __future__ import annotations
 
@@ -26,12 +27,12 @@ async def opened(pilot: Any, kind: type[Dialog] = Dialog) -> Any:
     return pilot.app.screen
 
 
-async def test_a_dialog_starts_on_cancel_and_escape_or_enter_do_nothing() -> None:
+async def test_a_dialog_without_a_field_starts_on_cancel_and_enter_does_nothing() -> None:
     world = trained()
     world.items[0]["priority"] = "low"
     app = console_on(world)
     async with running(app) as pilot:
-        for keys in (["s"], ["k"], ["R"], ["+"], ["down", "down", "x"]):
+        for keys in (["+"], ["down", "down", "x"]):
             for answer in ("escape", "enter", "ctrl+c"):
                 await pilot.press("1", "g", *keys)
                 await opened(pilot)
@@ -39,6 +40,50 @@ async def test_a_dialog_starts_on_cancel_and_escape_or_enter_do_nothing() -> Non
                 await pilot.press(answer)
                 await until(pilot, lambda: not isinstance(app.screen, Dialog))
                 assert commands(world) == [], (keys, answer)
+
+
+FIELDS = {"s": "description", "k": "reason", "R": "name"}
+
+
+async def test_a_dialog_with_a_field_starts_in_it_and_tells_that_what_was_typed_is_cancelled() -> (
+    None
+):
+    world = trained()
+    app = console_on(world)
+    async with running(app) as pilot:
+        for key, field in FIELDS.items():
+            for answer in ("escape", "ctrl+c", "cancel"):
+                for typed in ("", "p"):  # p pauses, where it is a key of the console
+                    app.say("")
+                    await pilot.press("1", "g", key)
+                    dialog = await opened(pilot)
+                    assert app.focused is not None and app.focused.id == field
+                    await pilot.press(*typed, "enter")
+                    assert dialog.query_one(f"#{field}", Input).value == typed
+                    assert app.screen is dialog, "Enter only goes on"
+                    if answer == "cancel":
+                        await push(pilot, "#cancel")
+                    else:
+                        await pilot.press(answer)
+                    await until(pilot, lambda: not isinstance(app.screen, Dialog))
+                    told = "cancelled: nothing was done" in screen(pilot)
+                    assert told == bool(typed), (key, answer)
+        assert commands(world) == []
+
+
+async def test_enter_in_the_field_goes_to_the_button_only_once_the_name_is_right() -> None:
+    world = trained()
+    app = console_on(world)
+    async with running(app) as pilot:
+        await pilot.press("R")
+        dialog = await opened(pilot, RollbackDialog)
+        await pilot.press(*"v00", "enter", "enter")
+        assert app.screen is dialog and app.focused is dialog.query_one("#name")
+        await pilot.press("1", "enter")
+        assert app.screen is dialog and app.focused is dialog.query_one("#accept")
+        assert commands(world) == []
+        await pilot.press("enter")
+        await until(pilot, lambda: commands(world))
 
 
 async def test_a_dialog_has_verb_and_object_in_its_title() -> None:
@@ -164,7 +209,7 @@ async def test_live_data_behind_a_dialog_changes_nothing_inside() -> None:
         world.event("note", "hello")
         await until(pilot, lambda: app.frame.step == 123)
         assert [(w.region, w.render_line(0).text) for w in dialog.query("#dialog Static")] == before
-        assert app.focused is not None and app.focused.id == "cancel"
+        assert app.focused is dialog.query_one("#description")
 
 
 async def test_a_priority_change_shows_the_order_and_who_waits() -> None:

@@ -1,5 +1,5 @@
 """Every dialog on versions at the smallest sizes, with the longest and worst texts: it is whole on
-the screen, starts on Cancel, is worked by keys alone, and nothing inside moves."""
+the screen, starts in its field or on Cancel, is worked by keys alone, and nothing inside moves."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 from textual import events
+from textual.widget import Widget
 from textual.widgets import Button, Input, Static
 
 from tests.test_tui_dialogs import commands, opened
 from tests.test_tui_versions import branched
 from tests.tui_pilot import configured, console_on, go_to, push, running, screen, until
 from tests.tui_world import World
-from tui.dialogs.base import Dialog
+from tui.dialogs.base import MORE, Dialog
 from tui.dialogs.rollback import RollbackDialog
 
 BAD = "[red]x[/nope] \x1b]52;c;eA==\x07\x9b31m \u202e"
@@ -28,6 +29,12 @@ DIALOGS = {
     "describe": ("Describe v004", ["5", "g", "D"]),
     "back up": ("Back up v004", ["5", "g", "b"]),
 }
+
+
+def start(dialog: Dialog) -> Widget:
+    """Its first field, else Cancel."""
+    fields = list(dialog.query(Input))
+    return fields[0] if fields else dialog.query_one("#cancel")
 
 
 def hostile() -> World:
@@ -48,7 +55,7 @@ def hostile() -> World:
 
 
 @pytest.mark.parametrize("size", [(60, 16), (80, 24)])
-async def test_every_dialog_is_whole_on_the_screen_and_starts_on_cancel(
+async def test_every_dialog_is_whole_on_the_screen_and_starts_where_it_should(
     size: tuple[int, int],
 ) -> None:
     world = hostile()
@@ -57,7 +64,7 @@ async def test_every_dialog_is_whole_on_the_screen_and_starts_on_cancel(
         for name, (title, keys) in DIALOGS.items():
             await pilot.press(*keys)
             dialog = await opened(pilot)
-            assert app.focused is not None and app.focused.id == "cancel", name
+            assert app.focused is start(dialog), name
             assert title in screen(pilot), name
             box = dialog.query_one("#dialog").region
             assert app.screen.region.contains_region(box), (name, box)
@@ -72,6 +79,25 @@ async def test_every_dialog_is_whole_on_the_screen_and_starts_on_cancel(
             await pilot.press("escape")
             await until(pilot, lambda: not isinstance(app.screen, Dialog))
     assert commands(world) == []
+
+
+@pytest.mark.parametrize("ascii", [False, True])
+async def test_facts_that_are_cut_say_so_and_are_read_on_from_the_field(ascii: bool) -> None:
+    app = console_on(branched(), configured(ascii=ascii))
+    async with running(app, (60, 16)) as pilot:
+        await pilot.press("5", "G", "R")
+        dialog = await opened(pilot, RollbackDialog)
+        await until(pilot, lambda: MORE in screen(pilot), "there is more than is seen")
+        assert "then     step 120" in screen(pilot) and "version first" not in screen(pilot)
+        await pilot.press("pagedown")
+        await until(pilot, lambda: "version first" in screen(pilot))
+        assert app.focused is dialog.query_one("#name"), "one reads, and types on"
+        await pilot.press("pageup")
+        await until(pilot, lambda: "then     step 120" in screen(pilot))
+        await pilot.press("escape", "D")
+        await opened(pilot)
+        await pilot.pause()
+        assert MORE not in screen(pilot), "nothing is cut here"
 
 
 async def test_live_data_behind_a_dialog_changes_nothing_inside() -> None:
@@ -98,7 +124,7 @@ async def test_live_data_behind_a_dialog_changes_nothing_inside() -> None:
                 ),
             )
             assert inside() == before, name
-            assert app.focused is not None and app.focused.id == "cancel", name
+            assert app.focused is start(dialog), name
             await pilot.press("escape")
             world.versions_.remove(made)
             world.event("delete", "another is gone")

@@ -104,7 +104,10 @@ async def test_a_changed_key_is_told_as_such_and_no_key_alone_trusts_it(
         whole(pilot)
         accept = dialog.query_one("#accept", Button)
         assert accept.disabled and dialog.result("accept") is None
-        await pilot.press("y", "space", "enter")  # Cancel has the focus
+        await pilot.press("y", "space", "enter", "enter")  # the field has the focus
+        assert app.screen is dialog and app.focused is dialog.query_one("#name")
+        assert accept.disabled
+        await pilot.press("escape")
         await until(pilot, lambda: app.screen is view)
         assert world.trusted == []
         dialog = await at(pilot, ChangedKeyDialog, "t")

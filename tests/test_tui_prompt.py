@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+from textual.events import Paste
 from textual.widgets import Input, TextArea
 
 from tests.test_tui_screen import trained
@@ -177,8 +178,6 @@ async def test_hostile_text_in_answer_and_paste_is_shown_as_signs() -> None:
     app = console_on(world, configured(ascii=True))
     async with running(app) as pilot:
         box = await asking(pilot)
-        from textual.events import Paste
-
         box.post_message(Paste("a\x1b]52;c;x\x07\nb"))
         await until(pilot, lambda: "b" in box.text)
         assert "\x1b" not in box.text and box.text.endswith("\nb")
@@ -190,6 +189,20 @@ async def test_hostile_text_in_answer_and_paste_is_shown_as_signs() -> None:
         await until(pilot, lambda: isinstance(app.screen, DevelopmentView))
         for text in (first, screen(pilot)):
             assert not set(text) & {*map(chr, range(9)), "\x1b", "\x85", "\x9b", "\u202e"}
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n", "\n"])
+async def test_a_pasted_prompt_of_several_lines_is_asked_as_it_was_copied(end: str) -> None:
+    world = trained()
+    app = console_on(world)
+    async with running(app) as pilot:
+        box = await asking(pilot)
+        box.post_message(Paste(end.join(("def f():", "", "\treturn 1"))))
+        await until(pilot, lambda: "return" in box.text)
+        assert world.log == [], "no line end of it is an Enter"
+        await pilot.press("enter")
+        await until(pilot, lambda: bool(world.log))
+    assert world.log[0][1]["prompt"] == "def f():\n\n\treturn 1"
 
 
 # -- several models, and answers that grow --------------------------------------------------------

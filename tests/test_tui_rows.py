@@ -42,6 +42,7 @@ async def test_the_item_view_tells_what_was_left_out_the_checks_and_the_lengths(
         text = flat(pilot).replace(" │ │ ", " ")
         assert "1 row over 576 tokens, 40 rows in an evaluation set, 2 rows refused" in text
         assert "512, 97% filled" in screen(pilot) and "40% of the tokens" in screen(pilot)
+        assert "validates 40 " in text
         await pilot.press("down", "down")
         await until(pilot, lambda: "standard: repetition 3" in screen(pilot))
         assert "content, line 9: a user's turn would train" in screen(pilot)

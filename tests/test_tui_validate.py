@@ -99,6 +99,10 @@ def test_the_real_child_reports_what_the_command_does(home: Home) -> None:
     assert report["problems"] and report["rejected"][0]["line"] == 4
     text = "\n".join(line_text(line) for line in report_lines(report, 76))
     assert "rows by their length in tokens" in text and "line 4" in text and "None" not in text
+    assert "validates" not in text, "it would train whole"
+    parted = report | {"validation": {"rows": 105}}
+    text = "\n".join(line_text(line) for line in report_lines(parted, 76))
+    assert "validates" in text and "105 rows" in text
     assert file.exists() and not (home.items.is_dir() and any(home.items.iterdir()))
 
 

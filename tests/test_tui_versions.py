@@ -148,7 +148,7 @@ async def test_no_deletion_without_the_typed_name() -> None:
     async with running(app) as pilot:
         await pilot.press("5", "down", "ctrl+d")
         dialog = await opened(pilot, DeleteDialog)
-        assert app.focused is not None and app.focused.id == "cancel"
+        assert app.focused is dialog.query_one("#name")
         shown = screen(pilot)
         for part in ("Delete v003", "12 MB, frees 4.1 kB", "v003: step 160", "not a second copy"):
             assert part in shown, shown
@@ -243,14 +243,18 @@ async def test_a_target_that_must_be_read_first_is_verified_before_training_stop
     assert [command for command, _ in commands(world)] == ["verify", "rollback"]
 
 
-@pytest.mark.parametrize("keys", [["i"], ["ctrl+d"], ["t"], ["D"]])
-async def test_dialogs_fit_on_the_smallest_screen_and_start_on_cancel(keys: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("keys", "start"), [("i", "cancel"), ("ctrl+d", "name"), ("t", "name"), ("D", "text")]
+)
+async def test_dialogs_fit_on_the_smallest_screen_and_start_in_their_field(
+    keys: str, start: str
+) -> None:
     world = branched()
     app = console_on(world, configured(ascii=True))
     async with running(app, (60, 16)) as pilot:
-        await pilot.press("5", *keys)
+        await pilot.press("5", keys)
         dialog = await opened(pilot)
-        assert app.focused is not None and app.focused.id == "cancel"
+        assert app.focused is not None and app.focused.id == start
         for button in dialog.query(Button):
             assert app.screen.region.contains_region(button.region), button.region
         shown = screen(pilot)

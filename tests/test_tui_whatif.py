@@ -52,6 +52,23 @@ async def test_what_fits_is_taken_by_its_number_and_told_as_lines() -> None:
         assert view.found is not None and view.found.lines()
 
 
+@pytest.mark.parametrize(
+    ("items", "high", "told"),
+    [
+        (1, 0.74, "in 1 item: predicted 74% of what was measured: 7.4 GB and 10.0 GB"),
+        (2, 1.02, "over 2 items: predicted 74% to 102% of what was measured; last 7.4 GB and"),
+    ],
+)
+async def test_how_well_it_was_so_far_is_a_range_only_of_several_items(
+    items: int, high: float, told: str
+) -> None:
+    last = {"predicted": 7_400_000_000, "measured": 10_000_000_000}
+    well = {"items": items, "low": 0.74, "high": high, "last": last}
+    async with running(console_on(world(well=well))) as pilot:
+        await opened(pilot)
+        await until(pilot, lambda: told in screen(pilot))
+
+
 async def test_another_card_is_looked_at() -> None:
     async with running(console_on(world())) as pilot:
         await opened(pilot)

@@ -280,6 +280,10 @@ def test_peaks_of_items_are_kept_beside_the_estimate(home: Home) -> None:
         assert found is not None
         assert found["items"] == 1 and found["last"]["measured"] == 1000
         assert found["low"] == found["high"] == pytest.approx(0.9)
+        assert records.told(found) == "in 1 item: predicted 90% of what was measured"
+        records.record(state, "a card", 3, measured=600, **words)
+        both = records.told(records.summary(state, "a card") or {})
+        assert both == "over 2 items: predicted 90% to 150% of what was measured"
         assert records.summary(state, "nobody's") is None
     finally:
         state.close()

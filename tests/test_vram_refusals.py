@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.memory import cards, refusing
+from engine.memory import cards, records, refusing
 from queue_store import config as configuration
+from queue_store.database import open_state
 from queue_store.errors import ConfigError
 from queue_store.home import Home
 from tests.conftest import Done
@@ -21,6 +22,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Home:
     """A home whose store keeps what was measured, once for all tests."""
     home = Home(tmp_path_factory.mktemp("measured"))
     home.create()
+    home.config.write_text('[model]\nbase = "builtin:tiny"\n')
     return home
 
 
@@ -50,6 +52,9 @@ def test_a_model_of_billions_is_counted_without_its_weights_and_told_what_would_
     assert not found["fits"] and found["nearest"]
     for one in found["nearest"]:
         assert one["total"] <= found["usable"] < found["estimate"]["total"]
+    with open_state(measured) as state:
+        peak = {"predicted": 74, "measured": 100, "settings": "tiny"}
+        records.record(state, found["device"]["name"], 1, **peak)
     options = [
         *("--checkpointing", "on", "--optimizer", "paged_adamw_8bit", "--card", "4090"),
         *("--in-backward", "on", "--offload", "on", "--chunked-loss", "on"),
@@ -58,6 +63,7 @@ def test_a_model_of_billions_is_counted_without_its_weights_and_told_what_would_
     fits = trainctl("vram", *options, home=measured)
     assert fits.code == 0, fits.out + fits.err
     assert "fits" in fits.out and "pageable" in fits.out and "in_backward" in fits.out
+    assert "so far here, in 1 item: predicted 74% of what was measured" in fits.out
     options = ["--card", "4090", "--model", str(large), "--processes", "8", "--parallel", "fsdp"]
     split = trainctl("vram", *options, home=measured)
     assert split.code == 0, split.out + split.err

@@ -50,3 +50,11 @@ def summary(state: State, device: str) -> dict[str, Any] | None:
     ratios = [one.predicted / one.measured for one in found]
     last = asdict(found[-1])
     return {"items": len(found), "low": min(ratios), "high": max(ratios), "last": last}
+
+
+def told(found: dict[str, Any]) -> str:
+    """A summary in words; of one item there is no range."""
+    low, high, items = found["low"], found["high"], found["items"]
+    if items == 1:
+        return f"in 1 item: predicted {low:.0%} of what was measured"
+    return f"over {items} items: predicted {low:.0%} to {high:.0%} of what was measured"

@@ -13,7 +13,7 @@ from queue_store import config as configuration
 from queue_store.config import Config
 from queue_store.errors import UsageError
 from trainctl.context import Context
-from trainctl.output import counted, size, table
+from trainctl.output import size, table
 
 if TYPE_CHECKING:
     from engine.memory.fitting import Proposal
@@ -136,6 +136,8 @@ def _together(processes: int, parallel: str) -> str:
 
 def _words(found: Json, config: Config, near: list[Proposal]) -> str:
     """The parts, the sum, and what else would fit."""
+    from engine.memory import records
+
     whole = found["estimate"]
     training = config.training
     lines = [
@@ -162,10 +164,7 @@ def _words(found: Json, config: Config, near: list[Proposal]) -> str:
     ]
     measured = found["measured"]
     if measured:
-        lines.append(
-            f"so far here, over {counted(measured['items'], 'item')}: predicted"
-            f" {measured['low']:.0%} to {measured['high']:.0%} of what was measured"
-        )
+        lines.append(f"so far here, {records.told(measured)}")
     if not found["fits"]:
         lines.append("")
         lines += [f"fits: {one.words()} ({size(one.estimate.total)})" for one in near] or [

@@ -144,11 +144,14 @@ class Asking:
         threading.Thread(target=run, name="console-request", daemon=True).start()
 
     def dialog(self, dialog: Dialog, then: Callable[[Any], None]) -> None:
-        """Open `dialog`; `then` gets its result unless it was cancelled."""
+        """Open `dialog`; `then` gets its result unless it was cancelled: what was typed into it
+        does not vanish without a word."""
 
         def answered(result: Any) -> None:
             if result is not None:
                 then(result)
+            elif dialog.typed:
+                self._console.say("cancelled: nothing was done", "dim")
 
         self._console.push_screen(dialog, answered)
 

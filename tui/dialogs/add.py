@@ -16,11 +16,11 @@ from textual import on
 from textual.binding import Binding
 from textual.message import Message
 from textual.widget import Widget
-from textual.widgets import Input, RadioSet, Static
+from textual.widgets import Input, Static
 
 from tui import paths
-from tui.dialogs.base import Choice, Dialog, Fact, label
-from tui.figures import count, size
+from tui.dialogs.base import Choice, Choices, Dialog, Fact, label
+from tui.figures import count, real, size
 from tui.frame import PRIORITIES, Record
 from tui.safe import content, pad
 
@@ -80,7 +80,7 @@ class AddDialog(Dialog):
         yield Static(content(""), id="candidates")
         yield Static(content(self._problem), id="notice")
         yield label("Priority")
-        yield RadioSet(
+        yield Choices(
             *(Choice(word, value=word == self._priority) for word in PRIORITIES), id="level"
         )
 
@@ -181,7 +181,12 @@ class AddDialog(Dialog):
 
     def _again(self, facts: Sequence[tuple[str, int]]) -> str:
         """Which of the files are in the queue already, by name and size; "" for none."""
-        known = {(item.get("name"), item.get("size")): item for item in self._known}
+        # Of what waits in the inbox no size is known, so nothing is said of it.
+        known = {
+            (item.get("name"), item.get("size")): item
+            for item in self._known
+            if real(item.get("size")) is not None
+        }
         twice = [(name, known[name, bytes]) for name, bytes in facts if (name, bytes) in known]
         if not twice:
             return ""

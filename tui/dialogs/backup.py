@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from textual.widget import Widget
-from textual.widgets import RadioSet
 
-from tui.dialogs.base import Choice, Dialog, Fact, label
+from tui.dialogs.base import Choice, Choices, Dialog, Fact, label
 from tui.dialogs.delete import copies_text
 from tui.figures import size
 from tui.frame import Record
@@ -44,7 +43,7 @@ class BackupDialog(Dialog):
 
     def fields(self) -> Iterable[Widget]:
         yield label("Copy it to")
-        yield RadioSet(
+        yield Choices(
             *(
                 Choice(content(clip(target.get("name"), 40)), value=not number)
                 for number, target in enumerate(self._targets[:SHOWN])

@@ -1,4 +1,5 @@
-"""The frame of every dialog: title, facts, fields, buttons; it starts on Cancel and Esc cancels."""
+"""The frame of every dialog: title, facts, fields, buttons. It starts in its text field, or on
+Cancel where it has none, and Esc cancels."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ from tui.safe import content, line_text, plain, safe_line, wrap
 
 TIGHT = 24
 WIDTH = 72
+MORE = "more: PgUp PgDn"
 Fact = tuple[str, str] | str
 """A labelled value, or a sentence."""
 
@@ -41,6 +43,21 @@ class Choice(RadioButton):
     @property
     def _button(self) -> Content:
         return Content("(*)" if self.value else "( )")
+
+
+class Choices(RadioSet):
+    """Radio buttons whose highlight, which Enter chooses, is on the chosen one when they get the
+    focus: Textual's begins at the first, and a second Enter behind a field would choose that."""
+
+    def on_mount(self) -> None:
+        self.call_later(self._to_chosen)  # Textual's own handler comes after this one
+
+    def on_focus(self) -> None:
+        self._to_chosen()
+
+    def _to_chosen(self) -> None:
+        if self.pressed_index >= 0:
+            self._selected = self.pressed_index
 
 
 class Tick(Checkbox):
@@ -80,8 +97,12 @@ class Dialog(ModalScreen[Any]):
         Binding("escape", "cancel", "Cancel", show=False),
         Binding("left,up", "app.focus_previous", show=False),
         Binding("right,down", "app.focus_next", show=False),
+        Binding("pageup", "read(-1)", show=False),
+        Binding("pagedown", "read(1)", show=False),
     ]
-    AUTO_FOCUS = "#cancel"
+    AUTO_FOCUS = "Input, #cancel"  # the first of them: what one types must not vanish
+    ONWARD = "Input, RadioSet, Checkbox, #accept"
+    """Where Enter in a field can go on to."""
 
     title_text = ""
     button = "OK"
@@ -90,6 +111,7 @@ class Dialog(ModalScreen[Any]):
     def __init__(self, notice: str = "") -> None:
         super().__init__()
         self._notice = notice
+        self._begun: dict[Input, str] = {}
 
     def facts(self) -> Sequence[Fact]:
         """What a person needs to know to answer."""
@@ -131,10 +153,31 @@ class Dialog(ModalScreen[Any]):
         """Whether there is little room: then blank lines go, and the facts can be scrolled."""
         return self.app.size.height < TIGHT
 
+    def on_mount(self) -> None:
+        self._begun = {field: field.value for field in self.query(Input)}
+
+    @property
+    def typed(self) -> bool:
+        """Whether something was typed in: lost, where it is cancelled now."""
+        return any(field.value != before for field, before in self._begun.items())
+
     def on_resize(self) -> None:
         self.set_class(self._tight(), "-tight")
         for facts in self.query("#facts"):
             facts.can_focus = self._tight()
+        self.call_after_refresh(self._show_more)
+
+    def _show_more(self) -> None:
+        """Tell, in the frame, that there are more facts than can be seen: a scroll bar is only a
+        colour, and a sentence may seem to end where it is cut."""
+        more = any(facts.max_scroll_y for facts in self.query("#facts"))
+        for frame in self.query("#dialog"):  # none, where it was closed meanwhile
+            frame.border_subtitle = MORE if more else ""
+
+    def action_read(self, by: int) -> None:
+        """A page of the facts on (1) or back (-1), wherever the focus is."""
+        for facts in self.query("#facts"):
+            facts.scroll_to(y=facts.scroll_y + by * (facts.size.height - 1), animate=False)
 
     def action_cancel(self) -> None:
         self.dismiss(None)
@@ -151,9 +194,10 @@ class Dialog(ModalScreen[Any]):
 
     @on(Input.Submitted)
     def _submitted(self, event: Input.Submitted) -> None:
-        """Enter in a field goes on to the next one; only a button does something."""
+        """Enter in a field goes on to the next one, behind the last to the button that does it,
+        once it can be pressed; only a button does something."""
         event.stop()
-        self.focus_next()
+        self.focus_next(self.ONWARD)
 
     # -- small helpers for subclasses
 

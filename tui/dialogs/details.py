@@ -106,7 +106,8 @@ def _attempt(attempt: Mapping[str, Any]) -> str:
 
 
 def _report(report: Any) -> list[Fact]:
-    """What preparing the item found: lengths, rows left out, packs, masks and their checks."""
+    """What preparing the item found: lengths, rows left out, packs, rows that
+    validate, masks and their checks."""
     tokens = report.get("tokens") if isinstance(report, Mapping) else None
     if not isinstance(tokens, Mapping):
         return []
@@ -130,6 +131,9 @@ def _report(report: Any) -> list[Fact]:
     if isinstance(packing, Mapping):
         fill = percent(packing.get("fill"))
         facts.append(("packs", f"{count(packing.get('packs'))}, {fill} filled"))
+    validation = report.get("validation")
+    if isinstance(validation, Mapping):
+        facts.append(("validates", count(validation.get("rows"))))
     if isinstance(masks, Mapping):
         facts.append(("trains", f"{percent(masks.get('trained_share'))} of the tokens"))
         told = thinking(masks.get("thinking"))

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from textual.widget import Widget
-from textual.widgets import RadioSet
 
-from tui.dialogs.base import Choice, Dialog, Fact, label
+from tui.dialogs.base import Choice, Choices, Dialog, Fact, label
 from tui.evaluation import score_text, scores_of
 from tui.frame import Record
 from tui.safe import clip, content
@@ -56,9 +55,9 @@ class EvaluateDialog(Dialog):
         }
 
 
-def _choices(id: str, names: Sequence[str]) -> RadioSet:
+def _choices(id: str, names: Sequence[str]) -> Choices:
     made = [Choice(content(clip(name, 48)), value=not n) for n, name in enumerate(names)]
-    return RadioSet(*made, id=id)
+    return Choices(*made, id=id)
 
 
 def no_set(folder: str) -> list[Fact]:

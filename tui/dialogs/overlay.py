@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from textual.widget import Widget
-from textual.widgets import RadioSet, Static
+from textual.widgets import Static
 
-from tui.dialogs.base import Choice, Dialog, Fact, label
+from tui.dialogs.base import Choice, Choices, Dialog, Fact, label
 from tui.figures import count, loss
 from tui.frame import Record
 from tui.safe import clip, content
@@ -48,7 +48,7 @@ class OverlayDialog(Dialog):
         for id, title, at in (("first", "The line", 0), ("second", "and o", self._second)):
             yield label(title)
             choices = (Choice(content(t), value=n == at) for n, t in enumerate(self._texts))
-            yield RadioSet(*choices, id=id)
+            yield Choices(*choices, id=id)
         yield Static(content(""), id="notice")
 
     def result(self, button: str) -> Any:

@@ -82,10 +82,12 @@ class PromptText(TextArea):
         event.prevent_default()
 
     async def _on_paste(self, event: Paste) -> None:
-        """What is pasted is other people's text: drawn, it must not reach the terminal raw."""
+        """What is pasted is other people's text: drawn, it must not reach the terminal raw. Between
+        its lines terminals send a carriage return, as Enter does."""
         event.stop()
         event.prevent_default()
-        self.replace(safe(event.text), *self.selection)
+        lines = event.text.replace("\r\n", "\n").replace("\r", "\n")
+        self.replace(safe(lines), *self.selection)
 
 
 class ModelsField(Field):

@@ -141,8 +141,11 @@ def report_facts(report: Record) -> list[Fact]:
     parts = [f"{key} {short(tokens.get(key))}" for key in ("mean", "p50", "p95", "p99", "max")]
     facts.append(("tokens", ", ".join(parts)))
     held, over = report.get("held_out") or {}, report.get("over_limit") or {}
+    facts.append(("trains", counted(report.get("rows"), "row")))
+    apart = report.get("validation") or {}
+    if real(apart.get("rows")):
+        facts.append(("validates", counted(apart.get("rows"), "row")))
     facts += [
-        ("trains", counted(report.get("rows"), "row")),
         ("held out", f"{counted(held.get('count'), 'row')} in an evaluation set"),
         ("too long", f"{counted(over.get('count'), 'row')} over {count(over.get('max_length'))}"),
     ]

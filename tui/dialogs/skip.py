@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from textual.widget import Widget
-from textual.widgets import RadioSet
 
-from tui.dialogs.base import Choice, Dialog, Fact, field, label
+from tui.dialogs.base import Choice, Choices, Dialog, Fact, field, label
 from tui.figures import count
 from tui.frame import Record
 
@@ -32,7 +31,7 @@ class SkipDialog(Dialog):
         return self._facts
 
     def fields(self) -> Iterable[Widget]:
-        yield RadioSet(
+        yield Choices(
             Choice("keep what it taught", value=True),
             Choice("undo it: what else trained since then trains again"),
             id="what",

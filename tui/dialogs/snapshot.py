@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from textual.widget import Widget
-from textual.widgets import RadioSet
 
-from tui.dialogs.base import Choice, Dialog, Fact, Tick, field, label
+from tui.dialogs.base import Choice, Choices, Dialog, Fact, Tick, field, label
 from tui.figures import count, known, real, size, why
 from tui.frame import Frame
 
@@ -44,7 +43,7 @@ class SnapshotDialog(Dialog):
         yield label("Description")
         yield field("description", "what is special about this state")
         yield label("Keep")
-        yield RadioSet(
+        yield Choices(
             Choice("whole state: training can go on from it", value=True),
             Choice("weights only: smaller, cannot be trained on"),
             id="keep",

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from textual.binding import Binding
 
 from tui.dialogs.whole import WholeView
-from tui.figures import bar, counted, percent, real
+from tui.figures import bar, percent, real
 from tui.figures import size as rounded
 from tui.safe import Line, line_text, pad, wrap
 
@@ -270,12 +270,10 @@ def _well(found: WhatIf, width: int) -> list[Line]:
     well = found.well
     if not well:
         return [((part, "dim"),) for part in wrap("nothing was measured here so far", width)]
-    last = well["last"]
-    text = (
-        f"so far here, over {counted(well['items'], 'item')}: predicted {percent(well['low'])} to"
-        f" {percent(well['high'])} of what was measured; last {size(last['predicted'])} and"
-        f" {size(last['measured'])}"
-    )
+    from engine.memory.records import told
+
+    last, sep = well["last"], ":" if well["items"] == 1 else "; last"
+    text = f"so far here, {told(well)}{sep} {size(last['predicted'])} and {size(last['measured'])}"
     return [((part, "dim"),) for part in wrap(text, width)]
 
 
