@@ -269,6 +269,11 @@ async def test_a_file_in_the_inbox_says_why_it_waits_at_both_sizes() -> None:
         await pilot.press("1", "G")
         await until(pilot, lambda: any(">norm new.txt" in line for line in lines(pilot)))
         assert "not a .jsonl file" in screen(pilot), "in the line under the narrow list"
+        for key in ("r", "x"):  # no action on items can mean it
+            await pilot.press(key)
+            said = "new.txt waits in the inbox (not a .jsonl file): move or delete the file there"
+            await until(pilot, lambda said=said: said in screen(pilot))
+            await pilot.press("escape")
         await pilot.resize_terminal(*NARROW)
         await until(pilot, lambda: "[1 queue]" in screen(pilot))
         row = next(line for line in lines(pilot) if "new.txt" in line)

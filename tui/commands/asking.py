@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.5
+
+
+def unable(item: Record, states: Sequence[str]) -> str:
+    """Why an item that is in none of `states` cannot be meant."""
+    name, state = item.get("name"), item.get("state")
+    if state == "waiting":
+        reason = item.get("reason")
+        why = f" ({reason})" if isinstance(reason, str) and reason else ""
+        return f"{name} waits in the inbox{why}: move or delete the file there"
+    *others, last = states
+    wanted = f"{', '.join(others)} or {last}" if others else last
+    return f"{name} is {state}: this is for one that is {wanted}"
 
 
 class Asking:
@@ -164,7 +176,7 @@ class Asking:
         if item is None:
             self._no(self._console.queue_pane.all_gone())
         elif states and item.get("state") not in states:
-            self._no(f"{item.get('name')} is {item.get('state')}, not {' or '.join(states)}")
+            self._no(unable(item, states))
         else:
             return item
         return None

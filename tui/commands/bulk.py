@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from queue_store.errors import NoEngine, TrainctlError
-from tui.commands.asking import Asking
+from tui.commands.asking import Asking, unable
 from tui.dialogs.base import Fact
 from tui.dialogs.confirm import TextDialog
 from tui.figures import counted
@@ -79,8 +79,7 @@ class Bulk(Asking):
         if not items:
             self._no(self._console.queue_pane.all_gone())
         elif not able and len(items) == 1:
-            wanted = " or ".join(states)
-            self._no(f"{rest[0].get('name')} is {rest[0].get('state')}, not {wanted}")
+            self._no(unable(rest[0], states))
         elif not able:
             self._no(f"none of the {len(items)} marked items is {' or '.join(states)}")
         elif rest:
