@@ -176,7 +176,7 @@ def test_a_storm_of_keys_leaves_the_engine_training_and_its_store_in_order(tmp_p
     # and one that is typed, a pin, another size in the middle of it, and a way out.
     keys: list[Any] = [
         *("p", "s", "shift+tab", "enter", "p", "k", "escape", "+", "right", "enter", (40, 10), "p"),
-        *((120, 36), "5", "R", "escape", "*", "enter", "shift+tab", ":v", ":0", ":0", ":1", "tab"),
+        *((120, 36), "5", "G", "R", "escape", "*", "enter", ":v", ":0", ":0", ":1", "tab"),
         *("tab", "enter", "1", "J", "x", "right", "enter", "t", "escape", "2", "y", "q"),
     ]
     run_on_an_engine(tmp_path / "home", keys)
