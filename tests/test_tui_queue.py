@@ -363,7 +363,7 @@ async def test_marked_items_are_skipped_with_one_reason() -> None:
         await opened(pilot)
         shown = screen(pilot)
         assert "Skip 3 items" in shown and "gsm8k.jsonl" in shown and "extra.jsonl" in shown
-        await pilot.press("right", "enter")
+        await pilot.press("enter", "enter")
         await until(pilot, lambda: "3 items are skipped" in screen(pilot))
     skips = [arguments["item"] for command, arguments in asked(world) if command == "skip"]
     assert skips == [1, 3, 4], "in the order of the queue"
