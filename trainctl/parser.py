@@ -355,7 +355,7 @@ def _reading_verbs(verbs: Verbs) -> None:
     add_generate_verb(verbs, _positive, _not_negative)
     samples = verbs.add("samples", "commands.samples:samples", "what the model answers, by step")
     samples.add_argument(
-        "--step", type=_not_negative, metavar="N", help="the newest at or before it"
+        "--step", type=_not_negative, metavar="N", help="the newest at or before N; default: of all"
     )
     samples.add_argument("--example", metavar="ID", help="one example through the steps")
     _describe(samples, helptext.SAMPLES)
