@@ -10,6 +10,7 @@ point: what was wrong when, and what the items became.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -31,8 +32,7 @@ from tests.faults.checker import check
 from tests.waiting import wait_until
 
 LIMIT_SECONDS = 120.0
-FORK = "TRAINCTL_TEST_FORK"
-"""By which what a fork started is known, whatever its session and parent."""
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 def story(home: Home) -> None:
@@ -76,7 +76,6 @@ def forked(act: Callable[[Home], None], home: Home, point: str = "") -> int:
     if pid == 0:
         code = 1
         try:
-            os.environ[FORK] = str(os.getpid())
             os.environ["TRAINCTL_CRASH_AT"] = point
             act(home)
             code = 0
@@ -100,19 +99,17 @@ def forked(act: Callable[[Home], None], home: Home, point: str = "") -> int:
         os.waitpid(pid, 0)
         raise TimeoutError(f"{act.__name__} did not end, killed at {point or 'no point'}")
     # Its children die with it, at the lowest priority: on a busy machine that takes a while.
-    wait_until(
-        lambda: not _alive_of(str(pid)), timeout=LIMIT_SECONDS, what="the end of its children"
-    )
+    wait_until(lambda: not _descendants(), timeout=LIMIT_SECONDS, what="the end of its children")
     return ended[0]
 
 
-def _alive_of(fork: str) -> list[int]:
-    """The processes that a fork started and that have not ended."""
+def _descendants() -> list[int]:
+    """The processes that forks of this one started and that have not ended. What a killed fork
+    leaves is this process's child then, also one that was just born and has no environment yet."""
     found = []
-    for process in psutil.process_iter(["status"]):
+    for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
-            if process.info["status"] != psutil.STATUS_ZOMBIE:
-                found += [process.pid] * (process.environ().get(FORK) == fork)
+            found += [process.pid] * (process.status() != psutil.STATUS_ZOMBIE)
     return found
 
 
@@ -144,6 +141,7 @@ def killed_at(home: Home, point: str) -> dict[str, Any]:
 def main() -> None:
     import engine.loop.worker  # noqa: F401 - once, for all forks
 
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     folder, background = Path(sys.argv[1]), sys.argv[2]
     for point in sys.argv[3:]:
         home = story_home(folder / point.replace(":", "-"), background)

@@ -110,10 +110,9 @@ def test_an_operator_snapshots_and_rolls_back_with_the_typed_name_only(
     terminal.press("R")
     terminal.shows("Roll back to v001")
     terminal.settle()
-    terminal.press("Up")  # the focus starts on Cancel, the field is before it
-    terminal.press("v001")
+    terminal.press("v001")  # the focus starts in the field
     terminal.settle()
-    terminal.press("Tab", "Tab")
+    terminal.press("Enter")  # goes on to the button, which can be pressed now
     terminal.settle()
     terminal.press("Enter")
     wait_until(lambda: step(home) == at, timeout=30)
@@ -166,7 +165,7 @@ def test_an_operators_session(home: Home, terminals: list[Terminal], tmp_path: P
     terminal.press("s")
     terminal.shows("Take a snapshot")
     terminal.shows("Cancel")  # while it trains, the screen behind never settles
-    terminal.press("Right", "Enter")
+    terminal.press("Enter", "Enter")  # behind the description, and Take snapshot
     terminal.shows("v001 is taken")
     at = orjson.loads(command(home, "versions", "--json"))[0]["step"]
     wait_until(lambda: step(home) > at + 3, timeout=60)
@@ -175,10 +174,9 @@ def test_an_operators_session(home: Home, terminals: list[Terminal], tmp_path: P
     terminal.press("5", "R")
     terminal.shows("Roll back to v001")
     terminal.settle()
-    terminal.press("Up")
     terminal.press("v001")
     terminal.settle()
-    terminal.press("Tab", "Tab")
+    terminal.press("Enter")
     terminal.settle()
     terminal.press("Enter")
     wait_until(lambda: step(home) == at, timeout=60, what="back at the version")

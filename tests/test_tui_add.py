@@ -12,7 +12,7 @@ from textual.widgets import Input
 from engine.reading import shapes
 from tests.test_tui_queue import asked
 from tests.test_tui_screen import trained
-from tests.tui_pilot import NARROW, console_on, push, running, screen, until
+from tests.tui_pilot import NARROW, console_on, go_to, push, running, screen, until
 from tests.tui_world import World
 from tui import paths
 from tui.dialogs.add import AddDialog
@@ -182,11 +182,21 @@ async def test_enter_behind_the_path_leaves_the_priority_as_it_is(folder: Path) 
     world = trained()
     app = console_on(world)
     async with running(app) as pilot:
-        await pilot.press("1", "a", *"other.jsonl", "enter", "enter", "enter")
-        await push(pilot, "#accept")
+        await pilot.press("1", "a", *"other.jsonl", "enter", "enter")
         await until(pilot, lambda: added(world))
-        await pilot.press("a", *"part_a.jsonl", "enter", "down", "enter")
+        await pilot.press("a")
+        await until(pilot, lambda: isinstance(app.screen, AddDialog))
+        await pilot.press(*"part_a.jsonl")
+        await go_to(pilot, "#level")
+        await pilot.press("enter")  # what is chosen already
         await push(pilot, "#accept")
         await until(pilot, lambda: len(added(world)) == 2)
-    names = (("other.jsonl", "normal"), ("part_a.jsonl", "low"))
+        await pilot.press("a")
+        await until(pilot, lambda: isinstance(app.screen, AddDialog))
+        await pilot.press(*"part_b.jsonl")
+        await go_to(pilot, "#level")
+        await pilot.press("down", "enter")
+        await push(pilot, "#accept")
+        await until(pilot, lambda: len(added(world)) == 3)
+    names = (("other.jsonl", "normal"), ("part_a.jsonl", "normal"), ("part_b.jsonl", "low"))
     assert added(world) == [(str(folder / name), word) for name, word in names]

@@ -126,7 +126,8 @@ async def test_a_snapshot_takes_description_scope_and_pin() -> None:
         shown = screen(pilot)
         assert "12 MB" in shown and "412 GB" in shown and "33 000 more" in shown
         await go_to(pilot, "#description")
-        await pilot.press(*"good", "enter")
+        await pilot.press(*"good")
+        await go_to(pilot, "#keep")
         await pilot.press("down", "enter")
         await go_to(pilot, "#pin")
         await pilot.press("space")

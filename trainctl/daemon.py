@@ -14,7 +14,6 @@ import sys
 import time
 from pathlib import Path
 
-from engine.training.base import check_named
 from queue_store import config as configuration
 from queue_store import records
 from queue_store.errors import Refused, TrainctlError
@@ -46,6 +45,8 @@ def command(context: Context, arguments: argparse.Namespace) -> int:
     if not home.state_db.exists() or records.head(context.state) is None:
         # It never trained, so this is what it would begin with. In the background nobody would
         # read it.
+        from engine.training.base import check_named
+
         check_named(home, config.model.base, config.training.seed)
     pid, supervisor_pid = spawn(home)
     data = {

@@ -101,8 +101,8 @@ class Dialog(ModalScreen[Any]):
         Binding("pagedown", "read(1)", show=False),
     ]
     AUTO_FOCUS = "Input, #cancel"  # the first of them: what one types must not vanish
-    ONWARD = "Input, RadioSet, Checkbox, #accept"
-    """Where Enter in a field can go on to."""
+    ONWARD = "Input, #accept"
+    """Where Enter in a field can go on to: what is chosen already may stay as it is."""
 
     title_text = ""
     button = "OK"
