@@ -191,6 +191,7 @@ def test_beside_a_4_bit_base_it_goes_on_exactly_in_less_memory(tmp_path: Path) -
         assert made.loaded.method == method
         return torch.cuda.memory_allocated() - before
 
+    taken("lora")  # the first one in a process takes cuBLAS's scratch, too, which stays
     assert taken("qlora") < 0.7 * taken("lora")
     straight, recorder = bench(), Recorder()
     straight.run(prepared, recorder)
