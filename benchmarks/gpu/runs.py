@@ -104,8 +104,9 @@ def before(device: str) -> int | None:
 
 
 def packs_of_step(case: Case, prepared: Prepared) -> int:
-    """Packs that hold the tokens of a step."""
-    return max(1, round(case.rows_a_step * prepared.packs / prepared.rows))
+    """Packs that hold the tokens of a step; rounded down, so that there are as many steps as the
+    case counts: the peaks are read at the last one."""
+    return max(1, int(case.rows_a_step * prepared.packs / prepared.rows))
 
 
 def settings(case: Case, effective: int) -> Config:
