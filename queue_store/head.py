@@ -108,8 +108,7 @@ def _reconcile(state: State, progress: records.Progress, *, rolled_back: bool) -
 def _behind(state: State, front: list[Item]) -> None:
     """What had been begun after the items that train again, and has no row in the model, waits for
     its turn as they do: paused it would go before them, and the order decides the weights."""
-    names = ", ".join(item.name for item in front)
     for item in queue.items(state, S.PAUSED):
         if not item.cursor:
-            text = f"{item.name} waits: {names} first"
+            text = f"{item.name} waits: {front[0].name} trains again before it"
             move_state(state, item.id, S.QUEUED, text, reason="")

@@ -7,7 +7,10 @@ by position. Claims and pages use the one index (state, priority, position).
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
+
+import orjson
 
 from queue_store import journal
 from queue_store.database import State, now
@@ -30,15 +33,22 @@ def get(state: State, item_id: int) -> Item:
     return Item.of(row)
 
 
-def same_content(state: State, item: int, digest: str) -> Item | None:
-    """The newest other item whose file has these bytes; None where none has, or they are not
-    known."""
-    if not digest:
-        return None
-    row = state.db.execute(
-        "SELECT * FROM items WHERE digest = ? AND id <> ? ORDER BY id DESC LIMIT 1", (digest, item)
-    ).fetchone()
-    return None if row is None else Item.of(row)
+def same_content(state: State, added: Mapping[int, str]) -> dict[int, Item]:
+    """Of items, id to digest, the newest other one whose file has these bytes; those without one,
+    or whose bytes are not known, are left out. One look for all of them: there is no index."""
+    wanted = orjson.dumps(sorted(set(filter(None, added.values())))).decode()
+    rows = state.db.execute(
+        "SELECT * FROM items WHERE digest IN (SELECT value FROM json_each(?)) ORDER BY id DESC",
+        (wanted,),
+    )
+    having: dict[str, list[Item]] = {}
+    for item in map(Item.of, rows):
+        having.setdefault(item.digest, []).append(item)
+    found = {
+        id: next((one for one in having.get(digest, ()) if one.id != id), None)
+        for id, digest in added.items()
+    }
+    return {id: item for id, item in found.items() if item is not None}
 
 
 def items(state: State, of: ItemState | None = None, limit: int = -1) -> list[Item]:

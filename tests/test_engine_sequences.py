@@ -104,7 +104,7 @@ def test_undoing_tells_what_trains_again_with_it(tmp_path: Path) -> None:
         undone = running.ask("skip", undo=True)
         assert undone["again"] == ["a.jsonl"] and undone["global_step"] == 0
         said = _skipped(undone)
-        assert said.endswith("back to step 0; what had trained since then trains again: a.jsonl")
+        assert said.endswith(": step 0; what had trained since then trains again: a.jsonl")
         running.ask("resume")
         running.wait_trained()
     assert kit.states(home) == {"a.jsonl": "done", "b.jsonl": "skipped"}

@@ -382,8 +382,8 @@ def _whole(word: str, least: int) -> int:
     digits = word.removeprefix("-")
     if not (digits.isascii() and digits.isdigit()):
         raise argparse.ArgumentTypeError(f"{word!r} is not a whole number")
+    if digits == word and len(word) > 15:  # before it is read: Python reads no thousands of digits
+        raise argparse.ArgumentTypeError(f"{word} is too large: at most 15 digits")
     if digits != word or int(word) < least:
         raise argparse.ArgumentTypeError(f"{word} is too small: at least {least}")
-    if len(word) > 15:
-        raise argparse.ArgumentTypeError(f"{word} is too large: at most 15 digits")
     return int(word)

@@ -18,7 +18,7 @@ from engine.loop.requests import Request
 from engine.messages import EngineState
 from engine.training.controls import Directive, NonFinite, Place
 from engine.training.run import Outcome
-from queue_store import durable, journal, queue
+from queue_store import durable, engine_failure, journal, queue
 from queue_store import transitions as moves
 from queue_store.errors import ProcessEnd, Refused, TrainctlError
 from queue_store.items import Item
@@ -365,6 +365,7 @@ class Boundary:
         """Saved and about to end: journal it, and answer who waits for the end."""
         worker = self.worker
         with worker.state.transaction():
+            engine_failure.forget(worker.state)  # also of one that stood and loaded nothing
             journal.record(
                 worker.state,
                 "engine.stopped",

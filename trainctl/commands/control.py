@@ -43,7 +43,7 @@ def skip(context: Context, arguments: argparse.Namespace) -> int:
 def _skipped(result: dict[str, Any]) -> str:
     if not result.get("undone"):
         return "skipped"
-    at = f"back to step {count(result['global_step'])}"
+    at = f"step {count(result['global_step'])}"
     names = [text(name) for name in result.get("again", ())]
     more = f"; what had trained since then trains again: {', '.join(names)}" if names else ""
     return f"skipped, what it taught is taken back: {at}{more}"

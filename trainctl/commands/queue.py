@@ -10,14 +10,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from queue_store import intake, transitions
 from queue_store import queue as store
 from queue_store.errors import TrainctlError, UsageError
-from queue_store.items import ItemState, Priority
+from queue_store.items import Item, ItemState, Priority
 from queue_store.safe import safe_line
 from trainctl.commands import lineage
 from trainctl.commands.rows import prepared_text
@@ -66,7 +66,7 @@ def add(context: Context, arguments: argparse.Namespace) -> int:
         added.append(item)
         if item["state"] == "rejected":
             wrong.append(f"{path}: rejected: {item['error']} (kept as item {item['id']})")
-    context.show(added, lambda: "\n".join(_added(context, item) for item in added))
+    context.show(added, lambda: "\n".join(_added(context, added)))
     sys.stdout.flush()
     for line in wrong:
         print(f"trainctl: {safe_line(line)}", file=sys.stderr)
@@ -83,10 +83,15 @@ def _add(context: Context, path: Path, priority: Priority) -> Json:
     return _change(context, "add", add_here, path=str(path), priority=priority.word)
 
 
-def _added(context: Context, item: Json) -> str:
+def _added(context: Context, added: list[Json]) -> Iterator[str]:
+    digests = {item["id"]: item["digest"] for item in added}
+    twice = store.same_content(context.views.state, digests)
+    return (_one_added(item, twice.get(item["id"])) for item in added)
+
+
+def _one_added(item: Json, same: Item | None) -> str:
     lines = counted(item["lines"], "line")
     told = f"{item['id']}  {text(item['name'])}  {text(item['state'])}, {lines}"
-    same = store.same_content(context.views.state, item["id"], item["digest"])
     if same is not None:
         told += f"; item {same.id}, {text(same.name)} ({same.state}), has the same content"
     bad = item["rejected"] if item["state"] != "rejected" else ()

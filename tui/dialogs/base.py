@@ -47,7 +47,7 @@ class Choice(RadioButton):
 
 class Choices(RadioSet):
     """Radio buttons whose highlight, which Enter chooses, is on the chosen one when they get the
-    focus: Textual's begins at the first, and a second Enter behind a field would choose that."""
+    focus: Textual's begins at the first, and Enter would change the choice to that."""
 
     def on_mount(self) -> None:
         self.call_later(self._to_chosen)  # Textual's own handler comes after this one
