@@ -264,7 +264,11 @@ def _alive(pid: int, path: Path) -> bool:
     import psutil
 
     try:
-        return bool(psutil.Process(pid).create_time() <= path.lstat().st_ctime + 1)
+        process = psutil.Process(pid)
+        # One that has ended and that nobody waited for, as in a container without an init.
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return bool(process.create_time() <= path.lstat().st_ctime + 1)
     except psutil.NoSuchProcess:
         return False
     except psutil.Error:

@@ -105,7 +105,8 @@ def forked(act: Callable[[Home], None], home: Home, point: str = "") -> int:
 
 def _descendants() -> list[int]:
     """The processes that forks of this one started and that have not ended. What a killed fork
-    leaves is this process's child then, also one that was just born and has no environment yet."""
+    leaves is this process's child then, also one that was just born and has no environment yet.
+    Nobody waits for it: recovery sees it as in a container without an init."""
     found = []
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):

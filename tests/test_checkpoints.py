@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -212,6 +213,17 @@ def test_leftovers_of_dead_processes_are_swept_and_those_of_living_ones_stay(
     reused.mkdir()
     assert upkeep.sweep_tmp(world.home) == 1
     assert not dead.exists() and mine.exists() and reused.exists()
+
+
+def test_a_process_that_ended_and_that_nobody_waited_for_is_dead(world: World) -> None:
+    ended = subprocess.Popen(["sleep", "60"])
+    leftover = world.home.tmp / f"prepared-{ended.pid}-half"
+    leftover.mkdir(parents=True)
+    assert upkeep.sweep_tmp(world.home) == 0
+    ended.kill()
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    assert upkeep.sweep_tmp(world.home) == 1 and not leftover.exists()
+    ended.wait()
 
 
 def steps(world: World) -> list[int]:
