@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import gc
 from collections import defaultdict
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -35,22 +34,22 @@ class Pages:
     def __init__(self) -> None:
         self._free: dict[tuple[Any, ...], list[torch.Tensor]] = defaultdict(list)
 
-    def give(
-        self, optimizer: torch.optim.Optimizer, to_host: Callable[[torch.Tensor], None]
-    ) -> None:
-        """The paged states of an optimizer that will not be used again. `to_host` brings a tensor's
-        pages from the card to the host."""
+    def give(self, optimizer: torch.optim.Optimizer) -> None:
+        """The paged states of an optimizer that will not be used again, while no kernel runs."""
         for state in optimizer.state.values():
             for value in state.values():
                 if getattr(value, "is_paged", False):
-                    to_host(value)
+                    # A page goes to whoever writes on it: this brings all of them to the host.
+                    # bitsandbytes's own `prefetch_tensor(to_cpu=True)` ends the process (0.50.2:
+                    # it asks the driver about device -1, and `exit(1)` is its answer to an error).
+                    value.zero_()
                     self._free[value.dtype, tuple(value.shape)].append(value)
         optimizer.state.clear()
 
     def take(self, shape: torch.Size, dtype: torch.dtype) -> torch.Tensor | None:
         """A buffer of zeros, None where none of that form is free."""
         free = self._free[dtype, tuple(shape)]
-        return free.pop().zero_() if free else None
+        return free.pop() if free else None
 
 
 PAGES = Pages()
@@ -58,14 +57,12 @@ PAGES = Pages()
 
 
 def give_pages(optimizer: torch.optim.Optimizer) -> None:
-    """Let an optimizer's paged states go, if it has any; it is not used again."""
+    """Let an optimizer's paged states go, if it has any; it is not used again. Writes all of them
+    once: seconds for a large model."""
     if not getattr(optimizer, "is_paged", False) or not torch.cuda.is_initialized():
         return
-    from bitsandbytes.functional import prefetch_tensor
-
     torch.cuda.synchronize()
-    PAGES.give(optimizer, lambda tensor: prefetch_tensor(tensor, to_cpu=True))
-    torch.cuda.synchronize()
+    PAGES.give(optimizer)
 
 
 def use_pages(optimizer: Any) -> None:

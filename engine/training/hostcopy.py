@@ -107,8 +107,12 @@ class HostBuffers:
         old, self._buffers = self._buffers, {}
         copies: dict[_Key, torch.Tensor] = {}
         found: dict[str, torch.Tensor] = {}
+        # What the host reads goes first: some machines let it touch no page while the card works,
+        # and a copy from the card is work.
+        order = sorted(tensors, key=lambda name: tensors[name].is_cuda)
         with torch.no_grad():
-            for name, tensor in tensors.items():
+            for name in order:
+                tensor = tensors[name]
                 key = _key(tensor)
                 if key not in copies:
                     buffer = _fitting(old.pop(name, None), tensor)
@@ -117,7 +121,7 @@ class HostBuffers:
                 found[name] = copies[key]
         if on_gpu:
             torch.cuda.synchronize()
-        return found
+        return {name: found[name] for name in tensors}
 
 
 def _fitting(buffer: torch.Tensor | None, tensor: torch.Tensor) -> torch.Tensor:

@@ -110,6 +110,7 @@ def _place(
     paged = getattr(optimizer, "is_paged", False) and key in ("state1", "state2")
     if paged and parameter.device.type == "cuda" and value.shape == parameter.shape:
         buffer: torch.Tensor = optimizer.get_state_buffer(parameter, dtype=value.dtype)  # type: ignore[attr-defined]
+        torch.cuda.synchronize()  # some machines let the host touch no page while the card works
         buffer.copy_(value)
         return buffer
     return value.clone() if parameter.device.type == "cpu" else value.to(parameter.device)
