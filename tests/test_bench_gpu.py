@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from benchmarks.gpu import __main__ as bench  # noqa: E402
+from benchmarks.gpu.ballast import leaving  # noqa: E402
 from benchmarks.gpu.modes import CLAIMS, MODES, TINY, Case, Claim  # noqa: E402
 from benchmarks.gpu.shapes import SHAPES  # noqa: E402
 
@@ -40,6 +42,32 @@ def test_a_claim_is_judged_by_what_the_card_says() -> None:
     case, claim = Case("qwen3-4b", "adamw"), Claim("qwen3-4b", "adamw", 19e9, "in 19 GB")
     (row,) = [row for row in bench.rows_of_case(case, done, [claim]) if "in 19 GB" in row["label"]]
     assert not row["met"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
+def test_a_card_made_small_refuses_what_does_not_fit() -> None:
+    free, _ = torch.cuda.mem_get_info("cuda:0")
+    with leaving("cuda:0", 2_000_000_000):
+        left, _ = torch.cuda.mem_get_info("cuda:0")
+        assert left == pytest.approx(2e9, rel=0.02)
+        with pytest.raises(torch.OutOfMemoryError):
+            torch.empty(2_500_000_000, dtype=torch.uint8, device="cuda:0")
+    assert torch.cuda.mem_get_info("cuda:0")[0] > 0.95 * free
+
+
+def test_a_claim_is_run_on_a_card_of_its_size(tmp_path: Path) -> None:
+    asked: list[Case] = []
+
+    def run(case: Case, folder: Path) -> dict[str, Any]:
+        asked.append(case)
+        raise RuntimeError("exit code 1, see above")
+
+    words = ["--device", "cpu", "--shape", "qwen3-4b", "--results", str(tmp_path), "--mode"]
+    assert bench.main([*words, "least, paged", "in backward, paged"], run) == 1
+    assert [case.cap for case in asked] == [11_000_000_000, 0]
+    assert bench.main([*words, "least, paged", "in backward, paged", "--cap", "24"], run) == 1
+    assert [case.cap for case in asked[2:]] == [11_000_000_000, 24_000_000_000]
 
 
 def test_each_mode_and_trls_run_with_a_tiny_shape_on_the_cpu(

@@ -1,8 +1,8 @@
 """`make bench-gpu`: memory, tokens/s and the share of the card's matrix peak, by shape and mode.
 
-Each case runs in a process of its own, capped where it is a claim about a smaller card. Prints one
-table and keeps it with the card's name. Exit 1 where a target was missed or a case broke down, 2
-where there is no card.
+Each case runs in a process of its own, and where it is a claim, with no more of the card than that
+free (`ballast`). Prints one table and keeps it with the card's name. Exit 1 where a target was
+missed or a case broke down, 2 where there is no card.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ from typing import Any
 from benchmarks import machine
 from benchmarks.__main__ import RESULTS, keep, table
 from benchmarks.figures import Row, at_least, at_most, figure, missing, skipped
+from benchmarks.gpu.ballast import leaving
 from benchmarks.gpu.modes import CLAIMS, MODES, TINY, Case, Claim
 
 GB = 1e9
-CAP = 24 * GB
-"""Bytes that a case of a claim may take: those of the card that the claim is about."""
 LIMIT_SECONDS = 1800.0
 NO_CARD = (
     "make bench-gpu: torch sees no NVIDIA card here, so nothing was measured"
@@ -68,13 +67,14 @@ def in_a_child(case: Case, folder: Path) -> dict[str, Any]:
     place.unlink(missing_ok=True)
     words = [sys.executable, "-m", "benchmarks.gpu", "--child", json.dumps(asdict(case))]
     try:
-        done = subprocess.run(
-            [*words, str(folder), str(place)],
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
-            stdout=sys.stderr,
-            timeout=LIMIT_SECONDS,
-            check=False,
-        )
+        with leaving(case.device, case.cap):
+            done = subprocess.run(
+                [*words, str(folder), str(place)],
+                env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
+                stdout=sys.stderr,
+                timeout=LIMIT_SECONDS,
+                check=False,
+            )
     except subprocess.TimeoutExpired:
         raise RuntimeError(f"not done within {LIMIT_SECONDS:.0f} s") from None
     if done.returncode:
@@ -125,7 +125,8 @@ def measure(
     more = {"warm": 1, "steps": 2, "rows_a_step": 4} if short else {}
     for name in options.mode or (TINY if short else MODES):
         claims = [one for one in CLAIMS if (one.shape, one.mode) == (shape, name)]
-        cap = int(options.cap * GB) if options.cap else int(CAP) if claims else 0
+        sizes = [*([options.cap * GB] if options.cap else []), *(one.most for one in claims)]
+        cap = int(min(sizes, default=0))
         base = {"device": options.device, "rows": tuple(options.rows), "cap": cap, **more}
         mine = _tried(Case(shape, name, **base), claims, run, folder, rows)
         if MODES[name].trl is None:
@@ -168,7 +169,7 @@ def main(arguments: Sequence[str] | None = None, run: Run = in_a_child) -> int:
     parser.add_argument("--shape", nargs="+", metavar="NAME", help="default: all four Qwen3")
     parser.add_argument("--mode", nargs="+", choices=MODES, metavar="NAME", help="default: all")
     parser.add_argument("--rows", nargs="+", default=(), metavar="FILE", help="JSONL to train on")
-    parser.add_argument("--cap", type=float, default=0.0, metavar="GB", help="most of the card")
+    parser.add_argument("--cap", type=float, default=0.0, metavar="GB", help="a card of that size")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR")
     parser.add_argument("--child", nargs=3, metavar=("CASE", "DIR", "FILE"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

@@ -33,15 +33,13 @@ def total(device: str) -> int:
     return int(psutil.virtual_memory().total)
 
 
-def cap(device: str, size: int, before: int) -> None:
-    """Keep this process to `size` bytes of the card's memory, less what the context takes of it:
-    what is taken now, without the `before` that others had when this process began."""
-    if is_card(device) and size:
-        torch.cuda.empty_cache()  # of the model that was made here
-        free, whole = torch.cuda.mem_get_info(device)
-        context = max(0, whole - free - before)
-        share = max(0.0, min(1.0, (size - context) / whole))
-        torch.cuda.set_per_process_memory_fraction(share, device)
+def context(device: str, before: int | None) -> int:
+    """Bytes of the card that this process takes beside torch's allocator, over the `before` that
+    others had."""
+    if before is None or not is_card(device):
+        return 0
+    free, whole = torch.cuda.mem_get_info(device)
+    return max(0, whole - free - before - int(torch.cuda.memory_reserved(device)))
 
 
 def wait(device: str) -> None:

@@ -69,7 +69,8 @@ CLAIMS = (
 
 @dataclass(frozen=True)
 class Case:
-    """One run: who trains which shape in which mode. `cap` bytes of the card, 0 for all of it."""
+    """One run: who trains which shape in which mode, on `cap` bytes of the card (0: on all
+    of it)."""
 
     shape: str
     mode: str

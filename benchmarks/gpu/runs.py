@@ -133,7 +133,6 @@ def settings(case: Case, effective: int) -> Config:
 
 def ours(case: Case, model: Path, prepared: Prepared) -> Done:
     """The engine's run."""
-    card.cap(case.device, case.cap, before(case.device) or 0)
     chosen = settings(case, packs_of_step(case, prepared))
     training = chosen.training
     loaded = load_model(model, chosen.model, training, device=case.device)
@@ -163,6 +162,9 @@ def ours(case: Case, model: Path, prepared: Prepared) -> Done:
     liger = gpu and asking.fused_loss(training)
     whole = estimate(found, training, size=size, gpu=gpu, liger=liger)
     took = (done.card or done.reserved) if gpu else done.host
+    if gpu and done.reserved and getattr(optimizer, "is_paged", False):
+        # Pages fill what is left of a card, and are not among what has to fit.
+        took = done.reserved + card.context(case.device, before(case.device))
     return replace(done, predicted=whole.total, took=took)
 
 
@@ -171,7 +173,6 @@ def trl(case: Case, model: Path, rows: Path, effective: int) -> Done:
     import datasets
     from trl import SFTConfig, SFTTrainer
 
-    card.cap(case.device, case.cap, before(case.device) or 0)
     datasets.disable_progress_bars()
     mode, shape = MODES[case.mode], SHAPES[case.shape]
     assert mode.trl is not None
