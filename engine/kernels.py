@@ -14,6 +14,10 @@ small ones are slow: with 8 MB and 152k entries half the plain way's speed (benc
 on a CPU); a card wants enough tokens to fill it."""
 
 
+PART_TOKENS = 2048
+"""The least tokens of a layer's part of a batch: as many as keep a card busy, about a pack's."""
+
+
 def chunk_tokens(vocabulary: int, device: str) -> int:
     """Tokens of a chunk of the loss, on a device of the type "cpu" or "cuda"."""
     return max(1, CHUNK_BYTES.get(device, CHUNK_BYTES["cuda"]) // (4 * vocabulary))
@@ -33,3 +37,9 @@ def chunks_loss(wanted: str, vocabulary: int) -> bool:
     """Whether `training.chunked_loss` means chunks for a model of that vocabulary. It depends on
     nothing else: an item's path must not change with its batch."""
     return wanted == "on" or (wanted == "auto" and vocabulary >= LARGE_VOCABULARY)
+
+
+def rows_of_part(rows: int, length: int) -> int:
+    """Rows of the parts in which checkpointed layers take a batch [rows, length] whose gradients
+    are stepped in the backward pass (engine.training.parts); `rows` where that is one part."""
+    return min(rows, max(1, -(-PART_TOKENS // length)))

@@ -254,6 +254,21 @@ def test_the_peak_where_the_head_decides(
     check(folder, settings(**changes, optimizer="adamw_8bit", max_length=32), size)
 
 
+@pytest.mark.parametrize("size", [4, 2])
+@pytest.mark.parametrize("rows", [2, 6])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_peak_where_layers_take_a_batch_in_parts(
+    kind: str, rows: int, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {**WHOLE, "gradient_checkpointing": True, "chunked_loss": "on"}
+    changes |= {"batch_size": rows, "effective_batch": rows, "optimizer": "adamw_8bit"}
+    folder = folder_of(tmp_path, kind, vocab_size=256, intermediate_size=512)
+    whole = measured(folder, settings(**changes), size)
+    monkeypatch.setattr("engine.kernels.PART_TOKENS", LENGTH)
+    assert measured(folder, settings(**changes), size) < whole
+    check(folder, settings(**changes), size)
+
+
 def test_stochastic_rounding_takes_as_much_at_once_as_is_counted() -> None:
     from engine.memory.estimate import ROUNDED
     from engine.training.rounding import CHUNK

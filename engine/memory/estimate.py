@@ -12,8 +12,9 @@ Four moments are looked at, for the highest of them is the peak; weights and sta
     step       all gradients + what the optimizer makes in passing
 
 With training.in_backward no gradients stand but the one that arrives and a tied head's first half,
-and the step of a tensor falls into the moment in which its gradient is whole. A loss in chunks
-(Liger's, training.chunked_loss) has no logits but a chunk's.
+and the step of a tensor falls into the moment in which its gradient is whole; checkpointed layers
+take the batch in parts, with what a part computes anew and the gradients of a layer. A loss in
+chunks (Liger's, training.chunked_loss) has no logits but a chunk's.
 
 Sources: torch keeps AdamW's two states and Muon's momentum in the parameter's dtype; bitsandbytes
 keeps two bytes a number and two float32 a block of 256, and 32-bit states of small tensors; what
@@ -26,7 +27,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from engine.kernels import chunk_tokens, chunks_loss
+from engine.kernels import chunk_tokens, chunks_loss, rows_of_part
 from queue_store.config import Training
 
 BLOCK = 256
@@ -40,6 +41,9 @@ ROUNDED = 1 << 22
 CHUNKED = 8
 """Bytes of a chunk's logits, a number: log-softmax in float32 with the logits and their gradient in
 bf16, or with the logits in float32."""
+HEAD = 22
+"""Bytes a number of the hidden states that stand at the head: as the last layer gave them, normed
+in float32, a chunk's, and their gradient; what counted tensors of small models come to."""
 ON_CARD = 2
 """Layers whose checkpointed inputs are on the card where the others wait in host memory."""
 CONTEXT_GPU = 600_000_000
@@ -64,8 +68,11 @@ class Way:
 
     def bytes_per_token(self, layers: int, length: int) -> float:
         """Of a sequence of so many tokens."""
-        rest = self.rest + length * self.rest_square
-        return layers * self.bytes_per_layer(length) + max(0.0, rest)
+        return layers * self.bytes_per_layer(length) + self.bytes_beside(length)
+
+    def bytes_beside(self, length: int) -> float:
+        """Of a token beside the layers, and of what is computed anew of a checkpointed one."""
+        return max(0.0, self.rest + length * self.rest_square)
 
     def bytes_per_layer(self, length: int) -> float:
         """Of a token of a sequence of so many, in one layer."""
@@ -154,14 +161,16 @@ def estimate(
     size: int,
     gpu: bool,
     liger: bool = False,
+    flash: bool = False,
     ranks: Ranks = ALONE,
 ) -> Estimate:
     """The peak of training; `size` bytes a number of the weights (2 or 4), `gpu` whether it is a
-    card's memory or the host's, `liger` whether the loss is Liger's."""
+    card's memory or the host's, `liger` whether the loss is Liger's, `flash` whether attention is
+    flash's (a batch is one sequence then, which layers take whole)."""
     base = (profile.frozen - profile.quantized) * size + int(profile.quantized * NF4)
     each = profile.trained_bytes // max(1, profile.trained)
     states = optimizer_bytes(profile, training, each) // ranks.parts
-    moments = _Moments(profile, training, size, each, gpu, liger, ranks)
+    moments = _Moments(profile, training, size, each, gpu, liger, flash, ranks)
     highest = max(moments.all(), key=lambda one: one.total)
     paged = training.optimizer.startswith("paged")
     return Estimate(
@@ -203,6 +212,7 @@ class _Moments:
         each: int,
         gpu: bool,
         liger: bool,
+        flash: bool,
         ranks: Ranks,
     ) -> None:
         self.profile, self.training, self.size, self.each = profile, training, size, each
@@ -213,23 +223,49 @@ class _Moments:
         heads = 1 if profile.tied else 2
         self.head_numbers = profile.outer // heads
         self.head, self.inner = self.head_numbers * each, profile.inner * each
-        tokens, length = training.batch_size * training.max_length, training.max_length
-        ways = (profile.plain, profile.plain_inner)
-        if training.gradient_checkpointing:
-            ways = (profile.checkpointed, profile.checkpointed_inner)
-        whole, kept = (int(tokens * way.bytes_per_token(profile.layers, length)) for way in ways)
-        self.layer = int(tokens * profile.plain.bytes_per_layer(length))
-        self.losses = self._losses(tokens, max(0, whole - kept), gpu, liger)
+        self.tokens, self.length = training.batch_size * training.max_length, training.max_length
+        whole, kept = self._kept()
+        self.layer = int(self.tokens * profile.plain.bytes_per_layer(self.length))
+        self.begin = int(self.tokens * profile.checkpointed.bytes_per_layer(self.length))
+        """Of the hidden states with which one layer begins."""
+        chunks = liger or chunks_loss(training.chunked_loss, profile.vocabulary)
+        self.losses = self._losses(max(0, whole - kept), gpu, liger)
         if training.activation_offload and gpu:
-            away = max(0, profile.layers - ON_CARD)
-            kept -= int(tokens * away * profile.checkpointed.bytes_per_layer(length))
-        self.activations = kept
+            kept -= self.begin * max(0, profile.layers - ON_CARD)
+        self.activations = self.first = kept
+        if training.in_backward and training.gradient_checkpointing:
+            self._in_parts(self.tokens if flash else None, chunks)
         self.gathered = self._gathered() if ranks.sharded else 0
 
-    def _losses(self, tokens: int, logits: int, gpu: bool, liger: bool) -> list[tuple[int, int]]:
+    def _kept(self) -> tuple[int, int]:
+        """What activations take with head and loss, and without."""
+        profile, ways = self.profile, (self.profile.plain, self.profile.plain_inner)
+        if self.training.gradient_checkpointing:
+            ways = (profile.checkpointed, profile.checkpointed_inner)
+        each = (way.bytes_per_token(profile.layers, self.length) for way in ways)
+        whole, kept = (int(self.tokens * one) for one in each)
+        return whole, kept
+
+    def _in_parts(self, part: int | None, chunks: bool) -> None:
+        """Checkpointed layers take the batch in parts of so many tokens; with a loss in `chunks`
+        nothing of a layer that is computed anew stands beside the head."""
+        if part is None:
+            part = rows_of_part(self.training.batch_size, self.length) * self.length
+        anew = self.profile.checkpointed_inner.bytes_beside(self.length)
+        if chunks:
+            self.first += self.begin * HEAD // self.size - int(self.tokens * anew)
+        if part < self.tokens:
+            # Outside its part a layer has the gradients of what it gave and of what it got; those
+            # of its weights are summed up over the parts.
+            others = 2 * self.begin / self.tokens
+            self.activations -= int((self.tokens - part) * max(0.0, anew - others))
+            inside = self.profile.trained_bytes - self.profile.outer * self.each
+            self.inner = max(self.inner, inside // self.profile.layers)
+
+    def _losses(self, logits: int, gpu: bool, liger: bool) -> list[tuple[int, int]]:
         """(logits, the head's gradient) when the loss takes most, and when that gradient is made.
         One of chunks is summed up in float32, each chunk's part in the dtype of the weights."""
-        profile, size, head = self.profile, self.size, self.head
+        profile, size, head, tokens = self.profile, self.size, self.head, self.tokens
         if liger:
             return [(0, head)]
         if chunks_loss(self.training.chunked_loss, profile.vocabulary):
@@ -273,16 +309,17 @@ class _Moments:
         )
 
     def _in_backward(self, unpacked: int) -> tuple[_Moment, ...]:
-        """Each gradient goes as soon as it is whole: a tied head's at the very end."""
+        """Each gradient goes as soon as it is whole: a tied head's at the very end, when the rows
+        that were looked up are added to it (engine.training.tied)."""
         stays = self.head if self.profile.tied else 0
+        rows = self.begin * self.each // self.size if stays else 0
         stepped = 0 if stays else self._step_head()
-        kept, passing = self.activations, self._step_inner() + unpacked
+        first, kept, passing = self.first, self.activations, self._step_inner() + unpacked
         return (
-            *self._backward(0, kept, 0),
-            _Moment("backward", self.head, kept, 0, stepped),
+            *self._backward(0, first, 0),
+            _Moment("backward", self.head, first, 0, stepped),
             _Moment("layers", stays + self.inner, kept, 0, passing),
-            _Moment("gradients", self.head + stays, 0, 0, stays),
-            _Moment("step", self.head, 0, 0, self._step_head()),
+            _Moment("step", self.head, 0, 0, 2 * rows + self._step_head()),
         )
 
     # -- what the step of one tensor takes in passing

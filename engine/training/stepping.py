@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 
+from engine.training.parts import in_parts
 from engine.training.rounding import Draws
 from engine.training.rules import Rules
 from engine.training.schedule import GlobalSchedule
+from engine.training.tied import TiedRows
 from queue_store.config import Training
 from queue_store.errors import ConfigError
 
@@ -77,15 +79,17 @@ class Stepping(torch.optim.Optimizer):
 class InBackward(Stepping):
     """Steps each parameter as its gradient arrives, and lets the gradient go.
 
-    So gradients never stand in memory together: at most the largest, or a tied weight's while its
-    second one is computed (autograd adds them up before it hands the sum over, once). Nothing in
-    the backward pass needs a weight after its gradient is whole. A backward pass that breaks off
-    has stepped some of the parameters: the state is then not to be used.
+    So gradients never stand in memory together: at most the largest, or those of one layer where it
+    takes the batch in parts, and a tied weight's from the head on (autograd hands it over once,
+    when the embedding is through). Nothing in the backward pass needs a weight after its gradient
+    is whole. A backward pass that breaks off has stepped some of the parameters: the state is then
+    not to be used.
     """
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
+    def __init__(self, model: torch.nn.Module, *arguments: Any, **named: Any) -> None:
+        super().__init__(model, *arguments, **named)
         self._order = {number: at for at, number in enumerate(self._names)}
+        self._model, self._tied = model, TiedRows(model)
         self._norms: dict[int, torch.Tensor] = {}
 
     @contextmanager
@@ -97,7 +101,8 @@ class InBackward(Stepping):
             for parameter in group["params"]
         ]
         try:
-            yield self
+            with in_parts(self._model), self._tied.kept():
+                yield self
         finally:
             for hook in hooks:
                 hook.remove()
@@ -105,6 +110,7 @@ class InBackward(Stepping):
     @torch.no_grad()
     def _arrived(self, parameter: torch.Tensor) -> None:
         assert isinstance(parameter, torch.nn.Parameter) and parameter.grad is not None
+        self._tied.add_to(parameter)
         norm = torch.linalg.vector_norm(parameter.grad, dtype=torch.float32)
         self._norms[self._order[id(parameter)]] = norm
         self._step_one(parameter)
