@@ -20,7 +20,7 @@ from tests import engine_kit as kit
 from tests.conftest import ROOT
 from tests.waiting import wait_until
 
-SECONDS = 90.0
+SECONDS = 180.0
 
 
 def status(home: Home) -> dict[str, Any]:

@@ -202,8 +202,8 @@ def test_ctrl_c_ends_it_at_once_and_leaves_no_process(terminal) -> None:
     children = psutil.Process(process.pid).children(recursive=True)
     assert children
     os.killpg(process.pid, signal.SIGINT)  # as the terminal does: the worker hears it, too
-    assert process.wait(20) == 130
-    _, alive = psutil.wait_procs(children, timeout=20)
+    assert process.wait(90) == 130
+    _, alive = psutil.wait_procs(children, timeout=90)
     assert not alive
     os.set_blocking(leader, False)
     with contextlib.suppress(BlockingIOError):

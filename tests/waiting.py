@@ -9,6 +9,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+LEAST = 60.0
+"""Seconds that are waited at the least: on a busy machine a process of the lowest priority may get
+no time for long, which is no fault."""
 _never = threading.Event()
 
 
@@ -17,8 +20,9 @@ def wait_until(
 ) -> T:
     """The first true value of `condition`, asked every `every` seconds.
 
-    Raises AssertionError naming `what` once `timeout` seconds have passed.
+    Raises AssertionError naming `what` once `timeout` seconds (LEAST or more) have passed.
     """
+    timeout = max(timeout, LEAST)
     deadline = time.monotonic() + timeout
     while True:
         value = condition()
