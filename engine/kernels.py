@@ -39,7 +39,8 @@ def chunks_loss(wanted: str, vocabulary: int) -> bool:
     return wanted == "on" or (wanted == "auto" and vocabulary >= LARGE_VOCABULARY)
 
 
-def rows_of_part(rows: int, length: int) -> int:
+def rows_of_part(rows: int, length: int, tokens: int = 0) -> int:
     """Rows of the parts in which checkpointed layers take a batch [rows, length] whose gradients
-    are stepped in the backward pass (engine.training.parts); `rows` where that is one part."""
-    return min(rows, max(1, -(-PART_TOKENS // length)))
+    are stepped in the backward pass (engine.training.parts); `rows` where that is one part. A part
+    has so many `tokens` at the least (PART_TOKENS by default), but for the last one."""
+    return min(rows, max(1, -(-(tokens or PART_TOKENS) // length)))

@@ -125,38 +125,86 @@ def test_only_steps_in_the_backward_pass_take_parts(tmp_path: Path, layers: list
     assert set(layers) == {4}
 
 
+def taken(layer: Any, hidden: torch.Tensor, heads: int = 0, **named: Any) -> tuple[Any, bool]:
+    """What a layer gives under parts, and whether it was computed whole."""
+    had: list[torch.Size] = []
+
+    def checkpoint(one: Any, *given: Any) -> Any:
+        had.append(given[0].shape)
+        return one(*given)
+
+    told = parts.Parts(heads=(heads,))
+    out = parts._parted(told, checkpoint, partial(layer, **named), hidden)
+    assert bool(told.whole) == (had == [hidden.shape])
+    return out, bool(told.whole)
+
+
+SQUARE = torch.randn(LENGTH, LENGTH)
+
+
 @pytest.mark.parametrize(
-    "given",
+    ("rows", "heads", "given"),
     [
-        {"positions": torch.zeros(3, ROWS, LENGTH)},
-        {"borders": torch.zeros(ROWS + 3, dtype=torch.int32)},
-        {"mask": object()},
-        {"pair": (torch.zeros(ROWS, LENGTH), object())},
+        (ROWS, 0, torch.zeros(3, ROWS, LENGTH)),
+        (3, 0, torch.zeros(3, 3, LENGTH, 8)),
+        (ROWS, 0, torch.zeros(ROWS + 3, dtype=torch.int32)),
+        (ROWS, ROWS, torch.zeros(ROWS, 1, LENGTH, LENGTH)),
+        (ROWS, 0, object()),
+        (ROWS, 0, (torch.zeros(ROWS, LENGTH), object())),
+        (ROWS, 0, {}),
+        (ROWS, 0, []),
     ],
-    ids=lambda given: next(iter(given)),
 )
 @pytest.mark.usefixtures("small")
-def test_a_layer_with_an_argument_of_which_rows_cannot_be_told_is_computed_whole(
-    given: dict[str, Any],
+def test_what_cannot_be_told_apart_by_rows_is_computed_whole(
+    rows: int, heads: int, given: Any
 ) -> None:
-    seen: list[tuple[int, ...]] = []
+    def layer(hidden: torch.Tensor, other: Any) -> torch.Tensor:
+        assert other is given
+        return hidden + 1
 
-    def layer(hidden: torch.Tensor, **named: Any) -> torch.Tensor:
-        assert named == given
-        seen.append(tuple(hidden.shape))
-        return hidden
-
-    parts._parted(
-        lambda call, *rest: call(*rest), partial(layer, **given), torch.zeros(ROWS, 32, 4)
-    )
-    assert seen == [(ROWS, 32, 4)]
+    hidden = torch.zeros(rows, LENGTH, 4)
+    out, whole = taken(layer, hidden, heads, other=given)
+    assert whole and torch.equal(out, hidden + 1)
 
 
 @pytest.mark.usefixtures("small")
-def test_a_layer_that_tells_more_than_hidden_states_is_computed_whole() -> None:
-    def layer(hidden: torch.Tensor) -> tuple[torch.Tensor, float]:
-        return hidden + 1, 0.5
+def test_where_rows_are_as_many_as_tokens_nothing_is_parted() -> None:
+    """A bias of all rows [tokens, tokens] looks like something of each row."""
+    hidden = torch.randn(LENGTH, LENGTH, 4)
+    told = parts.Parts()
+
+    def layer(states: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        return bias @ states
+
+    def checkpoint(one: Any, *given: Any) -> Any:
+        return one(*given)
+
+    out = parts._parted(told, checkpoint, partial(layer, bias=SQUARE), hidden)
+    assert torch.equal(out, layer(hidden, SQUARE))
+
+
+@pytest.mark.usefixtures("small")
+def test_masks_and_factors_go_to_their_rows() -> None:
+    def layer(hidden: torch.Tensor, mask: torch.Tensor, factors: Any) -> torch.Tensor:
+        assert mask.shape == (len(hidden), 1, LENGTH, LENGTH) and factors[1] == 2
+        return hidden * factors[0][:, :, None] + mask.float().sum((1, 2, 3))[:, None, None]
+
+    hidden = torch.randn(ROWS, LENGTH, 4)
+    mask = torch.rand(ROWS, 1, LENGTH, LENGTH) > 0.5
+    named = {"mask": mask, "factors": (torch.randn(ROWS, LENGTH), 2)}
+    out, whole = taken(layer, hidden, ROWS, **named)
+    assert not whole and torch.equal(out, layer(hidden, **named))
+
+
+@pytest.mark.usefixtures("small")
+def test_a_layer_that_tells_more_than_hidden_states_is_computed_whole_and_draws_the_same() -> None:
+    def layer(hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return hidden + 1, torch.rand(2)
 
     hidden = torch.zeros(ROWS, LENGTH, 4)
-    out, told = parts._parted(lambda call, *rest: call(*rest), partial(layer), hidden)
-    assert torch.equal(out, hidden + 1) and told == 0.5
+    torch.manual_seed(5)
+    ((out, drawn), whole), after = taken(layer, hidden), torch.rand(3)
+    torch.manual_seed(5)
+    assert whole and torch.equal(out, hidden + 1)
+    assert torch.equal(drawn, torch.rand(2)) and torch.equal(after, torch.rand(3))

@@ -75,3 +75,27 @@ def test_a_backward_pass_that_breaks_off_leaves_no_rows_for_the_next_run() -> No
         weight.register_hook(lambda gradient: (_ for _ in ()).throw(RuntimeError("full")))
         gradients(model)
     assert not tied._waiting
+
+
+def test_a_loss_without_the_head_trains_the_embedding_as_autograd_does() -> None:
+    model = make_model("qwen3", tie_word_embeddings=True)
+    weight, ids = model.get_input_embeddings().weight, batch(model)["input_ids"]
+    model.model(ids, use_cache=False).last_hidden_state.square().sum().backward()
+    plain = weight.grad.clone()
+    model.zero_grad()
+    tied = TiedRows(model)
+    hook = weight.register_post_accumulate_grad_hook(tied.add_to)
+    with tied.kept():
+        model.model(ids, use_cache=False).last_hidden_state.square().sum().backward()
+    hook.remove()
+    assert torch.equal(weight.grad, plain)
+
+
+def test_a_forward_of_the_instance_is_there_again_afterwards() -> None:
+    model = make_model("qwen3", tie_word_embeddings=True)
+    embedding = model.get_input_embeddings()
+    embedding.forward = own = embedding.forward
+    with TiedRows(model).kept():
+        assert embedding.forward is not own
+        gradients(model)
+    assert embedding.forward is own

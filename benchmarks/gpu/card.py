@@ -34,12 +34,14 @@ def total(device: str) -> int:
 
 
 def context(device: str, before: int | None) -> int:
-    """Bytes of the card that this process takes beside torch's allocator, over the `before` that
-    others had."""
-    if before is None or not is_card(device):
+    """Bytes of the card by NVML that this process takes beside torch's allocator, over the `before`
+    that others had; of paged memory what lies there, so give that back first."""
+    gpus = Gpus()
+    used = used_of_card(gpus) if is_card(device) else None
+    gpus.close()
+    if before is None or used is None:
         return 0
-    free, whole = torch.cuda.mem_get_info(device)
-    return max(0, whole - free - before - int(torch.cuda.memory_reserved(device)))
+    return max(0, used - before - int(torch.cuda.memory_reserved(device)))
 
 
 def wait(device: str) -> None:

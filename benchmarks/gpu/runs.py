@@ -25,6 +25,7 @@ from engine.memory import asking, fitting
 from engine.memory.estimate import estimate
 from engine.prepare import Prepared
 from engine.training.controls import GO, Directive, Place, RunItem
+from engine.training.freeing import give_pages
 from engine.training.model import load_model
 from engine.training.optim import make_optimizer
 from engine.training.run import Monitoring, TrainingRun
@@ -160,10 +161,12 @@ def ours(case: Case, model: Path, prepared: Prepared) -> Done:
     # In a child, as everywhere: Liger's kernels are in this process's classes by now.
     found = asking.profile(None, model, chosen.model, size)
     liger = gpu and asking.fused_loss(training)
-    whole = estimate(found, training, size=size, gpu=gpu, liger=liger)
+    flash = loaded.model.config._attn_implementation == "flash_attention_2"
+    whole = estimate(found, training, size=size, gpu=gpu, liger=liger, flash=flash)
     took = (done.card or done.reserved) if gpu else done.host
     if gpu and done.reserved and getattr(optimizer, "is_paged", False):
         # Pages fill what is left of a card, and are not among what has to fit.
+        give_pages(optimizer)
         took = done.reserved + card.context(case.device, before(case.device))
     return replace(done, predicted=whole.total, took=took)
 

@@ -41,8 +41,9 @@ def asked(folder: Path, model: Model, size: int) -> dict[str, Any]:
     return {
         "folder": str(folder),
         "dtype": "bfloat16" if size == 2 else "float32",
-        # Flash attention needs a card; it keeps what sdpa's own flash keeps.
-        "attention": "eager" if model.attention == "eager" else "sdpa",
+        # Flash attention needs a card; it keeps what sdpa's own flash keeps. By itself it is sdpa
+        # where the architecture can (Gemma 2 cannot).
+        "attention": None if model.attention in ("auto", FLASH) else model.attention,
         "lora": msgspec.to_builtins(model.lora) if model.method != "full" else None,
         **({"base": "nf4"} if model.method == "qlora" else {}),
     }

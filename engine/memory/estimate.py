@@ -38,10 +38,10 @@ SCALES = 2 * 4 / 64
 """Bytes a number that its scales take in passing, in float32 and twice, while it is unpacked."""
 ROUNDED = 1 << 22
 """Numbers that are rounded stochastically at once (engine.training.rounding.CHUNK)."""
-CHUNKED = 8
-"""Bytes of a chunk's logits, a number: log-softmax in float32 with the logits and their gradient in
-bf16, or with the logits in float32."""
-HEAD = 22
+CHUNKED = {2: 10, 4: 8}
+"""Bytes of a chunk's logits, a number, by the bytes of a number of the weights: the logits with
+their log-softmax in float32, and of bf16 a copy in float32 beside."""
+HEAD = 16
 """Bytes a number of the hidden states that stand at the head: as the last layer gave them, normed
 in float32, a chunk's, and their gradient; what counted tensors of small models come to."""
 ON_CARD = 2
@@ -105,6 +105,8 @@ class Profile:
     """Of the frozen, how many lie in 4 bits."""
     largest: int = 0
     """Numbers of the largest of their layers: it is unpacked for each product."""
+    parts: bool = True
+    """Whether checkpointed layers take a batch in parts (engine.training.parts)."""
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Profile:
@@ -228,13 +230,13 @@ class _Moments:
         self.layer = int(self.tokens * profile.plain.bytes_per_layer(self.length))
         self.begin = int(self.tokens * profile.checkpointed.bytes_per_layer(self.length))
         """Of the hidden states with which one layer begins."""
-        chunks = liger or chunks_loss(training.chunked_loss, profile.vocabulary)
         self.losses = self._losses(max(0, whole - kept), gpu, liger)
         if training.activation_offload and gpu:
             kept -= self.begin * max(0, profile.layers - ON_CARD)
         self.activations = self.first = kept
         if training.in_backward and training.gradient_checkpointing:
-            self._in_parts(self.tokens if flash else None, chunks)
+            chunks = liger or chunks_loss(training.chunked_loss, profile.vocabulary)
+            self._in_parts(profile.parts and not flash, chunks, whole > kept)
         self.gathered = self._gathered() if ranks.sharded else 0
 
     def _kept(self) -> tuple[int, int]:
@@ -246,19 +248,23 @@ class _Moments:
         whole, kept = (int(self.tokens * one) for one in each)
         return whole, kept
 
-    def _in_parts(self, part: int | None, chunks: bool) -> None:
-        """Checkpointed layers take the batch in parts of so many tokens; with a loss in `chunks`
-        nothing of a layer that is computed anew stands beside the head."""
-        if part is None:
+    def _in_parts(self, parts: bool, chunks: bool, logits: bool) -> None:
+        """Checkpointed layers take the batch in `parts`. Nothing of a layer that is computed anew
+        stands beside the head, which is known of a loss in `chunks`; without, what was measured
+        has both where the `logits` are the more."""
+        tokens, part = self.tokens, self.tokens
+        if parts:
             part = rows_of_part(self.training.batch_size, self.length) * self.length
         anew = self.profile.checkpointed_inner.bytes_beside(self.length)
-        if chunks:
-            self.first += self.begin * HEAD // self.size - int(self.tokens * anew)
-        if part < self.tokens:
+        if chunks or not logits:
+            self.first += self.begin * HEAD // self.size - int(tokens * anew)
+        if not chunks and not logits:
+            self.losses = [(tokens * self.profile.vocabulary * CHUNKED[self.size], self.head)]
+        if part < tokens:
             # Outside its part a layer has the gradients of what it gave and of what it got; those
             # of its weights are summed up over the parts.
-            others = 2 * self.begin / self.tokens
-            self.activations -= int((self.tokens - part) * max(0.0, anew - others))
+            others = 2 * self.begin / tokens
+            self.activations -= int((tokens - part) * max(0.0, anew - others))
             inside = self.profile.trained_bytes - self.profile.outer * self.each
             self.inner = max(self.inner, inside // self.profile.layers)
 
@@ -272,7 +278,7 @@ class _Moments:
             chunk = min(tokens, chunk_tokens(profile.vocabulary, "cuda" if gpu else "cpu"))
             numbers, summed = chunk * profile.vocabulary, 4 * self.head_numbers
             made = summed + (head if self.each < 4 else 0)
-            return [(numbers * CHUNKED, summed), (numbers * size, made)]
+            return [(numbers * CHUNKED[size], summed), (numbers * size, made)]
         return [(logits, 0), (min(logits, tokens * profile.vocabulary * size), head)]
 
     def _backward(self, standing: int, kept: int, whole: int) -> list[_Moment]:

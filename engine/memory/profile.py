@@ -23,6 +23,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from engine.training.model import add_lora, checkpoint_activations
 from engine.training.optim import hidden_matrices
+from engine.training.parts import in_parts
 from engine.training.quiet import quiet
 from queue_store.config import Lora
 
@@ -32,6 +33,9 @@ SMALL = 4096
 LENGTHS = (512, 1024)
 """Tokens of a sequence that are measured: two, because the mask of packed rows under sdpa grows
 with the square of the length."""
+
+PARTED = 64
+"""Tokens of a row, and of a part, where it is asked whether layers take parts."""
 
 MEASUREMENTS = 2 * 2 * len(LENGTHS)
 """Of a profile: with one and two layers, plain and checkpointed, at each length."""
@@ -102,6 +106,19 @@ def measured(
     # A gradient is alive when the layers take most: it depends on no token.
     inner = watch.peak - max((p.nbytes for p in model.parameters() if p.requires_grad), default=0)
     return max(watch.first, inner), inner
+
+
+def _takes_parts(read: Config, asked: dict[str, Any]) -> bool:
+    """Whether checkpointed layers take a batch of two rows one by one."""
+    model = _model(read, asked, 1)
+    model.enable_input_require_grads()
+    checkpoint_activations(model)
+    with FakeTensorMode(allow_non_fake_inputs=True), in_parts(model, PARTED) as taken:
+        _fake(model)
+        ids = torch.zeros((2, PARTED), dtype=torch.long)
+        positions = torch.arange(PARTED).expand(2, -1)
+        model(input_ids=ids, position_ids=positions, labels=ids)
+    return not taken.whole
 
 
 def _backbone(model: Any) -> Any:
@@ -211,6 +228,7 @@ def profile(
         "layers": layers,
         "vocabulary": int(text.vocab_size),
         "tied": bool(getattr(text, "tie_word_embeddings", False)),
+        "parts": _takes_parts(read, asked),
         **_ways(read, asked, checkpointed=False, done=done),
         **_ways(read, asked, checkpointed=True, done=done),
     }

@@ -109,8 +109,8 @@ class InBackward(Stepping):
 
     @torch.no_grad()
     def _arrived(self, parameter: torch.Tensor) -> None:
-        assert isinstance(parameter, torch.nn.Parameter) and parameter.grad is not None
         self._tied.add_to(parameter)
+        assert isinstance(parameter, torch.nn.Parameter) and parameter.grad is not None
         norm = torch.linalg.vector_norm(parameter.grad, dtype=torch.float32)
         self._norms[self._order[id(parameter)]] = norm
         self._step_one(parameter)

@@ -23,8 +23,9 @@ class TiedRows:
         plain = getattr(model, "get_base_model", lambda: model)()
         self._embedding, head = plain.get_input_embeddings(), plain.get_output_embeddings()
         self._weight: torch.nn.Parameter | None = None
-        if isinstance(self._embedding, torch.nn.Embedding):
-            weight = self._embedding.weight
+        one = self._embedding
+        if isinstance(one, torch.nn.Embedding) and one.max_norm is None and not one.sparse:
+            weight = one.weight
             if getattr(head, "weight", None) is weight and weight.requires_grad:
                 self._weight = weight
         self._waiting: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -36,17 +37,23 @@ class TiedRows:
             yield
             return
         embedding, own = self._embedding, self._embedding.forward
+        before = vars(embedding).get("forward")
         embedding.forward = lambda ids: self._look_up(own, ids)
         try:
             yield
         finally:
-            del embedding.forward  # the class's is in sight again
+            if before is None:
+                del embedding.forward  # the class's is in sight again
+            else:
+                embedding.forward = before
             self._waiting.clear()
 
     def add_to(self, parameter: torch.Tensor) -> None:
         """Add the rows that wait to the gradient of the tied weight; nothing to any other's."""
         if parameter is not self._weight:
             return
+        if self._waiting and parameter.grad is None:  # a loss without the head
+            parameter.grad = torch.zeros_like(parameter)
         assert parameter.grad is not None
         for rows, gradient in self._waiting:
             parameter.grad.index_add_(0, rows, gradient)
