@@ -94,11 +94,15 @@ def test_no_copy_goes_while_no_newer_one_was_read_back_lately(world: World, plac
     assert run(world)[0]["removed"] == ["v001"]
 
 
-def test_days_and_weeks_are_counted_by_when_a_version_was_made(world: World) -> None:
+def test_days_and_weeks_are_counted_by_when_a_version_was_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     rules = config.default().backups
     assert rules == {}
     disk = config.Backup(target="/x", keep_last=1, keep_daily=2, keep_weekly=2)
-    now, day = time.time(), 86400.0
+    # A Wednesday: yesterday is of the same week, and eight days ago of the one before.
+    now, day = time.mktime((2026, 11, 25, 12, 0, 0, 0, 0, -1)), 86400.0
+    monkeypatch.setattr(time, "time", lambda: now)
     moments = [(1, now - 15 * day), (2, now - 8 * day), (3, now - day), (4, now), (5, now + day)]
     why = copies.kept(moments, disk, {1})
     assert why[1] == ["pinned"] and "weekly" in why[2]

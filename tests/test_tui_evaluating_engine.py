@@ -53,7 +53,7 @@ def sshd(tmp_path: Path) -> Iterator[Host]:
 
 async def soon(pilot: Any, text: str) -> None:
     """Until a text is on the screen; what processes do takes longer than a key."""
-    for _ in range(12):
+    for _ in range(2):
         try:
             await until(pilot, lambda: text in screen(pilot), text)
             return

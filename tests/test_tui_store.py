@@ -325,6 +325,8 @@ async def test_pause_over_the_socket_reaches_the_engine(home: Home, engine: Tell
         async with running(app) as pilot:
             await pilot.press("p")
             await until(pilot, lambda: "paused at step" in screen(pilot))
+            # What the key does goes by the state that was read last.
+            await until(pilot, lambda: "p resume" in screen(pilot))
             await pilot.press("p")
             await until(pilot, lambda: "training goes on" in screen(pilot))
             server.stop()

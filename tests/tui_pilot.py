@@ -14,6 +14,7 @@ from queue_store.config import Config, default
 from queue_store.errors import NoEngine
 from tests import tui_calm
 from tests.tui_world import World
+from tests.waiting import LEAST
 from tui.console import Console
 
 tui_calm.use()
@@ -47,7 +48,7 @@ def console_on(world: World, config: Config | None = None, **more: Any) -> Conso
 
 async def until(pilot: Pilot[Any], condition: Callable[[], Any], what: str = "") -> None:
     """Let the application run until `condition` holds."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + LEAST
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"not in time: {what}\n" + screen(pilot))
