@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 
+FLASH = "flash_attention_2"
+"""transformers' name of flash attention, as in model.attention."""
+
 LARGE_VOCABULARY = 16_384
 """Entries from which on the loss is computed in chunks by itself. A small head's logits are no more
 than a layer's activations, and splitting them up saves nothing."""

@@ -42,6 +42,7 @@ def carry_out(case: Case, folder: Path) -> dict[str, Any]:
     import torch
 
     from benchmarks.gpu import data, runs, shapes
+    from engine.training.freeing import free_memory
     from engine.training.quiet import quiet
 
     quiet()
@@ -51,6 +52,7 @@ def carry_out(case: Case, folder: Path) -> dict[str, Any]:
     model = folder / case.shape
     if not (model / "config.json").is_file():
         shapes.make_model(shape, model, case.device, dtype)
+        free_memory()  # a small card has no room for a second one
     rows = folder / "rows.jsonl"
     if not rows.is_file():
         count = (case.warm + case.steps + 1) * case.rows_a_step

@@ -19,7 +19,7 @@ import transformers
 from benchmarks.gpu import card
 from benchmarks.gpu.modes import MODES, Case
 from benchmarks.gpu.shapes import SHAPES, Shape
-from engine.kernels import liger_missing
+from engine.kernels import FLASH, liger_missing
 from engine.machine.gpus import Gpus
 from engine.memory import asking, fitting
 from engine.memory.estimate import estimate
@@ -161,7 +161,7 @@ def ours(case: Case, model: Path, prepared: Prepared) -> Done:
     # In a child, as everywhere: Liger's kernels are in this process's classes by now.
     found = asking.profile(None, model, chosen.model, size)
     liger = gpu and asking.fused_loss(training)
-    flash = loaded.model.config._attn_implementation == "flash_attention_2"
+    flash = loaded.model.config._attn_implementation == FLASH
     whole = estimate(found, training, size=size, gpu=gpu, liger=liger, flash=flash)
     took = (done.card or done.reserved) if gpu else done.host
     if gpu and done.reserved and getattr(optimizer, "is_paged", False):

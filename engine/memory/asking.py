@@ -16,7 +16,7 @@ import msgspec
 import orjson
 from blake3 import blake3
 
-from engine.kernels import flash_installed, liger_missing
+from engine.kernels import FLASH, flash_installed, liger_missing
 from engine.memory.cards import Device
 from engine.memory.estimate import Estimate, Profile, Ranks, estimate
 from queue_store import durable
@@ -28,7 +28,6 @@ from snapshots import child
 MODULE = "engine.memory.profile"
 SECONDS = 300.0
 CONFIG = "config.json"
-FLASH = "flash_attention_2"
 
 
 def number_bytes(model: Model, gpu: bool) -> int:
@@ -180,8 +179,9 @@ class Estimator:
             ranks = Ranks(together, together > 1 and training.parallel == "fsdp")
         profile = self.profile(config)
         flash = gpu and flash_installed() and config.model.attention in ("auto", FLASH)
-        kernels = {"liger": liger, "flash": flash}
-        return estimate(profile, training, size=size, gpu=gpu, ranks=ranks, **kernels)
+        return estimate(
+            profile, training, size=size, gpu=gpu, liger=liger, flash=flash, ranks=ranks
+        )
 
 
 def _place(home: Home, folder: Path, model: Model, size: int) -> Path:

@@ -16,10 +16,9 @@ from typing import Any
 import torch
 import transformers
 
-from engine.kernels import flash_installed
+from engine.kernels import FLASH, flash_installed
 from queue_store.errors import ConfigError
 
-FLASH = "flash_attention_2"
 STATE = "training_state.json"
 OLDEST = (8, 0)
 """The compute capability from which on flash-attn 2 has kernels (Ampere)."""
