@@ -26,6 +26,19 @@ def chunk_tokens(vocabulary: int, device: str) -> int:
     return max(1, CHUNK_BYTES.get(device, CHUNK_BYTES["cuda"]) // (4 * vocabulary))
 
 
+SLICE = 1 << 23
+"""Numbers of a weight's gradient that are made at once, where it is stepped in slices: 16 MB in
+bf16, and no fewer tokens of the head's product than keep a card busy."""
+
+
+def slice_rows(width: int, tokens: int, device: str) -> int:
+    """Rows of a slice (engine.training.slices) of a weight [vocabulary, width], of whose logits so
+    many `tokens` have a gradient; a multiple of 256, the numbers that share a scale in an 8-bit
+    state."""
+    logits = CHUNK_BYTES.get(device, CHUNK_BYTES["cuda"]) // (4 * max(1, tokens))
+    return max(256, min(SLICE // width, logits) // 256 * 256)
+
+
 def liger_missing() -> list[str]:
     """The packages that Liger's kernels need and that are not installed."""
     return [p for p in ("triton", "liger_kernel") if importlib.util.find_spec(p) is None]

@@ -171,7 +171,8 @@ def test_out_of_memory_in_the_backward_pass_is_not_tried_again(place: dict[str, 
 
 def test_no_hook_stays_behind(place: dict[str, Any]) -> None:
     bench = Bench(place["tied"], settings("adamw"))
-    args = (bench.loaded.model, bench.optimizer, bench.schedule, bench.settings)
+    loaded = bench.loaded
+    args = (loaded.model, bench.optimizer, bench.schedule, bench.settings, loaded.loss)
     with stepping(*args) as steps:
         assert isinstance(steps, InBackward) and steps.param_groups is bench.optimizer.param_groups
     before = bench.digest()

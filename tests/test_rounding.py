@@ -135,7 +135,8 @@ def test_every_optimizer_steps_as_in_float32_but_for_the_rounding(
     for one in (low, high):
         one.schedule.set(3)
     model = low.loaded.model
-    with stepping(model, low.optimizer, low.schedule, settings) as steps, torch.no_grad():
+    live = (model, low.optimizer, low.schedule, settings, low.loaded.loss)
+    with stepping(*live) as steps, torch.no_grad():
         for (name, p), q in pairs:
             q.copy_(p)
             p.grad = torch.randn(p.shape, generator=generator).bfloat16()
@@ -230,7 +231,8 @@ def test_it_is_where_bf16_weights_train_and_nowhere_else(place: dict[str, Any]) 
         ("fp32", "auto", False),
     ):
         made = bench(place, precision, rounding=rounding)
-        with stepping(made.loaded.model, made.optimizer, made.schedule, made.settings) as steps:
+        live = (made.loaded.model, made.optimizer, made.schedule, made.settings)
+        with stepping(*live, made.loaded.loss) as steps:
             assert (steps is not made.optimizer) == another
     settings = training(rounding="stochastic")
     check_rounding("bf16", "full", settings)

@@ -130,7 +130,7 @@ def measured(folder: Path, config: Config, size: int = 4) -> int:
     count = torch.tensor(ids.numel() * batches)
 
     def step() -> None:
-        with stepping(model, optimizer, schedule, config.training) as steps:
+        with stepping(model, optimizer, schedule, config.training, path) as steps:
             for _ in range(batches):
                 # Its logits are nobody's once there is a loss, as in Trainer.
                 loss = model(

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import MethodType
 from typing import Any
 
 import torch
@@ -18,6 +21,8 @@ from engine.kernels import chunk_tokens, chunks_loss
 from engine.prepare.collate import IGNORED
 from engine.training.chunked_loss import Logits
 from engine.training.failures import of_the_machine
+from engine.training.liger import of_liger
+from engine.training.slices import Sliced
 from engine.training.trial import agree, trial_loss
 from queue_store.errors import ConfigError
 
@@ -33,13 +38,36 @@ class LossPath:
         self._head: Any = self._model.get_output_embeddings()
         self._refused: str | None = None
         """Why there are no chunks, "" where there are; None while nobody asked."""
+        self._fused = of_liger(self._model.forward)
+        self._sliced: Sliced | None = None
         self._deferring = False
-        self._on = False
+        self._on = self._trying = False
 
     @property
     def chunked(self) -> bool:
-        """Whether losses are computed in chunks now."""
+        """Whether losses are computed in chunks now; with Liger's kernels, those that are not
+        Liger's: in evaluation, and of a head that is stepped in slices."""
         return self._on
+
+    @property
+    def head_weight(self) -> torch.nn.Parameter | None:
+        """The weight of the head whose product losses begin with."""
+        found: torch.nn.Parameter | None = getattr(self._head, "weight", None)
+        return found
+
+    @contextmanager
+    def sliced(self, head: Sliced) -> Iterator[None]:
+        """While this lasts, what losses add to the gradient of the head goes to `head`."""
+        self._sliced = head
+        try:
+            yield
+        finally:
+            self._sliced = None
+
+    def _slices(self) -> bool:
+        """Whether the head's gradient of this forward is made in slices. Liger's loss makes it
+        whole."""
+        return self._trying or (self._sliced is not None and torch.is_grad_enabled())
 
     def use(self, wanted: str) -> None:
         """Take the way that `training.chunked_loss` names, from the next loss on. Raises
@@ -79,6 +107,8 @@ class LossPath:
     def _install(self) -> str:
         model, head = self._model, self._head
         own_forward, own_head, own_loss = model.forward, head.forward, model.loss_function
+        # Liger's patch hides the class's forward, which asks the head.
+        asking = MethodType(type(model).forward, model) if self._fused else own_forward
 
         @functools.wraps(own_forward)  # Trainer and we look at the signature
         def forward(*args: Any, **kwargs: Any) -> Any:
@@ -86,7 +116,7 @@ class LossPath:
                 return own_forward(*args, **kwargs)
             self._deferring = True
             try:
-                out = own_forward(*args, **kwargs)
+                out = (asking if self._slices() else own_forward)(*args, **kwargs)
             finally:
                 self._deferring = False
             if not isinstance(out.get("logits"), Logits):
@@ -96,7 +126,8 @@ class LossPath:
         @functools.wraps(own_head)
         def head_forward(hidden: torch.Tensor) -> Any:
             if self._deferring and self._plain_head():
-                return Logits(hidden, head.weight, head.bias)
+                sliced = self._sliced if torch.is_grad_enabled() else None
+                return Logits(hidden, head.weight, head.bias, sliced)
             return own_head(hidden)
 
         @functools.wraps(own_loss)
@@ -113,17 +144,21 @@ class LossPath:
         try:
             plain = trial_loss(self._model)
             self._on = True
-            chunked = trial_loss(self._model)
+            chunked = [trial_loss(self._model)]
+            if self._fused:
+                self._trying = True
+                chunked.append(trial_loss(self._model))
         except (TypeError, AttributeError, ValueError, RuntimeError) as error:
             if of_the_machine(error):
                 raise
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             return f"its forward needs the logits themselves ({reason})"
         finally:
-            self._on = False
-        if agree(chunked, plain, self._head.weight.dtype):
-            return ""
-        return f"a trial gives {chunked:.6g}, the plain way {plain:.6g}"
+            self._on = self._trying = False
+        for one in chunked:
+            if not agree(one, plain, self._head.weight.dtype):
+                return f"a trial gives {one:.6g}, the plain way {plain:.6g}"
+        return ""
 
 
 def _chunked(

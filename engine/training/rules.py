@@ -23,7 +23,7 @@ workspace.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -33,13 +33,20 @@ from torch.optim.adamw import adamw
 from engine.training.muon import MuonWithAdamW
 from engine.training.rounding import CHUNK, round_into
 from engine.training.sharded import local
+from engine.training.slices import Part
 
 BLOCK = 256
 """Numbers that share a scale in bitsandbytes' 8-bit states."""
 
 
-def _chunks(count: int) -> Iterator[slice]:
-    return (slice(at, min(at + CHUNK, count)) for at in range(0, count, CHUNK))
+def _chunks(whole: slice) -> Iterator[slice]:
+    starts = range(whole.start, whole.stop, CHUNK)
+    return (slice(at, min(at + CHUNK, whole.stop)) for at in starts)
+
+
+def _whole(grad: torch.Tensor) -> Part:
+    numbers = local(grad).reshape(-1)
+    return slice(0, numbers.numel()), numbers
 
 
 def _flat(tensor: torch.Tensor) -> torch.Tensor:
@@ -95,61 +102,110 @@ class Rules:
         )
         if generator is not None:
             flat, exact = _flat(parameter), _flat(weight)
-            for part in _chunks(flat.numel()):
+            for part in _chunks(slice(0, flat.numel())):
                 round_into(flat[part], exact[part], generator)
 
     def _adamw(
         self, group: dict[str, Any], parameter: torch.Tensor, generator: torch.Generator | None
     ) -> None:
-        state, grad = self._state[parameter], parameter.grad
+        grad = parameter.grad
         assert grad is not None
+        if generator is not None:
+            self.step_parts(parameter, [_whole(grad)], generator)
+            return
+        state = self._adamw_state(parameter)
+        _adamw(group, parameter, grad, (state["exp_avg"], state["exp_avg_sq"]), state["step"])
+
+    def _adamw_state(self, parameter: torch.Tensor) -> dict[str, Any]:
+        state: dict[str, Any] = self._state[parameter]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
-        states = state["exp_avg"], state["exp_avg_sq"]
-        if generator is None:
-            _adamw(group, parameter, grad, states, state["step"])
-            return
-        flat, grads = _flat(parameter), _flat(grad)
-        for part in _chunks(flat.numel()):
-            weight = flat[part].float()
-            kept = [_flat(one)[part] for one in states]
-            exact = [one.float() for one in kept]
-            _adamw(group, weight, grads[part].float(), exact, state["step"].clone())
-            for one, new in zip(kept, exact, strict=True):
-                one.copy_(new)
-            round_into(flat[part], weight, generator)
-        state["step"] += 1
+        return state
 
     def _in_8_bits(
         self,
         group: dict[str, Any],
-        parameter: torch.nn.Parameter,
+        parameter: torch.Tensor,
         generator: torch.Generator | None,
         place: list[int],
     ) -> None:
-        bits8, state = self._bits8, self._state[parameter]
-        if not state:
-            bits8.init_state(group, parameter, *place)
-        bits8.prefetch_state(parameter)
-        if generator is None:
-            bits8.update_step(group, parameter, *place)
-        else:
-            flat, grads = parameter.detach().view(-1), parameter.grad.reshape(-1)  # type: ignore[union-attr]
-            for part in _chunks(flat.numel()):
-                weight = flat[part].float()
-                weight.grad = grads[part].float()
-                # A stand-in with its part of the state: the rule is an operation on tensors.
-                self._state[weight] = _part(state, part, flat.numel())
-                try:
-                    bits8.update_step(group, weight, *place)
-                finally:
-                    del self._state[weight]
-                round_into(flat[part], weight, generator)
-            state["step"] += 1
-        if bits8.is_paged and parameter.is_cuda:
+        if generator is not None:
+            assert parameter.grad is not None
+            self.step_parts(parameter, [_whole(parameter.grad)], generator)
+            return
+        if not self._state[parameter]:
+            self._bits8.init_state(group, parameter, *place)
+        self._bits8.prefetch_state(parameter)
+        self._bits8.update_step(group, parameter, *place)
+        self._await_pages(parameter)
+
+    def _await_pages(self, parameter: torch.Tensor) -> None:
+        if self._bits8.is_paged and parameter.is_cuda:
             torch.cuda.synchronize()  # paged states are host memory that kernels write
+
+    @torch.no_grad()
+    def step_parts(
+        self,
+        parameter: torch.Tensor,
+        parts: Iterable[Part],
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """Step a parameter that Muon does not, by the gradients of its parts, which follow each
+        other over all of its numbers and begin at multiples of 256; each is asked for when the one
+        before has been stepped. With a `generator` as in `step`."""
+        group, *place = self._places[id(parameter)]
+        assert "adjust_lr_fn" not in group
+        flat, bits8 = _flat(parameter), self._bits8
+        if bits8 is None:
+            state = self._adamw_state(parameter)
+        else:
+            state = self._state[parameter]
+            if not state:
+                bits8.init_state(group, parameter, *place)
+        for whole, grads in parts:
+            for part in (whole,) if generator is None else _chunks(whole):
+                own = slice(part.start - whole.start, part.stop - whole.start)
+                weight, grad = flat[part], grads[own]
+                if generator is not None:
+                    weight, grad = weight.float(), grad.float()
+                if bits8 is None:
+                    _adamw_part(group, state, part, weight, grad)
+                else:
+                    self._part_in_8_bits(group, _part(state, part, flat.numel()), weight, grad)
+                if generator is not None:
+                    round_into(flat[part], weight, generator)
+        state["step"] += 1
+        if bits8 is not None:
+            self._await_pages(parameter)
+
+    def _part_in_8_bits(
+        self, group: dict[str, Any], state: dict[str, Any], weight: torch.Tensor, grad: torch.Tensor
+    ) -> None:
+        """A stand-in with its part of the state: the rule is an operation on tensors."""
+        weight.grad = grad
+        self._state[weight] = state
+        try:
+            self._bits8.prefetch_state(weight)
+            self._bits8.update_step(group, weight, 0, 0)
+        finally:
+            del self._state[weight]
+
+
+def _adamw_part(
+    group: dict[str, Any],
+    state: dict[str, Any],
+    part: slice,
+    weight: torch.Tensor,
+    grad: torch.Tensor,
+) -> None:
+    kept = [_flat(state[key])[part] for key in ("exp_avg", "exp_avg_sq")]
+    used = [one.to(weight.dtype) for one in kept]
+    _adamw(group, weight, grad, used, state["step"].clone())
+    for one, new in zip(kept, used, strict=True):
+        if new is not one:
+            one.copy_(new)
 
 
 def _adamw(

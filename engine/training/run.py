@@ -185,7 +185,8 @@ class TrainingRun(TrainerCallback):
         )
         # Trainer seeds everything when it is made: on_train_begin brings the generators back.
         self._rng = capture_rng()
-        with stepping(self.loaded.model, self.optimizer, self.schedule, self.settings) as steps:
+        live = (self.loaded.model, self.optimizer, self.schedule, self.settings, self.loaded.loss)
+        with stepping(*live) as steps:
             self._trainer = StepTrainer(
                 self.loaded.model,
                 arguments(self.settings, self.loaded.device, self.ranks.size),

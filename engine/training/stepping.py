@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 
+from engine.training.lookups import Lookups
+from engine.training.loss_path import LossPath
 from engine.training.parts import in_parts
 from engine.training.rounding import Draws
 from engine.training.rules import Rules
 from engine.training.schedule import GlobalSchedule
-from engine.training.tied import TiedRows
+from engine.training.slices import Part, Sliced
 from queue_store.config import Training
 from queue_store.errors import ConfigError
 
@@ -69,28 +71,35 @@ class Stepping(torch.optim.Optimizer):
                     self._step_one(parameter)
 
     def _step_one(self, parameter: torch.nn.Parameter) -> None:
-        generator = None
-        if self._draws is not None and parameter.dtype is torch.bfloat16:
-            name = self._names[id(parameter)]
-            generator = self._draws.of(self._step_number(), name, parameter.device)
-        self._rules.step(parameter, generator)
+        self._rules.step(parameter, self._generator(parameter))
+
+    def _generator(self, parameter: torch.nn.Parameter) -> torch.Generator | None:
+        """Of the bits for this step's rounding; None where it is not rounded stochastically."""
+        if self._draws is None or parameter.dtype is not torch.bfloat16:
+            return None
+        name = self._names[id(parameter)]
+        return self._draws.of(self._step_number(), name, parameter.device)
 
 
 class InBackward(Stepping):
     """Steps each parameter as its gradient arrives, and lets the gradient go.
 
     So gradients never stand in memory together: at most the largest, or those of one layer where it
-    takes the batch in parts, and a tied weight's from the head on (autograd hands it over once,
+    takes the batch in parts. Where the `loss` is computed in chunks, embedding and head are stepped
+    in slices; else a tied weight's gradient stands from the head on (autograd hands it over once,
     when the embedding is through). Nothing in the backward pass needs a weight after its gradient
     is whole. A backward pass that breaks off has stepped some of the parameters: the state is then
     not to be used.
     """
 
-    def __init__(self, model: torch.nn.Module, *arguments: Any, **named: Any) -> None:
+    def __init__(
+        self, model: torch.nn.Module, *arguments: Any, loss: LossPath, **named: Any
+    ) -> None:
         super().__init__(model, *arguments, **named)
         self._order = {number: at for at, number in enumerate(self._names)}
-        self._model, self._tied = model, TiedRows(model)
+        self._model, self._loss, self._lookups = model, loss, Lookups(model)
         self._norms: dict[int, torch.Tensor] = {}
+        self._stepped: set[int] = set()
 
     @contextmanager
     def hooked(self) -> Iterator[InBackward]:
@@ -101,23 +110,61 @@ class InBackward(Stepping):
             for parameter in group["params"]
         ]
         try:
-            with in_parts(self._model), self._tied.kept():
+            with in_parts(self._model), self._slicing():
                 yield self
         finally:
             for hook in hooks:
                 hook.remove()
 
+    @contextmanager
+    def _slicing(self) -> Iterator[None]:
+        """While this lasts, embedding and head are stepped in slices, where they can be."""
+        head, lookups = self._loss.head_weight, self._lookups
+        apart = lookups.weight is not None or not lookups.tied
+        if not self._loss.chunked or head is None or not head.requires_grad or not apart:
+            with lookups.kept():
+                yield
+            return
+        weights = [head] if lookups.weight is None or lookups.tied else [head, lookups.weight]
+        sliced = {id(one): Sliced(one, self._step_slices) for one in weights}
+        try:
+            with self._loss.sliced(sliced[id(head)]), lookups.kept(sliced.get(id(lookups.weight))):
+                yield
+        finally:
+            for one in sliced.values():
+                one.clear()
+
+    def _step_slices(self, parameter: torch.nn.Parameter, parts: Iterator[Part]) -> None:
+        norms: list[torch.Tensor] = []
+
+        def measured() -> Iterator[Part]:
+            for place, gradient in parts:
+                norms.append(_norm(gradient))
+                yield place, gradient
+
+        self._once(parameter)
+        self._rules.step_parts(parameter, measured(), self._generator(parameter))
+        self._norms[self._order[id(parameter)]] = torch.linalg.vector_norm(torch.stack(norms))
+
+    def _once(self, parameter: torch.nn.Parameter) -> None:
+        """Raises RuntimeError where a parameter that was stepped is stepped again: a model that
+        uses a weight in a way that is not known here must not train wrongly."""
+        if id(parameter) in self._stepped:
+            raise RuntimeError(f"{self._names[id(parameter)]} has two gradients in one step")
+        self._stepped.add(id(parameter))
+
     @torch.no_grad()
     def _arrived(self, parameter: torch.Tensor) -> None:
-        self._tied.add_to(parameter)
+        self._lookups.add_to(parameter)
         assert isinstance(parameter, torch.nn.Parameter) and parameter.grad is not None
-        norm = torch.linalg.vector_norm(parameter.grad, dtype=torch.float32)
-        self._norms[self._order[id(parameter)]] = norm
+        self._once(parameter)
+        self._norms[self._order[id(parameter)]] = _norm(parameter.grad)
         self._step_one(parameter)
         parameter.grad = None
 
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Nothing is left to do: the backward pass has done it."""
+        """The backward pass has done it; the next one may begin."""
+        self._stepped.clear()
 
     def take_norm(self) -> torch.Tensor:
         """The norm of all gradients since the last call, from those of each: float32 []."""
@@ -127,28 +174,33 @@ class InBackward(Stepping):
         return torch.linalg.vector_norm(torch.stack([norms[at] for at in sorted(norms)]))
 
 
+def _norm(gradient: torch.Tensor) -> torch.Tensor:
+    """Summed up in float32 at the least."""
+    wide = torch.promote_types(gradient.dtype, torch.float32)
+    return torch.linalg.vector_norm(gradient, dtype=wide)
+
+
 @contextmanager
 def stepping(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     schedule: GlobalSchedule,
     training: Training,
+    loss: LossPath,
 ) -> Iterator[torch.optim.Optimizer]:
-    """What steps `optimizer` by these settings: itself, where they ask for no other way."""
+    """What steps `optimizer` by these settings: itself, where they ask for no other way. `loss` is
+    the model's, on the way that they name."""
     stochastic = rounds_stochastically(model, training)
     if not stochastic and not training.in_backward:
         yield optimizer
         return
-    kind = InBackward if training.in_backward else Stepping
-    found = kind(
-        model,
-        optimizer,
-        stochastic=stochastic,
-        seed=training.seed,
-        step_number=lambda: schedule.global_step,
-    )
-    if not isinstance(found, InBackward):
-        yield found
+    named: dict[str, Any] = {
+        "stochastic": stochastic,
+        "seed": training.seed,
+        "step_number": lambda: schedule.global_step,
+    }
+    if not training.in_backward:
+        yield Stepping(model, optimizer, **named)
         return
-    with found.hooked():
+    with InBackward(model, optimizer, loss=loss, **named).hooked() as found:
         yield found

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from engine.training.tied import TiedRows
+from engine.training.lookups import Lookups
 from tests.model_zoo import make_model
 
 PADDING = 0
@@ -35,7 +35,7 @@ def test_the_sum_is_that_of_autograd_bit_for_bit(kind: str, dtype: torch.dtype) 
     model = make_model(kind, pad_token_id=PADDING, tie_word_embeddings=True).to(dtype)
     plain = gradients(model)
     weight = model.get_input_embeddings().weight
-    tied = TiedRows(model)
+    tied = Lookups(model)
     arrivals: list[int] = []
 
     def whole(parameter: torch.Tensor) -> None:
@@ -61,7 +61,7 @@ def test_an_embedding_of_its_own_or_one_that_stands_still_is_left_alone(frozen: 
     model = make_model("qwen3", tie_word_embeddings=frozen)
     model.get_input_embeddings().weight.requires_grad_(not frozen)
     plain = gradients(model)
-    tied = TiedRows(model)
+    tied = Lookups(model)
     with tied.kept():
         found = gradients(model)
     assert all(torch.equal(found[name], plain[name]) for name in plain)
@@ -69,7 +69,7 @@ def test_an_embedding_of_its_own_or_one_that_stands_still_is_left_alone(frozen: 
 
 def test_a_backward_pass_that_breaks_off_leaves_no_rows_for_the_next_run() -> None:
     model = make_model("qwen3", tie_word_embeddings=True)
-    tied = TiedRows(model)
+    tied = Lookups(model)
     with pytest.raises(RuntimeError, match="full"), tied.kept():
         weight = model.get_input_embeddings().weight
         weight.register_hook(lambda gradient: (_ for _ in ()).throw(RuntimeError("full")))
@@ -83,7 +83,7 @@ def test_a_loss_without_the_head_trains_the_embedding_as_autograd_does() -> None
     model.model(ids, use_cache=False).last_hidden_state.square().sum().backward()
     plain = weight.grad.clone()
     model.zero_grad()
-    tied = TiedRows(model)
+    tied = Lookups(model)
     hook = weight.register_post_accumulate_grad_hook(tied.add_to)
     with tied.kept():
         model.model(ids, use_cache=False).last_hidden_state.square().sum().backward()
@@ -95,7 +95,7 @@ def test_a_forward_of_the_instance_is_there_again_afterwards() -> None:
     model = make_model("qwen3", tie_word_embeddings=True)
     embedding = model.get_input_embeddings()
     embedding.forward = own = embedding.forward
-    with TiedRows(model).kept():
+    with Lookups(model).kept():
         assert embedding.forward is not own
         gradients(model)
     assert embedding.forward is own
