@@ -35,7 +35,11 @@ def number_bytes(model: Model, gpu: bool) -> int:
     return 2 if model.precision == "bf16" or (model.precision == "auto" and gpu) else 4
 
 
-def asked(folder: Path, model: Model, size: int) -> dict[str, Any]:
+Needs = tuple[int, str, bool]
+"""Which profile of a model: bytes a number, method, whether Liger's kernels compute it."""
+
+
+def asked(folder: Path, model: Model, size: int, liger: bool = False) -> dict[str, Any]:
     """What a profile depends on, beside the model's config.json."""
     return {
         "folder": str(folder),
@@ -45,13 +49,14 @@ def asked(folder: Path, model: Model, size: int) -> dict[str, Any]:
         "attention": None if model.attention in ("auto", FLASH) else model.attention,
         "lora": msgspec.to_builtins(model.lora) if model.method != "full" else None,
         **({"base": "nf4"} if model.method == "qlora" else {}),
+        **({"liger": True} if liger else {}),
     }
 
 
-def kept(home: Home, folder: Path, model: Model, size: int) -> Profile | None:
+def kept(home: Home, folder: Path, model: Model, size: int, liger: bool = False) -> Profile | None:
     """The profile that the store has. Raises NotFound where the folder has no config.json."""
     try:
-        return Profile.of(json.loads(_place(home, folder, model, size).read_bytes()))
+        return Profile.of(json.loads(_place(home, folder, model, size, liger).read_bytes()))
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
@@ -61,19 +66,21 @@ def profile(
     folder: Path,
     model: Model,
     size: int,
+    liger: bool = False,
     *,
     stop: child.Stop | None = None,
     progress: child.Progress | None = None,
     nice: int = 0,
 ) -> Profile:
-    """The profile of the model in `folder`, kept in `home`'s store. A child of seconds, at the
+    """The profile of the model in `folder`, kept in `home`'s store; with Liger's kernels where
+    `liger`, which must be installed. A child of seconds, at the
     priority `nice`, where it was not measured yet: `progress` hears how many of how many
     measurements are done, `stop` breaks it off. Raises NotFound, child.Unfinished with the child's
     reason."""
     config = folder / CONFIG
     if not config.is_file():
         raise NotFound("no config.json of a model", where=str(folder), mend="give a model's folder")
-    found = kept(home, folder, model, size) if home is not None else None
+    found = kept(home, folder, model, size, liger) if home is not None else None
     if found is not None:
         return found
     told = child.run(
@@ -84,13 +91,13 @@ def profile(
         progress=progress,
         seconds=SECONDS,
         nice=nice,
-        stdin=orjson.dumps(asked(folder, model, size)),
+        stdin=orjson.dumps(asked(folder, model, size, liger)),
         what="measuring the model",
         mend="a config.json that transformers reads, of a causal language model",
     )
     del told["ok"]
     if home is not None and home.store.is_dir():
-        place = _place(home, folder, model, size)
+        place = _place(home, folder, model, size, liger)
         durable.make_folder(place.parent)
         durable.write_atomic(place, orjson.dumps(told))
     return Profile.of(told)
@@ -98,11 +105,12 @@ def profile(
 
 def fused_loss(training: Training) -> bool:
     """Whether Liger's loss will hold no logits on a card: only where it is installed."""
-    return training.liger == "on" or (training.liger == "auto" and _liger_installed())
+    return training.liger == "on" or (training.liger == "auto" and liger_installed())
 
 
 @cache
-def _liger_installed() -> bool:
+def liger_installed() -> bool:
+    """Whether Liger's kernels can be measured here: on a machine without a card, too."""
     return not liger_missing()
 
 
@@ -127,7 +135,7 @@ class Estimator:
     ) -> None:
         self.home, self.folder, self.device = home, folder, device
         self.stop, self.nice = stop, nice
-        self._known: dict[tuple[int, str], Profile] = {}
+        self._known: dict[Needs, Profile] = {}
 
     def on(self, device: Device) -> Estimator:
         """For another device; what is measured is measured for both."""
@@ -135,9 +143,11 @@ class Estimator:
         other.device = device
         return other
 
-    def key(self, config: Config) -> tuple[int, str]:
-        """Bytes a number and method: the profile that `config` needs."""
-        return number_bytes(config.model, self.device.gpu), config.model.method
+    def key(self, config: Config) -> Needs:
+        """The profile that `config` needs."""
+        gpu = self.device.gpu
+        liger = gpu and fused_loss(config.training) and liger_installed()
+        return number_bytes(config.model, gpu), config.model.method, liger
 
     def known(self, config: Config) -> bool:
         """Whether estimating `config` measures nothing."""
@@ -154,7 +164,7 @@ class Estimator:
         """Measure what estimating `config` needs, as `profile` does."""
         key = self.key(config)
         self._known[key] = profile(
-            *(self.home, self.folder, config.model, key[0]),
+            *(self.home, self.folder, config.model, key[0], key[2]),
             stop=stop,
             progress=progress,
             nice=nice,
@@ -164,7 +174,9 @@ class Estimator:
         key = self.key(config)
         if key not in self._known:
             self._known[key] = profile(
-                *(self.home, self.folder, config.model, key[0]), stop=self.stop, nice=self.nice
+                *(self.home, self.folder, config.model, key[0], key[2]),
+                stop=self.stop,
+                nice=self.nice,
             )
         return self._known[key]
 
@@ -184,12 +196,13 @@ class Estimator:
         )
 
 
-def _place(home: Home, folder: Path, model: Model, size: int) -> Path:
+def _place(home: Home, folder: Path, model: Model, size: int, liger: bool) -> Path:
     try:
         config = (folder / CONFIG).read_bytes()
     except OSError:
         raise NotFound("no config.json of a model", where=str(folder)) from None
-    depends = {**asked(folder, model, size), "folder": ""}
+    depends = {**asked(folder, model, size, liger), "folder": ""}
     made_by = [version(name) for name in ("torch", "transformers")]
+    made_by += [version("liger-kernel")] if liger else []
     key = blake3(orjson.dumps([depends, made_by], option=orjson.OPT_SORT_KEYS) + config)
     return home.memory / f"{key.hexdigest()[:32]}.json"

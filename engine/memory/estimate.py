@@ -14,7 +14,8 @@ Four moments are looked at, for the highest of them is the peak; weights and sta
 With training.in_backward no gradients stand but the one that arrives and a tied head's first half,
 and the step of a tensor falls into the moment in which its gradient is whole; checkpointed layers
 take the batch in parts, with what a part computes anew and the gradients of a layer. A loss in
-chunks (Liger's, training.chunked_loss) has no logits but a chunk's.
+chunks (Liger's, training.chunked_loss) has no logits but a chunk's. With both (but Liger's)
+embedding and head are stepped in slices: no more of their gradients stands than a slice's.
 
 Sources: torch keeps AdamW's two states and Muon's momentum in the parameter's dtype; bitsandbytes
 keeps two bytes a number and two float32 a block of 256, and 32-bit states of small tensors; what
@@ -27,7 +28,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from engine.kernels import chunk_tokens, chunks_loss, rows_of_part
+from engine.kernels import chunk_tokens, chunks_loss, rows_of_part, slice_rows
 from queue_store.config import Training
 
 BLOCK = 256
@@ -38,9 +39,9 @@ SCALES = 2 * 4 / 64
 """Bytes a number that its scales take in passing, in float32 and twice, while it is unpacked."""
 ROUNDED = 1 << 22
 """Numbers that are rounded stochastically at once (engine.training.rounding.CHUNK)."""
-CHUNKED = {2: 10, 4: 8}
-"""Bytes of a chunk's logits, a number, by the bytes of a number of the weights: the logits with
-their log-softmax in float32, and of bf16 a copy in float32 beside."""
+CHUNKED = {2: 6, 4: 8}
+"""Bytes of a chunk's logits, a number, by the bytes of a number of the weights: the logits, and
+their gradient in float32."""
 HEAD = 16
 """Bytes a number of the hidden states that stand at the head: as the last layer gave them, normed
 in float32, a chunk's, and their gradient; what counted tensors of small models come to."""
@@ -230,13 +231,15 @@ class _Moments:
         self.layer = int(self.tokens * profile.plain.bytes_per_layer(self.length))
         self.begin = int(self.tokens * profile.checkpointed.bytes_per_layer(self.length))
         """Of the hidden states with which one layer begins."""
-        self.losses = self._losses(max(0, whole - kept), gpu, liger)
+        chunks = chunks_loss(training.chunked_loss, profile.vocabulary)
+        self.sliced = training.in_backward and chunks and self.head > 0
+        device = "cuda" if gpu else "cpu"
+        self.losses = self._losses(max(0, whole - kept), device, chunks, liger)
         if training.activation_offload and gpu:
             kept -= self.begin * max(0, profile.layers - ON_CARD)
         self.activations = self.first = kept
         if training.in_backward and training.gradient_checkpointing:
-            chunks = liger or chunks_loss(training.chunked_loss, profile.vocabulary)
-            self._in_parts(profile.parts and not flash, chunks, whole > kept)
+            self._in_parts(profile.parts and not flash, chunks or liger, whole > kept)
         self.gathered = self._gathered() if ranks.sharded else 0
 
     def _kept(self) -> tuple[int, int]:
@@ -268,17 +271,22 @@ class _Moments:
             inside = self.profile.trained_bytes - self.profile.outer * self.each
             self.inner = max(self.inner, inside // self.profile.layers)
 
-    def _losses(self, logits: int, gpu: bool, liger: bool) -> list[tuple[int, int]]:
+    def _losses(self, logits: int, device: str, chunks: bool, liger: bool) -> list[tuple[int, int]]:
         """(logits, the head's gradient) when the loss takes most, and when that gradient is made.
         One of chunks is summed up in float32, each chunk's part in the dtype of the weights."""
         profile, size, head, tokens = self.profile, self.size, self.head, self.tokens
+        chunk = min(tokens, chunk_tokens(profile.vocabulary, device)) * profile.vocabulary
+        if self.sliced:
+            width = self.head_numbers // profile.vocabulary
+            rows = min(profile.vocabulary, slice_rows(width, tokens, device))
+            slope, logits = rows * width * self.each, rows * tokens * CHUNKED[size]
+            return [(chunk * CHUNKED[size], 0), (logits, slope), (0, slope + self._step_head())]
         if liger:
             return [(0, head)]
-        if chunks_loss(self.training.chunked_loss, profile.vocabulary):
-            chunk = min(tokens, chunk_tokens(profile.vocabulary, "cuda" if gpu else "cpu"))
-            numbers, summed = chunk * profile.vocabulary, 4 * self.head_numbers
+        if chunks:
+            summed = 4 * self.head_numbers
             made = summed + (head if self.each < 4 else 0)
-            return [(numbers * CHUNKED[size], summed), (numbers * size, made)]
+            return [(chunk * CHUNKED[size], summed), (chunk * size, made)]
         return [(logits, 0), (min(logits, tokens * profile.vocabulary * size), head)]
 
     def _backward(self, standing: int, kept: int, whole: int) -> list[_Moment]:
@@ -316,11 +324,21 @@ class _Moments:
 
     def _in_backward(self, unpacked: int) -> tuple[_Moment, ...]:
         """Each gradient goes as soon as it is whole: a tied head's at the very end, when the rows
-        that were looked up are added to it (engine.training.tied)."""
-        stays = self.head if self.profile.tied else 0
-        rows = self.begin * self.each // self.size if stays else 0
-        stepped = 0 if stays else self._step_head()
+        that were looked up are added to it (engine.training.lookups)."""
         first, kept, passing = self.first, self.activations, self._step_inner() + unpacked
+        rows = self.begin * self.each // self.size
+        if self.sliced:
+            # A tied head waits for its slices with the hidden states they are made from.
+            waits = self.begin if self.profile.tied else 0
+            ends = ((logits, slope) for logits, slope in self.losses[1:] if waits or not logits)
+            return (
+                *self._backward(0, first, 0),
+                _Moment("layers", self.inner, kept + waits, 0, passing),
+                *(_Moment("step", slope, waits, logits, rows) for logits, slope in ends),
+            )
+        stays = self.head if self.profile.tied else 0
+        rows = rows if stays else 0
+        stepped = 0 if stays else self._step_head()
         return (
             *self._backward(0, first, 0),
             _Moment("backward", self.head, first, 0, stepped),

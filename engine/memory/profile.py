@@ -8,10 +8,13 @@ one of 8 M. On standard input a JSON object (see `profile`); the answer is a Pro
 
 from __future__ import annotations
 
+import importlib
 import json
+import logging
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,12 +24,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from engine.training import liger
 from engine.training.model import add_lora, checkpoint_activations
 from engine.training.optim import hidden_matrices
 from engine.training.parts import in_parts
 from engine.training.quiet import quiet
 from queue_store.config import Lora
 
+log = logging.getLogger("trainctl.memory")
 Config = transformers.PreTrainedConfig
 SMALL = 4096
 """Numbers of a tensor below which bitsandbytes keeps 32-bit states (its min_8bit_size)."""
@@ -39,6 +44,8 @@ PARTED = 64
 
 MEASUREMENTS = 2 * 2 * len(LENGTHS)
 """Of a profile: with one and two layers, plain and checkpointed, at each length."""
+KERNELS = (("jit", "JITFunction"), ("autotuner", "Autotuner"), ("autotuner", "Heuristics"))
+"""What carries Triton's kernels out: modules of triton.runtime, and their classes."""
 FIXED = ("outer", "inner", "muon_workspace", "largest")
 """Counts that do not grow with the layers."""
 
@@ -141,10 +148,30 @@ def _model(read: Config, asked: dict[str, Any], layers: int) -> Any:
         model = transformers.AutoModelForCausalLM.from_config(
             config, dtype=getattr(torch, asked["dtype"]), attn_implementation=asked["attention"]
         )
+        if asked.get("liger"):
+            liger.patch(model, own_head=True)  # the chunks of its loss are known
         if asked["lora"] is not None:
             model = add_lora(model, Lora(**asked["lora"]), seed=0)
     model.config.use_cache = False
     return model.train()
+
+
+@contextmanager
+def _no_kernels() -> Iterator[None]:
+    """While this lasts, Triton computes nothing: what Liger's kernels are given and give is made,
+    and kept for the backward pass, by its own code in Python."""
+    places = [
+        getattr(importlib.import_module(f"triton.runtime.{module}"), name)
+        for module, name in KERNELS
+    ]
+    own = [place.run for place in places]
+    try:
+        for place in places:
+            place.run = lambda *args, **kwargs: None
+        yield
+    finally:
+        for place, run in zip(places, own, strict=True):
+            place.run = run
 
 
 def _outer(model: Any) -> list[torch.nn.Parameter]:
@@ -212,9 +239,22 @@ def _packed(model: Any) -> list[int]:
 def profile(
     asked: dict[str, Any], done: Callable[[int], None] = lambda count: None
 ) -> dict[str, Any]:
-    """`asked`: {folder, dtype, attention, lora: {…} or null, base: "nf4" where it is in 4 bits}; a
-    Profile as a dict. Layers are run in full: what they keep for the backward pass is the same.
-    `done` hears of measurements, MEASUREMENTS in all."""
+    """`asked`: {folder, dtype, attention, lora: {…} or null, base: "nf4" where it is in 4 bits,
+    liger: true with Liger's kernels, where they let themselves be measured}; a Profile as a dict.
+    Layers are run in full: what they keep for the backward pass is the same. `done` hears of
+    measurements, MEASUREMENTS in all."""
+    if asked.get("liger"):
+        try:
+            with _no_kernels():
+                return _profile(asked, done)
+        except Exception:  # another release of either: the plain kernels take more
+            log.warning("measuring Liger's kernels failed", exc_info=True)
+        finally:
+            liger.put_back()
+    return _profile({**asked, "liger": False}, done)
+
+
+def _profile(asked: dict[str, Any], done: Callable[[int], None]) -> dict[str, Any]:
     read = transformers.AutoConfig.from_pretrained(asked["folder"], local_files_only=True)
     text = read.get_text_config()
     layers = int(text.num_hidden_layers)

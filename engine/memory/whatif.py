@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from engine.memory import cards, fitting, records
-from engine.memory.asking import Estimator, processes
+from engine.memory.asking import Estimator, Needs, processes
 from engine.memory.cards import Device
 from engine.memory.estimate import Estimate
 from engine.memory.fitting import Proposal
@@ -200,7 +200,7 @@ class WhatIf:
     """Whether the home has trained: then some keys are locked."""
     card: str = HERE
     config: Config = field(init=False)
-    problems: dict[tuple[int, str], str] = field(default_factory=dict)
+    problems: dict[Needs, str] = field(default_factory=dict)
     """Why a profile could not be measured."""
     _near: tuple[object, list[Proposal]] = field(default=(None, []), init=False)
     """What nearest said last, and of what."""
@@ -253,7 +253,7 @@ class WhatIf:
     # -- what it comes to
 
     @property
-    def needs(self) -> tuple[int, str]:
+    def needs(self) -> Needs:
         """Which profile the present settings need."""
         return self.estimator.on(self.device).key(self.config)
 

@@ -41,26 +41,31 @@ def _stepped(logits: torch.Tensor, steps: tuple[Step, ...]) -> torch.Tensor:
 def _before_steps(
     slope: torch.Tensor, stepped: torch.Tensor, logits: torch.Tensor, steps: tuple[Step, ...]
 ) -> torch.Tensor:
-    """The gradient by the logits, of the one by what became of them."""
-    slope = slope.to(logits.dtype)
+    """The gradient by the logits, of the one by what became of them. Without steps it may lie in
+    the memory of the logits, which are overwritten."""
     if steps:
-        (slope,) = torch.autograd.grad(stepped, logits, slope)
-    return slope
+        (slope,) = torch.autograd.grad(stepped, logits, slope.to(logits.dtype))
+        return slope
+    return slope if slope.dtype == logits.dtype else logits.copy_(slope)
 
 
 def _loss_and_slope(
     logits: torch.Tensor, labels: torch.Tensor, steps: tuple[Step, ...]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The sum of a chunk's losses, each token's log of the sum of exponentials [tokens], and the
-    loss's gradient by the `logits` [tokens, vocabulary]."""
+    loss's gradient by the `logits` [tokens, vocabulary]. One tensor of their size in float32 stands
+    in passing; torch's log_softmax of bf16 makes two."""
     stepped = _stepped(logits, steps)
-    log_p = torch.log_softmax(stepped.detach(), 1, dtype=_wide(logits.dtype))
+    seen, wide = stepped.detach(), _wide(logits.dtype)
     at = torch.arange(len(labels), device=labels.device), labels
-    chosen = log_p[at]
-    log_sum = stepped.detach()[at] - chosen
-    slope = log_p.exp_()
+    top = seen.amax(1, keepdim=True).to(wide)
+    slope = torch.sub(seen, top).exp_()
+    total = slope.sum(1, keepdim=True)
+    log_sum = (total.log() + top)[:, 0]
+    loss = (log_sum - seen[at]).sum()
+    slope /= total
     slope[at] -= 1
-    return -chosen.sum(), log_sum, _before_steps(slope, stepped, logits, steps)
+    return loss, log_sum, _before_steps(slope, stepped, logits, steps)
 
 
 @dataclass
@@ -210,6 +215,6 @@ class Logits:
             tokens,
             torch.is_grad_enabled(),
             sliced,
-            None if sliced is None else sliced.gate,
+            None if sliced is None else sliced.gate.tensor,
         )
         return total

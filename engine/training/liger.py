@@ -67,18 +67,12 @@ def put_back() -> None:
     _originals.clear()
 
 
-def apply_liger(model: Any, *, own_head: bool, wanted: str) -> Replaced:
-    """Patch `model` (bare, no adapter yet) and prove it; {} where Liger does not know it.
-
-    `own_head`: an adapter will stand on the head, whose product Liger's fused loss would leave
-    out; the loss stays plain then. Raises ConfigError where `wanted` is "on" and nothing was
-    replaced, and where the patched model does not run or gives another loss.
-    """
+def patch(model: Any, *, own_head: bool) -> None:
+    """Liger's patch of `model`; the loss stays plain with an `own_head`."""
     places = [sys.modules[type(model).__module__], torch.nn.functional]
     before = [dict(vars(place)) for place in places]
-    plain = trial_loss(model)
-    patch = importlib.import_module(f"{PACKAGE}.transformers")._apply_liger_kernel_to_instance
-    patch(model=model, **({"fused_linear_cross_entropy": False} if own_head else {}))
+    apply = importlib.import_module(f"{PACKAGE}.transformers")._apply_liger_kernel_to_instance
+    apply(model=model, **({"fused_linear_cross_entropy": False} if own_head else {}))
     for place, names in zip(places, before, strict=True):
         for name, original in names.items():
             now = getattr(place, name)
@@ -88,6 +82,17 @@ def apply_liger(model: Any, *, own_head: bool, wanted: str) -> Replaced:
                 setattr(place, name, original)
             else:
                 _originals[place.__name__, name] = original
+
+
+def apply_liger(model: Any, *, own_head: bool, wanted: str) -> Replaced:
+    """Patch `model` (bare, no adapter yet) and prove it; {} where Liger does not know it.
+
+    `own_head`: an adapter will stand on the head, whose product Liger's fused loss would leave
+    out; the loss stays plain then. Raises ConfigError where `wanted` is "on" and nothing was
+    replaced, and where the patched model does not run or gives another loss.
+    """
+    plain = trial_loss(model)
+    patch(model, own_head=own_head)
     found = replaced(model)
     if not any(some for some, _ in found.values()):
         if wanted == "on":

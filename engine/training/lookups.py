@@ -74,7 +74,7 @@ class Lookups:
             return found
         rows, places = torch.unique(ids, return_inverse=True)
         padding = embedding.padding_idx
-        anchor = weight if self._sliced is None else self._sliced.gate
+        anchor = weight if self._sliced is None else self._sliced.gate.tensor
         few = _Rows.apply(weight.detach(), anchor, rows, padding, self._sliced or self._waiting)
         embedding._parameters["weight"], embedding.padding_idx = few, None
         try:

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from engine.kernels import rows_of_part
 from engine.training.rng import preserve_rng
@@ -34,16 +35,20 @@ class Parts:
     whole: set[type] = field(default_factory=set)
 
 
+def checkpointed(model: Any) -> list[Any]:
+    """The layers of a model whose activations are checkpointed."""
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
+    ]
+
+
 @contextmanager
 def in_parts(model: Any, tokens: int = 0) -> Iterator[Parts]:
     """While this lasts, layers whose activations are checkpointed take a batch in parts. Nothing
     changes where none are, nor under flash attention, for which rows lie in one sequence."""
-    layers: list[Any] = [
-        module
-        for module in model.modules()
-        if getattr(module, "gradient_checkpointing", False)
-        and callable(getattr(module, "_gradient_checkpointing_func", None))
-    ]
+    layers = checkpointed(model)
     config = model.config.get_text_config()
     names = ("num_attention_heads", "num_key_value_heads")
     taken = Parts(tokens, tuple(int(getattr(config, name, None) or 0) for name in names))

@@ -5,8 +5,8 @@ gradient of its own: from the hidden states and the labels, or from the places t
 What these are made from is small, so it is kept until the gradient is wanted, and then a slice of
 it is made, stepped with, and let go before the next.
 
-Autograd hears of no gradient of the weight but of a gate, a number that stands for it: everything
-that uses the weight hangs on the gate, whose gradient is whole when nothing is left to come.
+Autograd hears of no gradient of the weight but of a gate (engine.training.gate): the step is taken
+when nothing is left to come.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Protocol
 import torch
 
 from engine.kernels import slice_rows
+from engine.training.gate import Gate
 
 Part = tuple[slice, torch.Tensor]
 """Where numbers lie in the row of all of a weight's, and their gradient [numbers]."""
@@ -42,21 +43,18 @@ class Sliced:
     ) -> None:
         self.weight, self._step = weight, step
         self._shares: list[Share] = []
-        self.gate = torch.zeros((), device=weight.device, requires_grad=True)
-        self.gate.register_post_accumulate_grad_hook(self._all_there)
+        self.gate = Gate(weight.device, self._whole)
 
     def add(self, share: Share) -> torch.Tensor:
         """Keep what a use adds, in its backward pass; the gradient of the gate that it hands on."""
         self._shares.append(share)
-        return torch.zeros_like(self.gate)
+        return self.gate.passed
 
     def clear(self) -> None:
         """Forget what a backward pass that broke off has left."""
         self._shares.clear()
 
-    @torch.no_grad()
-    def _all_there(self, gate: torch.Tensor) -> None:
-        gate.grad = None
+    def _whole(self) -> None:
         shares, self._shares = self._shares, []
         self._step(self.weight, self._parts(shares))
 

@@ -14,11 +14,12 @@ import torch
 
 from engine.training.lookups import Lookups
 from engine.training.loss_path import LossPath
-from engine.training.parts import in_parts
+from engine.training.parts import checkpointed, in_parts
 from engine.training.rounding import Draws
 from engine.training.rules import Rules
 from engine.training.schedule import GlobalSchedule
 from engine.training.slices import Part, Sliced
+from engine.training.sums import summed
 from queue_store.config import Training
 from queue_store.errors import ConfigError
 
@@ -110,7 +111,8 @@ class InBackward(Stepping):
             for parameter in group["params"]
         ]
         try:
-            with in_parts(self._model), self._slicing():
+            layers = checkpointed(self._model)
+            with in_parts(self._model), summed(layers, self._arrived), self._slicing():
                 yield self
         finally:
             for hook in hooks:
