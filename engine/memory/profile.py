@@ -58,7 +58,7 @@ class _Watch(TorchDispatchMode):
         self.live = self.peak = self.first = 0
         self._known: Any = WeakIdKeyDictionary(ref_type=weakref.ref)
         for one in (*model.parameters(), *model.buffers()):
-            self._known[one.untyped_storage()] = 0
+            self.standing(one)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **kwargs or {})
@@ -66,6 +66,10 @@ class _Watch(TorchDispatchMode):
             if isinstance(one, torch.Tensor):
                 self._count(one.untyped_storage())
         return out
+
+    def standing(self, tensor: torch.Tensor) -> None:
+        """It was there before, and is not counted."""
+        self._known[tensor.untyped_storage()] = 0
 
     def again(self) -> None:
         """Look for the peak anew; the one so far is the first."""
