@@ -103,7 +103,10 @@ def test_a_loaded_model_says_which_kernels_it_has(
     folder = make_folder(tmp_path / "model", "qwen3")
     settings = training(liger="on", chunked_loss="on")
     loaded = load_model(folder, config.default().model, settings, device="cpu")
-    told = "attention sdpa, loss Liger's, Liger's: norm 5 of 9, mlp 2 of 2, rotary 1 of 1, loss 1"
+    told = (
+        "attention sdpa, loss Liger's (in chunks with in_backward), Liger's: norm 5 of 9,"
+        " mlp 2 of 2, rotary 1 of 1, loss 1"
+    )
     assert loaded.kernels.startswith(told) and told in caplog.text
     # In evaluation Liger's forward makes logits: there the chunks stand in.
     ids = torch.arange(30)[None]

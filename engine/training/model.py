@@ -62,7 +62,9 @@ class LoadedModel:
         """How attention and loss are computed, and what of it is Liger's, in a line."""
         attention = self.model.config._attn_implementation
         fused = bool(self.liger.get("loss", (0, 0))[0])
-        loss = "Liger's" if fused else "in chunks" if self.loss.chunked else "plain"
+        loss = "in chunks" if self.loss.chunked else "plain"
+        if fused:
+            loss = f"Liger's ({loss} with in_backward)" if self.loss.chunked else "Liger's"
         told = f"attention {attention}, loss {loss}"
         return f"{told}, Liger's: {words(self.liger)}" if self.liger else told
 
