@@ -129,3 +129,32 @@ def test_an_evaluation_in_between_adds_nothing() -> None:
             model.eval()(input_ids=IDS)
         model.train()(input_ids=IDS, labels=IDS).loss.backward()
     assert all(torch.equal(p.grad, plain[name]) for name, p in model.named_parameters())
+
+
+def test_layers_may_share_a_weight_and_lie_within_each_other() -> None:
+    """As Zamba's do: a weight is whole when all of its uses are through."""
+    model = model_of("qwen3", torch.float64)
+    first, second = (layer.mlp for layer in model.model.layers)
+    second.down_proj.weight = first.down_proj.weight
+    plain, *_ = gradients(model, sums=False)
+    names = {id(p): name for name, p in model.named_parameters()}
+    model.zero_grad()
+    told: list[str] = []
+    layers = [*checkpointed(model), model.model]
+    with in_parts(model), summed(layers, lambda p: told.append(names[id(p)])):
+        model(input_ids=IDS, labels=IDS).loss.backward()
+    assert len(told) == len(set(told))
+    for name, one in model.named_parameters():
+        torch.testing.assert_close(one.grad, plain[name], rtol=1e-6, atol=1e-9, msg=name)
+    assert not any("forward" in vars(m) for m in model.modules() if isinstance(m, torch.nn.Linear))
+
+
+def test_a_product_whose_gradient_nobody_asks_for_adds_nothing() -> None:
+    layer = torch.nn.ModuleList([torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)])
+    told: list[torch.Tensor] = []
+    hidden = torch.ones(2, 4, requires_grad=True)
+    with summed([layer], told.append):
+        used, left = layer[0](input=hidden), layer[1](hidden)
+        (used.sum() + left.detach().sum()).backward()
+    assert [one is layer[0].weight for one in told] == [True]
+    assert layer[1].weight.grad is None

@@ -152,7 +152,9 @@ class HeadLoss(torch.autograd.Function):
         ctx.kept = (by_hidden, by_weight, by_bias)
         ctx.dtype, ctx.sliced = weight.dtype, sliced
         if sliced is not None and learning:
-            known = (hidden[labelled], weight, bias, labels[labelled], torch.cat(log_sums), steps)
+            # The bias is stepped before the slices are made, with which it has to be as it was.
+            own = None if bias is None else bias.detach().clone()
+            known = (hidden[labelled], weight, own, labels[labelled], torch.cat(log_sums), steps)
             ctx.share = functools.partial(HeadShare, *known)
         return total
 

@@ -6,6 +6,7 @@ up, and tells when the last one is there.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 
 import torch
@@ -19,9 +20,15 @@ class Gate:
         self.passed = torch.zeros((), device=device)
         """What the backward pass of a use hands on as the gradient of the gate."""
         self._whole = whole
-        self.tensor.register_post_accumulate_grad_hook(self._all_there)
+        # The collector does not look into a tensor's hooks: a reference from there would hold the
+        # gate, and the model behind it, for ever.
+        gate = weakref.ref(self)
 
-    @torch.no_grad()
-    def _all_there(self, tensor: torch.Tensor) -> None:
-        tensor.grad = None
-        self._whole()
+        @torch.no_grad()
+        def all_there(tensor: torch.Tensor) -> None:
+            tensor.grad = None
+            found = gate()
+            assert found is not None
+            found._whole()
+
+        self.tensor.register_post_accumulate_grad_hook(all_there)

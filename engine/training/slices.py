@@ -80,6 +80,6 @@ class RowsShare:
         self._rows, self._gradient = rows, gradient
 
     def add_to(self, gradient: torch.Tensor, first: int) -> None:
-        ends = torch.tensor([first, first + len(gradient)], device=self._rows.device)
+        ends = self._rows.new_tensor([first, first + len(gradient)])
         own = slice(*torch.searchsorted(self._rows, ends).tolist())
         gradient.index_add_(0, self._rows[own] - first, self._gradient[own])

@@ -152,13 +152,18 @@ class InBackward(Stepping):
         """Raises RuntimeError where a parameter that was stepped is stepped again: a model that
         uses a weight in a way that is not known here must not train wrongly."""
         if id(parameter) in self._stepped:
-            raise RuntimeError(f"{self._names[id(parameter)]} has two gradients in one step")
+            raise RuntimeError(
+                f"{self._names[id(parameter)]} has two gradients in one step: this model does not"
+                " train with training.in_backward"
+            )
         self._stepped.add(id(parameter))
 
     @torch.no_grad()
     def _arrived(self, parameter: torch.Tensor) -> None:
         self._lookups.add_to(parameter)
-        assert isinstance(parameter, torch.nn.Parameter) and parameter.grad is not None
+        assert isinstance(parameter, torch.nn.Parameter)
+        if parameter.grad is None:  # what became of it has none
+            return
         self._once(parameter)
         self._norms[self._order[id(parameter)]] = _norm(parameter.grad)
         self._step_one(parameter)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,47 +24,54 @@ Whole = Callable[[torch.Tensor], None]
 def summed(layers: Iterable[torch.nn.Module], whole: Whole) -> Iterator[None]:
     """While this lasts, the trained weights of plain linear modules in `layers` are summed up so;
     `whole` hears of each whose gradient is whole, in its `grad`."""
-    found = [
-        module
-        for layer in layers
+    found = {
+        id(module): module
+        for layer in layers  # one may be within another
         for module in layer.modules()
         if type(module) is torch.nn.Linear
         and module.weight.requires_grad
         and "forward" not in vars(module)
-    ]
-    sums = [_Sum(module, whole) for module in found]
-    for module, one in zip(found, sums, strict=True):
-        vars(module)["forward"] = one.product
+    }
+    sums: dict[int, _Sum] = {}  # one a weight: layers may share it
+    for module in found.values():
+        weight = module.weight
+        assert isinstance(weight, torch.nn.Parameter)
+        if id(weight) not in sums:
+            sums[id(weight)] = _Sum(weight, whole)
+        vars(module)["forward"] = partial(sums[id(weight)].product, module)
     try:
         yield
     finally:
-        for module, one in zip(found, sums, strict=True):
+        for module in found.values():
             del vars(module)["forward"]  # the class's is in sight again
+        for one in sums.values():
             one.clear()
 
 
 class _Sum:
     """The gradient of one weight, as far as it is there."""
 
-    def __init__(self, module: torch.nn.Linear, whole: Whole) -> None:
-        self._module, self._told = module, whole
+    def __init__(self, weight: torch.nn.Parameter, whole: Whole) -> None:
+        self._weight, self._told = weight, whole
         self._sum: torch.Tensor | None = None
-        self.gate = Gate(module.weight.device, self._whole)
+        self.gate = Gate(weight.device, self._whole)
 
-    def product(self, hidden: torch.Tensor) -> torch.Tensor:
-        """The module's forward."""
-        module = self._module
+    def product(self, module: torch.nn.Linear, input: torch.Tensor) -> torch.Tensor:
+        """The forward of a module that has the weight."""
+        linear = torch.nn.functional.linear
         if not torch.is_grad_enabled():
-            return torch.nn.functional.linear(hidden, module.weight, module.bias)
-        hidden = _Kept.apply(hidden, self.gate.tensor, self.gate.passed)
+            return linear(input, self._weight, module.bias)
+        hidden = _Kept.apply(input, self.gate.tensor, self.gate.passed)
         kept: Any = hidden.grad_fn
-        out = torch.nn.functional.linear(hidden, module.weight.detach(), module.bias)
+        out = linear(hidden, self._weight.detach(), module.bias)
         out.register_hook(lambda slope: self._add(slope, *kept.saved_tensors))
         return out
 
     @torch.no_grad()
-    def _add(self, slope: torch.Tensor, hidden: torch.Tensor) -> None:
+    def _add(self, slope: torch.Tensor | None, hidden: torch.Tensor) -> None:
         """What a product with `hidden` [..., in] adds, whose gradient is `slope` [..., out]."""
+        if slope is None:  # what became of the product has none
+            return
         slope, hidden = (one.reshape(-1, one.shape[-1]) for one in (slope, hidden))
         if self._sum is None:
             self._sum = slope.t() @ hidden
@@ -75,8 +83,10 @@ class _Sum:
         self._sum = None
 
     def _whole(self) -> None:
-        self._module.weight.grad, self._sum = self._sum, None
-        self._told(self._module.weight)
+        if self._sum is None:
+            return
+        self._weight.grad, self._sum = self._sum, None
+        self._told(self._weight)
 
 
 class _Kept(torch.autograd.Function):
