@@ -94,6 +94,21 @@ def test_saved_and_restored_every_bit_is_the_same_and_the_files_are_plain(
     assert info["threads"] == 1 and info["optimizer"] == optimizer and info["branch"] == 0
 
 
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
+def test_an_adapter_on_embedding_and_head_comes_back_bit_for_bit(
+    place: dict[str, Any], tmp_path: Path
+) -> None:
+    """An embedding's halves are parameters, a linear layer's modules: their names differ."""
+    lora = config.Lora(r=4, alpha=4, dropout=0.1, targets=["q_proj", "embed_tokens", "lm_head"])
+    bench = Bench(place["model"], training(), "lora", lora=lora)
+    bench.run(place["file"], Recorder())
+    folder = bench.save(tmp_path / "state")
+    other = Bench(place["model"], training(seed=5), "lora", lora=lora)
+    assert other.digest() != bench.digest()
+    other.restore(folder)
+    assert other.digest() == bench.digest()
+
+
 def test_a_full_state_is_a_model_folder_that_others_load_and_serve(
     place: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -279,7 +279,8 @@ def restore_weights(folder: Path, loaded: LoadedModel, *, cast: bool = False) ->
     else:
         tensors = _tensors(folder, ADAPTER)
         own = {
-            name.replace(".default.", "."): p
+            # An embedding's adapters are parameters, a linear layer's modules with a weight each.
+            name.replace(".default.", ".").removesuffix(".default"): p
             for name, p in model.named_parameters()
             if p.requires_grad
         }
