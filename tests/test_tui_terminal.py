@@ -82,7 +82,8 @@ class Screen:
 
     def left(self) -> str:
         path = self.home / "left"
-        wait_until(path.exists, 15, what="the console is left")
+        # It is there a moment before its word is.
+        wait_until(lambda: path.exists() and path.read_text(), 15, what="the console is left")
         return path.read_text()
 
     def step(self) -> int:

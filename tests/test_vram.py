@@ -339,7 +339,7 @@ def test_an_engine_that_trains_keeps_its_peak_beside_the_estimate(
     """Also of what steps in the backward pass; and what-if tells how well that was."""
     monkeypatch.setattr(
         *(asking, "profile"),
-        lambda home, folder, model, size, **more: profiled(
+        lambda home, folder, model, size, liger, **more: profiled(
             folder, with_model(configuration.default(), model), size
         ),
     )

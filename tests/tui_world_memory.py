@@ -34,7 +34,7 @@ class Profiled(Estimator):
                 raise TrainctlError("measuring the model did not finish: broken off")
         if self.world.unmeasured:
             raise TrainctlError(self.world.unmeasured)
-        self._known[self.key(config)] = qwen3_4b(*self.key(config))
+        self._known[self.key(config)] = qwen3_4b(*self.key(config)[:2])
 
 
 def qwen3_4b(size: int, method: str) -> Profile:
