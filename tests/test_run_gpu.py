@@ -97,6 +97,48 @@ def test_in_the_backward_pass_the_weights_are_those_of_the_ordinary_optimizer(
     assert digests[0] == digests[1]
 
 
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+@pytest.mark.parametrize("rule", RULES)
+def test_in_slices_and_parts_it_goes_on_exactly_and_learns_as_the_ordinary_way(
+    tmp_path: Path, rule: str, rounding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Embedding and head in slices, checkpointed layers with sums over the parts of a batch."""
+    monkeypatch.setattr("engine.kernels.SLICE", 256 * 256)
+    monkeypatch.setattr("engine.kernels.PART_TOKENS", 1)  # each row is one
+    folder = make_model_folder(tmp_path / "model", dropout=0.1, hidden=256)
+    prepared = prepare_file(write_rows(tmp_path / "a.jsonl", 24), folder, tmp_path / "home")
+    losses, digests = [], []
+    for in_backward in (False, True):
+        settings = training(
+            optimizer=rule.partition(" with ")[0],
+            muon=settings_of(rule, in_backward=False).muon,
+            in_backward=in_backward,
+            deterministic=True,
+            learning_rate=1e-3,
+            chunked_loss="on",
+            gradient_checkpointing=True,
+            rounding=rounding,
+            batch_size=3,
+            effective_batch=3,
+            max_grad_norm=0.0,
+        )
+        configure_process(settings)
+
+        def bench(settings: Training = settings) -> Bench:
+            return Bench(folder, settings, precision="bf16", device="cuda:0")
+
+        straight, recorder = bench(), Recorder()
+        straight.run(prepared, recorder)
+        losses.append([m.loss for m in recorder.steps])
+        first, second = bench(), bench()
+        stopped = first.run(prepared, Recorder(leave_at=2))
+        second.restore(first.save(tmp_path / f"state {in_backward}"))
+        second.run(prepared, Recorder(), cursor=stopped.cursor)
+        digests.append((straight.digest(), second.digest()))
+    assert all(one == other for one, other in digests)
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
 def test_in_the_backward_pass_less_memory_is_taken(tmp_path: Path) -> None:
     """By nearly all gradients but the largest."""
     folder = make_model_folder(tmp_path / "model", hidden=2048)
