@@ -6,7 +6,6 @@ together, `state` all of it in a folder and back, bit for bit. `items` freezes w
 on, `position` says where a cursor stands. `sampler` and `examples` are the look at the model
 between two steps. How it computes: `attention`, `loss_path` with `chunked_loss`, and `liger`, each
 proven on the model (`trial`) before it is used. How it steps: `stepping` by the `rules` of `optim`;
-in the backward pass with `parts` and `sums` of layers, `slices` and `lookups` of embedding and head.
-`folder` and `layout` are the model's folder as it
-is read and as others read it.
+in the backward pass with `parts` and `sums` of layers, and `slices` and `lookups` of embedding and
+head. `folder` and `layout` are the model's folder as it is read and as others read it.
 """
