@@ -125,3 +125,16 @@ def test_it_is_asked_for_on_a_card_with_the_packages_alone(
         monkeypatch.setattr(asking, "liger_installed", lambda installed=installed: installed)
         estimator = asking.Estimator(None, folder, device)
         assert estimator.key(settings(liger=wanted))[2] is expected
+
+
+def test_ligers_own_code_lets_itself_be_measured(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The real package, where it is installed: its kernels need a card, what it keeps does not."""
+    for name in ("triton", "liger_kernel"):
+        pytest.importorskip(name)
+    plain, patched = both(folder_of(tmp_path / "model", "qwen3", intermediate_size=1024))
+    own = [one for one in caplog.records if one.name == "trainctl.memory"]
+    assert not own, "it was counted as plain"
+    assert patched.plain_inner.layer < 0.8 * plain.plain_inner.layer
+    assert patched.checkpointed_inner.rest < 0.8 * plain.checkpointed_inner.rest

@@ -159,8 +159,9 @@ def ours(case: Case, model: Path, prepared: Prepared) -> Done:
     gpu = card.is_card(case.device)
     size = asking.number_bytes(chosen.model, gpu)
     # In a child, as everywhere: Liger's kernels are in this process's classes by now.
-    found = asking.profile(None, model, chosen.model, size)
     liger = gpu and asking.fused_loss(training)
+    kernels = liger and asking.liger_installed()
+    found = asking.profile(None, model, chosen.model, size, kernels)
     flash = loaded.model.config._attn_implementation == FLASH
     whole = estimate(found, training, size=size, gpu=gpu, liger=liger, flash=flash)
     took = (done.card or done.reserved) if gpu else done.host

@@ -73,10 +73,9 @@ def profile(
     nice: int = 0,
 ) -> Profile:
     """The profile of the model in `folder`, kept in `home`'s store; with Liger's kernels where
-    `liger`, which must be installed. A child of seconds, at the
-    priority `nice`, where it was not measured yet: `progress` hears how many of how many
-    measurements are done, `stop` breaks it off. Raises NotFound, child.Unfinished with the child's
-    reason."""
+    `liger`, which must be installed. A child of seconds, at the priority `nice`, where it was not
+    measured yet: `progress` hears how many of how many measurements are done, `stop` breaks it off.
+    Raises NotFound, child.Unfinished with the child's reason."""
     config = folder / CONFIG
     if not config.is_file():
         raise NotFound("no config.json of a model", where=str(folder), mend="give a model's folder")

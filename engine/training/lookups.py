@@ -54,6 +54,7 @@ class Lookups:
             else:
                 embedding.forward = before
             self._waiting.clear()
+            self._sliced = None
 
     def add_to(self, parameter: torch.Tensor) -> None:
         """Add the rows that wait here to the gradient of their weight; nothing to any other's."""
