@@ -7,13 +7,13 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 import torch
 import transformers
 
 from engine.training.controls import NonFinite
 from engine.training.failures import StepMemory
+from engine.training.optim import by_rule
 from engine.training.stepping import InBackward, stepping
 from queue_store import config
 from queue_store.errors import ConfigError
@@ -43,14 +43,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def settings(optimizer: str, *, in_backward: bool = True, **changes: Any) -> config.Training:
-    name, _, rest = optimizer.partition(" with ")
-    muon = msgspec.structs.replace(training().muon, rest=rest or "adamw")
-    return training(
-        optimizer=name,
-        muon=muon,
-        in_backward=in_backward,
-        **{"batch_size": 2, "effective_batch": 2, "max_grad_norm": 0.0, **changes},
-    )
+    sizes = {"batch_size": 2, "effective_batch": 2, "max_grad_norm": 0.0}
+    return by_rule(training(in_backward=in_backward, **{**sizes, **changes}), optimizer)
 
 
 RULES = ["adamw", "adamw_8bit", "paged_adamw_8bit", "muon", "muon with adamw_8bit"]

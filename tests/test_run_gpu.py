@@ -7,13 +7,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 import torch
 
 from engine.training.failures import StepMemory
 from engine.training.freeing import free_memory
 from engine.training.model import configure_process
+from engine.training.optim import by_rule
 from engine.training.rounding import Draws, round_into
 from queue_store.config import Training
 from tests.training_kit import (
@@ -35,18 +35,10 @@ RULES = ["adamw", "muon", "muon with adamw_8bit", "adamw_8bit", "paged_adamw_8bi
 
 
 def settings_of(rule: str, *, in_backward: bool, **changes: Any) -> Training:
-    name, _, rest = rule.partition(" with ")
-    muon = msgspec.structs.replace(training().muon, rest=rest or "adamw")
     if in_backward:
-        changes |= {"effective_batch": 1, "max_grad_norm": 0.0}
-    return training(
-        optimizer=name,
-        muon=muon,
-        in_backward=in_backward,
-        deterministic=True,
-        learning_rate=1e-3,
-        **changes,
-    )
+        changes = {"effective_batch": 1, "max_grad_norm": 0.0, **changes}
+    rate = {"deterministic": True, "learning_rate": 1e-3}
+    return by_rule(training(in_backward=in_backward, **rate, **changes), rule)
 
 
 @pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
@@ -109,15 +101,12 @@ def test_in_slices_and_parts_it_goes_on_exactly_and_learns_as_the_ordinary_way(
     prepared = prepare_file(write_rows(tmp_path / "a.jsonl", 24), folder, tmp_path / "home")
     losses, digests = [], []
     for in_backward in (False, True):
-        settings = training(
-            optimizer=rule.partition(" with ")[0],
-            muon=settings_of(rule, in_backward=False).muon,
+        settings = settings_of(
+            rule,
             in_backward=in_backward,
-            deterministic=True,
-            learning_rate=1e-3,
+            rounding=rounding,
             chunked_loss="on",
             gradient_checkpointing=True,
-            rounding=rounding,
             batch_size=3,
             effective_batch=3,
             max_grad_norm=0.0,

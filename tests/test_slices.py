@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import weakref
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from engine.training import loss_path
 from engine.training.liger import apply_liger, put_back
 from engine.training.loss_path import LossPath
 from engine.training.model import checkpoint_activations
-from engine.training.optim import make_optimizer
+from engine.training.optim import by_rule, make_optimizer
 from engine.training.rounding import Draws
 from engine.training.rules import Rules
 from engine.training.schedule import GlobalSchedule
@@ -50,33 +51,31 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings(rule: str = "adamw", **changes: Any) -> config.Training:
-    name, _, rest = rule.partition(" with ")
-    muon = msgspec.structs.replace(training().muon, rest=rest or "adamw")
-    return training(
-        optimizer=name,
-        muon=muon,
-        **{
-            "in_backward": True,
-            "chunked_loss": "on",
-            "batch_size": 2,
-            "effective_batch": 2,
-            "max_grad_norm": 0.0,
-            **changes,
-        },
-    )
+    base = {"in_backward": True, "chunked_loss": "on", "max_grad_norm": 0.0}
+    sizes = {"batch_size": 2, "effective_batch": 2}
+    return by_rule(training(**{**base, **sizes, **changes}), rule)
 
 
-def test_a_slice_has_no_more_logits_than_a_chunk_and_whole_blocks_of_8_bit_states() -> None:
-    monkey = pytest.MonkeyPatch()
-    monkey.setattr("engine.kernels.SLICE", 1 << 23)
-    try:
-        assert slice_rows(4096, 6144, "cuda") == 2048
-        assert slice_rows(1024, 6144, "cuda") == 8192
-        assert slice_rows(1024, 32 * 1024, "cuda") == 2048
-        assert slice_rows(896, 0, "cpu") % 256 == 0
-        assert slice_rows(10**6, 10**7, "cpu") == 256
-    finally:
-        monkey.undo()
+@contextmanager
+def stepped(model: Any, wanted: config.Training) -> Iterator[torch.optim.Optimizer]:
+    """What steps a model by its settings, on a state of its own."""
+    model.train().config.use_cache = False
+    optimizer = make_optimizer(model, wanted)
+    path = LossPath(model)
+    path.use(wanted.chunked_loss)
+    with stepping(model, optimizer, GlobalSchedule(optimizer, wanted), wanted, path) as steps:
+        yield steps
+
+
+def test_a_slice_has_no_more_logits_than_a_chunk_and_whole_blocks_of_8_bit_states(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("engine.kernels.SLICE", 1 << 23)
+    assert slice_rows(4096, 6144, "cuda") == 2048
+    assert slice_rows(1024, 6144, "cuda") == 8192
+    assert slice_rows(1024, 32 * 1024, "cuda") == 2048
+    assert slice_rows(896, 0, "cpu") % 256 == 0
+    assert slice_rows(10**6, 10**7, "cpu") == 256
 
 
 class Counting(TorchDispatchMode):
@@ -101,16 +100,10 @@ class Counting(TorchDispatchMode):
 def steps_of(
     model: Any, wanted: config.Training, count: int = 3, last: Any = None
 ) -> tuple[list[float], Any]:
-    """(loss and norm of each step, the optimizer) of `count` steps on IDS; the `last` one within
+    """(loss and norm of each step, what stepped) of `count` steps on IDS; the `last` one within
     that context."""
-    model.train()
-    model.config.use_cache = False
-    optimizer = make_optimizer(model, wanted)
-    schedule = GlobalSchedule(optimizer, wanted)
-    path = LossPath(model)
-    path.use(wanted.chunked_loss)
     told = []
-    with stepping(model, optimizer, schedule, wanted, path) as steps:
+    with stepped(model, wanted) as steps:
         for number in range(count):
             with last if last is not None and number == count - 1 else nullcontext():
                 loss = model(input_ids=IDS, labels=LABELS).loss
@@ -123,7 +116,7 @@ def steps_of(
             steps.step()
             steps.zero_grad()
             told += [float(loss.detach()), float(norm)]
-    return told, optimizer
+    return told, steps
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -262,14 +255,9 @@ def test_with_ligers_loss_the_head_is_stepped_in_slices_all_the_same(
         put_back()
 
 
-def test_a_batch_without_a_label_moves_nothing_but_by_decay() -> None:
+def test_a_batch_without_a_label_moves_nothing() -> None:
     model, other = make_model("qwen3"), make_model("qwen3")
-    wanted = settings(weight_decay=0.0)
-    model.train()
-    optimizer = make_optimizer(model, wanted)
-    path = LossPath(model)
-    path.use("on")
-    with stepping(model, optimizer, GlobalSchedule(optimizer, wanted), wanted, path) as steps:
+    with stepped(model, settings(weight_decay=0.0)) as steps:
         none = torch.full_like(IDS, -100)
         model(input_ids=IDS, labels=none, num_items_in_batch=torch.tensor(1)).loss.backward()
         assert isinstance(steps, InBackward) and float(steps.take_norm()) == 0.0
@@ -282,11 +270,7 @@ def test_a_batch_without_a_label_moves_nothing_but_by_decay() -> None:
 def test_a_weight_that_is_used_in_a_way_of_its_own_ends_the_step_and_is_told(tied: bool) -> None:
     """Stepped twice it would train wrongly without a word."""
     model = make_model("qwen3", tie_word_embeddings=tied)
-    wanted = settings()
-    optimizer = make_optimizer(model, wanted)
-    path = LossPath(model)
-    path.use("on")
-    with stepping(model, optimizer, GlobalSchedule(optimizer, wanted), wanted, path):
+    with stepped(model, settings()):
         loss = model(input_ids=IDS, labels=LABELS).loss
         loss = loss + model.get_output_embeddings().weight.square().sum()
         with pytest.raises(RuntimeError, match=r"weight has two gradients in one step"):
@@ -297,12 +281,7 @@ def test_a_weight_that_is_used_in_a_way_of_its_own_ends_the_step_and_is_told(tie
 def test_a_backward_pass_that_breaks_off_leaves_nothing_for_the_next_run(tied: bool) -> None:
     """And afterwards embedding and head are as they were: an ordinary backward pass steps none."""
     model = make_model("qwen3", tie_word_embeddings=tied)
-    wanted = settings()
-    optimizer = make_optimizer(model, wanted)
-    path = LossPath(model)
-    path.use("on")
-    live = (model, optimizer, GlobalSchedule(optimizer, wanted), wanted, path)
-    with pytest.raises(RuntimeError, match="full"), stepping(*live):
+    with pytest.raises(RuntimeError, match="full"), stepped(model, settings()):
         norm = model.model.norm.weight
         hook = norm.register_hook(lambda gradient: (_ for _ in ()).throw(RuntimeError("full")))
         model(input_ids=IDS, labels=LABELS).loss.backward()
