@@ -7,6 +7,7 @@ import itertools
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from queue_store.home import Home
+from tests.stepping_engine import SteppingEngine
 
 # Two cores are shared by all tests; set before any of them imports torch.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -53,6 +55,13 @@ def own_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytes
     outside = tmp_path_factory.getbasetemp() / "xdg" / str(next(_numbers))
     monkeypatch.setenv("XDG_DATA_HOME", str(outside / "data"))
     monkeypatch.setenv("XDG_STATE_HOME", str(outside / "state"))
+
+
+@pytest.fixture(autouse=True)
+def no_engine_is_left() -> Iterator[None]:
+    """One that goes on would meet what later tests of this process put in a library's place."""
+    yield
+    assert SteppingEngine.THREAD not in {one.name for one in threading.enumerate()}
 
 
 @pytest.fixture

@@ -31,7 +31,10 @@ def make_home(root: Path) -> Home:
 
 
 class SteppingEngine:
-    """`step_seconds` is the length of a step: no command is done faster than that."""
+    """`step_seconds` is the length of a step: no command is done faster than that. Ended as a
+    context or by end(); conftest tells the test that left one."""
+
+    THREAD = "stepping engine"
 
     def __init__(self, home: Home, step_seconds: float = 0.01) -> None:
         self.home = home
@@ -46,7 +49,7 @@ class SteppingEngine:
         self._started = time.time()
         self._status: dict[str, Any] = {}
         self._publish()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread = threading.Thread(target=self._run, name=self.THREAD, daemon=True)
         self._thread.start()
 
     # -- Control ---------------------------------------------------------------------------------
@@ -122,4 +125,10 @@ class SteppingEngine:
 
     def end(self) -> None:
         self._ended.set()
-        self._thread.join(5)
+        self._thread.join()
+
+    def __enter__(self) -> SteppingEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()

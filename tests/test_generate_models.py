@@ -240,9 +240,17 @@ def test_models_are_shown_one_after_another_or_beside_each_other(
 # -- over a session -----------------------------------------------------------------------------
 
 
-def test_a_session_asks_models_and_looks_how_far_they_are(home: Home, stub) -> None:
+@pytest.fixture
+def engine(home: Home) -> Iterator[SteppingEngine]:
+    with SteppingEngine(home) as made:
+        yield made
+
+
+def test_a_session_asks_models_and_looks_how_far_they_are(
+    home: Home, stub, engine: SteppingEngine
+) -> None:
     """As a console does: it asks, polls, cancels; the worker is not the engine's business."""
-    session = LocalSession(Dispatcher(SteppingEngine(home)))
+    session = LocalSession(Dispatcher(engine))
     words = {"models": ["v001", "v002"], "prompt": PROMPT, "key": "mine"}
     said = session.request("ask", **words)
     with open_state(home) as state:
@@ -272,8 +280,8 @@ def test_a_session_asks_models_and_looks_how_far_they_are(home: Home, stub) -> N
     session.close()
 
 
-def test_what_is_asked_ends_with_the_engine(home: Home, stub) -> None:
-    dispatcher = Dispatcher(SteppingEngine(home))
+def test_what_is_asked_ends_with_the_engine(stub, engine: SteppingEngine) -> None:
+    dispatcher = Dispatcher(engine)
     stub.acts({"after": 0, "act": "until cancelled"})
     asked = dispatcher.begin("ask", {"models": ["v001"], "prompt": PROMPT, "key": "ends"})
     wait_until(lambda: ASKS.progress("ends") is not None, timeout=30)

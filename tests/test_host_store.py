@@ -56,10 +56,10 @@ def test_a_full_disk_lets_old_models_go_first(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = model(store, 1, 1000), model(store, 2, 2000)
-    frees = iter([0, 1 << 40, 1 << 40, 1 << 40])
 
     def usage_of(path: Path) -> Any:
-        return type("Usage", (), {"free": next(frees), "total": 1 << 41})
+        free = 0 if (path / old).exists() else 1 << 40
+        return type("Usage", (), {"free": free, "total": 1 << 41})
 
     monkeypatch.setattr("evaluation.host.shipped.store.shutil.disk_usage", usage_of)
     store.prepare("f" * 64, 1000, keep=9, spare=[])

@@ -141,8 +141,7 @@ async def test_it_looks_at_the_store_until_an_engine_comes_and_starts_none(
         assert holder(home) is None and not home.socket.exists(), "none is started"
         with pytest.raises(Refused):
             session.request("pause")
-        with EngineLock.acquire(home, "daemon"):
-            engine = SteppingEngine(home)
+        with EngineLock.acquire(home, "daemon"), SteppingEngine(home) as engine:
             server = Server(home, Dispatcher(engine))
             server.start()
             await until(pilot, lambda: "training" in lines(pilot)[0], "the engine's word")
@@ -151,7 +150,6 @@ async def test_it_looks_at_the_store_until_an_engine_comes_and_starts_none(
             await until(pilot, lambda: app.left == "detach")
             server.stop()
             assert engine.steps >= before and engine.done == []
-            engine.end()
 
 
 def test_the_command_refuses_where_there_is_nothing_to_look_at(trainctl: Any, home: Home) -> None:
