@@ -75,7 +75,7 @@ def start(
     folder: Path,
     *,
     sharded: bool = False,
-    timeout: float = 60.0,
+    timeout: float = 240.0,
     **arguments: Any,
 ) -> Ended:
     """Run `job` in `size` processes and wait for all. Raises AssertionError where one is still

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +167,6 @@ def test_a_pause_outlasts_the_timeout_of_the_group_without_work(
         pause_at={"2": seconds},
         leave_at=3,
         group_timeout=timeout,
-        timeout=120.0,
     )
     for result in results:
         (began, cpu_before), (ended, cpu_after) = result["marks"]
@@ -217,12 +215,10 @@ def test_what_ends_rank_0_is_told_to_the_others(place: dict[str, Any]) -> None:
 
 
 def test_a_killed_rank_ends_the_others_at_once(place: dict[str, Any]) -> None:
-    started = time.monotonic()
-    ended = ranks_kit.start(
-        "train", 2, place["root"] / "dead", **arguments(place, acts_at={"2": "rank 1 dies"})
-    )
+    words = arguments(place, acts_at={"2": "rank 1 dies"}, group_timeout=600.0)
+    # One that waits for the group is there for longer than its processes are waited for.
+    ended = ranks_kit.start("train", 2, place["root"] / "dead", **words)
     assert ended.codes == [1, -signal.SIGKILL]
-    assert time.monotonic() - started < 30  # not the group's 60 seconds
 
 
 def test_the_world_size_is_what_is_configured(place: dict[str, Any]) -> None:
