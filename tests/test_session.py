@@ -112,7 +112,7 @@ def test_the_queue_is_changed_and_the_engine_woken(
 
 
 def test_a_slow_command_holds_up_neither_its_own_session_nor_another(tmp_path: Path) -> None:
-    world = World(make_home(tmp_path / "home"), step_seconds=1.5)
+    world = World(make_home(tmp_path / "home"), step_seconds=4)
     try:
         first, second = connect(world.home, 5), connect(world.home, 5)
         started = time.monotonic()
