@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from queue_store.home import Home
-from trainctl.commands.service import analyze, escaped, quoted, unit_path, unit_text
+from trainctl.commands.service import KEPT, analyze, escaped, quoted, unit_path, unit_text
 
 
 @pytest.fixture
@@ -32,6 +32,20 @@ def test_the_units_name_is_escaped_as_systemd_does(path) -> None:
         ["systemd-escape", "--path", path], capture_output=True, text=True, check=True
     )
     assert escaped(path) == done.stdout.strip()
+
+
+def test_the_daemon_has_what_the_card_is_used_with_here_and_no_secret(
+    odd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in KEPT:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    text = unit_text(odd)
+    assert 'Environment="PYTORCH_ALLOC_CONF=expandable_segments:True"\n' in text
+    assert 'Environment="CUDA_VISIBLE_DEVICES=1"\n' in text
+    assert "LD_LIBRARY_PATH" not in text and "hf_secret" not in text
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")

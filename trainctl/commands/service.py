@@ -24,6 +24,17 @@ MARK = "# Written by `trainctl service install`."
 STOP_SECONDS = 900
 WATCHDOG_SECONDS = 60
 ANALYZE_SECONDS = 60
+KEPT = (
+    "HF_HOME",
+    "XDG_STATE_HOME",
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
+    "LD_LIBRARY_PATH",
+    "PYTORCH_ALLOC_CONF",
+    "PYTORCH_CUDA_ALLOC_CONF",
+)
+"""What the daemon has of the environment that `install` is typed in: where things lie, and with
+which card and allocator it trains. No secret, for units are read by everybody."""
 
 
 def install(context: Context, arguments: argparse.Namespace) -> int:
@@ -97,9 +108,7 @@ def unit_text(home: Home) -> str:
     # A checkout that is not installed is found by its path.
     found = Path(__file__).resolve().parents[2]
     kept = {"PYTHONPATH": str(found)} if (found / "pyproject.toml").is_file() else {}
-    for name in ("HF_HOME", "CUDA_VISIBLE_DEVICES", "XDG_STATE_HOME"):
-        if name in os.environ:
-            kept[name] = os.environ[name]
+    kept |= {name: os.environ[name] for name in KEPT if name in os.environ}
     environment = "".join(
         f"Environment={quoted(f'{name}={value}').replace('$$', '$')}\n"
         for name, value in kept.items()
