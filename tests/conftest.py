@@ -90,7 +90,7 @@ def trainctl(tmp_path: Path) -> Iterator[Callable[..., Done]]:
     """
 
     def run(
-        *words: object, home: Home | None = None, timeout: float = 60, **environment: str
+        *words: object, home: Home | None = None, timeout: float = 240, **environment: str
     ) -> Done:
         given = ["--home", str(home.root)] if home is not None else []
         done = subprocess.run(

@@ -26,11 +26,11 @@ SECONDS = 180.0
 def status(home: Home) -> dict[str, Any]:
     """The engine's own word; {} where none answers."""
     try:
-        session = connect(home, timeout=10)
+        session = connect(home, timeout=60)
     except TrainctlError:
         return {}
     try:
-        found: dict[str, Any] = session.request("snapshot", timeout=10)
+        found: dict[str, Any] = session.request("snapshot", timeout=60)
         return found
     except TrainctlError:
         return {}

@@ -18,7 +18,7 @@ from tests.waiting import wait_until
 class Raw:
     """A client that sends whatever bytes the test wants."""
 
-    def __init__(self, home: Home, timeout: float = 20) -> None:
+    def __init__(self, home: Home, timeout: float = 60) -> None:
         self.link = new_socket()
         self.link.settimeout(timeout)
         at_socket(home, self.link.connect)
@@ -67,8 +67,8 @@ class World:
         """The engine steps, and answers a well-behaved client, whatever happened before."""
         before = self.engine.steps
         wait_until(lambda: self.engine.steps > before, 5, what="the engine steps on")
-        session = connect(self.home, timeout=10)
-        assert session.request("snapshot", timeout=10)["state"] == "training"
+        session = connect(self.home, timeout=60)
+        assert session.request("snapshot", timeout=60)["state"] == "training"
         session.close()
 
     def close(self) -> None:

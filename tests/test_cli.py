@@ -164,7 +164,7 @@ def test_a_reader_that_leaves_is_no_error(home) -> None:
     assert pipe.stdout is not None and pipe.stderr is not None
     pipe.stdout.close()
     err = pipe.stderr.read()
-    assert pipe.wait(30) == 141 and err == b""
+    assert pipe.wait(120) == 141 and err == b""
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_a_stream_that_came_closed_is_no_defect(home, words, closed, code, says)
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (code, "", says)
@@ -210,7 +210,7 @@ def test_a_dumb_terminal_is_no_terminal(home) -> None:
             stdout=child_end,
             stderr=child_end,
             check=False,
-            timeout=30,
+            timeout=240,
         )
         text = os.read(main_end, 65536).decode()
     finally:

@@ -219,7 +219,7 @@ def on_a_terminal(path: Path, home: Home, *words: str, **environment: str) -> by
             break
         shown += chunk
     os.close(master)
-    assert process.communicate(timeout=60)[1] == b""
+    assert process.communicate(timeout=120)[1] == b""
     return shown
 
 

@@ -147,7 +147,7 @@ def test_a_second_sigterm_ends_it_at_once(small) -> None:
         line(process)
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=10) == 1
+        assert process.wait(timeout=120) == 1
     finally:
         process.kill()
 

@@ -79,7 +79,7 @@ def test_held_it_serves_reads_refuses_the_rest_and_writes_nothing(tmp_path: Path
                 session.request(command, **arguments)
         assert files() == before
         session.request("stop")
-        assert engine.join(20)
+        assert engine.join(120)
         dispatcher.close()
 
 

@@ -220,7 +220,7 @@ def test_a_kernel_that_cannot_be_imported_is_found(monkeypatch) -> None:
 
 
 def test_a_sound_home_is_well(home, trainctl) -> None:
-    done = trainctl("doctor", "--json", home=home, timeout=180)
+    done = trainctl("doctor", "--json", home=home)
     report = json.loads(done.out)
     assert done.code == 0 and report["ok"], report
     names = {check["name"] for check in report["checks"]}

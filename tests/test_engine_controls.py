@@ -57,7 +57,7 @@ def test_drain_of_an_idle_engine_ends_at_once(tmp_path: Path) -> None:
     with kit.Running(home) as running:
         wait_until(lambda: running.status["state"] == "idle", timeout=60)
         running.ask("drain")
-        assert running.engine.join(30)
+        assert running.engine.join(120)
 
 
 def test_the_file_stop_works_as_stop_and_is_taken_away(tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ def test_many_threads_ask_at_once_and_each_gets_an_answer(home: Home) -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(120)
         running.engine.submit("resume", {})
         wait_until(lambda: all(f.done() for f in answers), timeout=120)
         assert len(answers) == 60

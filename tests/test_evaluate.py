@@ -245,7 +245,7 @@ def test_ctrl_c_keeps_what_was_answered(home: Home, stubs: Callable[[str], Stub]
     try:
         wait_until(lambda: stored(home, "more") == 2, timeout=30, what="two answers")
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: ssh hears it, too
-        out, _ = process.communicate(timeout=30)
+        out, _ = process.communicate(timeout=120)
     finally:
         process.kill()
     told = json.loads(out)

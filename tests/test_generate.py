@@ -257,7 +257,7 @@ class Slow:
         if command == "cancel_generate":
             self.cancelled.set()
             return {}
-        assert self.cancelled.wait(30)
+        assert self.cancelled.wait(120)
         return {
             **{"answer": "It is 5", "stop": "end", "tokens": 3, "seconds": 1.0, "step": 7},
             **{"tokens_per_second": 3.0, "backend": "engine"},

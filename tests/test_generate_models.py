@@ -275,7 +275,7 @@ def test_a_session_asks_models_and_looks_how_far_they_are(
         session.request("cancel_generate", key="another")
         assert not under_way.done()
         session.request("cancel_generate", key="mine")
-        (cut,) = under_way.result(30)
+        (cut,) = under_way.result(120)
     assert cut["stop"] == "cancelled" and cut["model"] == "v001"
     session.close()
 
@@ -286,7 +286,7 @@ def test_what_is_asked_ends_with_the_engine(stub, engine: SteppingEngine) -> Non
     asked = dispatcher.begin("ask", {"models": ["v001"], "prompt": PROMPT, "key": "ends"})
     wait_until(lambda: ASKS.progress("ends") is not None, timeout=30)
     dispatcher.close()
-    for said in asked.result(30):
+    for said in asked.result(120):
         assert said["stop"] == "cancelled"
 
 

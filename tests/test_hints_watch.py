@@ -162,6 +162,6 @@ def test_a_running_engine_tells_its_hints_and_since_when(home: Home) -> None:
         running.ask("resume")
         wait_until(
             lambda: [hint["rule"] for hint in running.status["hints"]] == ["queue_nearly_empty"],
-            timeout=60,
+            timeout=240,
             what="the last item ends soon",
         )

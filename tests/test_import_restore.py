@@ -59,12 +59,12 @@ def test_imported_weights_are_verified_restored_and_trained_on(
     assert done.code == 0, done.err
     told = json.loads(done.out)["versions"][0]
     assert (told["step"], told["method"]) == (STEP, "full" if method == "full" else "lora")
-    restored = trainctl("restore", "v001", "--yes", "v001", "--json", home=home, timeout=120)
+    restored = trainctl("restore", "v001", "--yes", "v001", "--json", home=home)
     assert restored.code == 0, restored.err
     assert json.loads(restored.out)["step"] == STEP
     stands = engine_kit.head(home)
     assert stands.weights_digest == weights_digest(place) and stands.step == STEP
-    checked = trainctl("verify", "v001", "--deep", home=home, timeout=120)
+    checked = trainctl("verify", "v001", "--deep", home=home)
     assert checked.code == 0, checked.out + checked.err
     engine_kit.add(home, "a.jsonl", rows=12)
     after = engine_kit.train_all(home)

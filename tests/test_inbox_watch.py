@@ -43,7 +43,7 @@ class Watched:
 
     def stop(self) -> None:
         self._stop.set()
-        self._thread.join(10)
+        self._thread.join(120)
         assert not self._thread.is_alive()
 
 

@@ -288,7 +288,7 @@ def shown(folder: Path) -> tuple[str, set[str]]:
             env={**os.environ, "HOME": str(folder)},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=240,
             check=False,
         )
     finally:

@@ -97,7 +97,7 @@ def test_the_full_model_is_what_peft_makes_and_training_goes_on_from_the_adapter
     home: Home, trainctl: Callable[..., Any]
 ) -> None:
     before = kit.head(home)
-    done = trainctl("merge", "v001", "-m", "to take along", "--json", home=home, timeout=120)
+    done = trainctl("merge", "v001", "-m", "to take along", "--json", home=home)
     assert done.code == 0, done.err
     told = json.loads(done.out)
     assert (told["name"], told["kind"], told["scope"]) == ("v002", "merged", "weights")
@@ -134,17 +134,17 @@ def test_both_kinds_are_verified_deep_evaluated_asked_and_compared(
         merge(state)
     answers = []
     for name in ("v001", "v002"):
-        checked = trainctl("verify", name, "--deep", home=home, timeout=120)
+        checked = trainctl("verify", name, "--deep", home=home)
         assert checked.code == 0, checked.out + checked.err
-        asked = trainctl("evaluate", name, "--set", "few", home=home, timeout=120)
+        asked = trainctl("evaluate", name, "--set", "few", home=home)
         assert asked.code == 0, asked.err
         words = ("generate", name, "--prompt", "What is 2 + 2?", "--temperature", "0", "--json")
-        answer = trainctl(*words, "--max-tokens", "4", home=home, timeout=120)
+        answer = trainctl(*words, "--max-tokens", "4", home=home)
         assert answer.code == 0, answer.err
         answers.append(json.loads(answer.out)["answer"])
     assert answers[0] == answers[1]
     assert json.loads(trainctl("versions", "v002", "--json", home=home).out)["scores"]["few"]
-    differ = trainctl("diff", "v001", "v002", "--json", home=home, timeout=120)
+    differ = trainctl("diff", "v001", "v002", "--json", home=home)
     assert differ.code == 0, differ.err
     found = json.loads(differ.out)
     assert not found["same_weights"] and found["steps"] == {"a": 0, "b": 0}
@@ -274,7 +274,7 @@ def test_another_base_and_a_damaged_adapter_are_found_before_anything_is_written
     weights = base_of(home) / "model.safetensors"
     kept = weights.read_bytes()
     flip(weights)
-    done = trainctl("merge", "v001", home=home, timeout=120)
+    done = trainctl("merge", "v001", home=home)
     assert done.code == 4 and "not the base model that the adapter was trained on" in done.err
     assert_nothing_left(home)
     weights.write_bytes(kept)

@@ -345,13 +345,13 @@ def test_it_is_verified_deep_asked_and_evaluated_beside_the_full_base_which_is_s
     looked = {check["check"]: check["text"] for check in checked["checks"]}
     assert "beside the full-precision base" in looked["weights"]
     assert "adamw took the state of" in looked["optimizer"]
-    asked = trainctl("evaluate", "v001", "--set", "few", "--json", home=home, timeout=120)
+    asked = trainctl("evaluate", "v001", "--set", "few", "--json", home=home)
     assert asked.code == 0, asked.err
     told = json.loads(asked.out)
     assert told["sets"][0]["answered"] == 3
     assert any("trained beside a 4-bit base" in note for note in told["notes"])
     words = ("generate", "v001", "--prompt", "What is 2 + 2?", "--max-tokens", "4")
-    answered = trainctl(*words, "--json", home=home, timeout=120)
+    answered = trainctl(*words, "--json", home=home)
     assert answered.code == 0, answered.err
     assert json.loads(answered.out)["base_precision"] == "fp32"
     with kit.Running(home) as running:

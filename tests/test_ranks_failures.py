@@ -89,7 +89,7 @@ def test_the_engine_killed_leaves_no_process(undisturbed: str, tmp_path: Path) -
         return not many.lives(child.pid)
 
     wait_until(dead, timeout=180, every=0.01)
-    assert child.wait(10) == -signal.SIGKILL
+    assert child.wait(120) == -signal.SIGKILL
     assert len(pids) >= 3, "an agent and two ranks were seen"
     many.wait_gone(*pids)
     assert kit.train_all(home) == undisturbed
@@ -167,7 +167,7 @@ class Host:
     def end(self) -> list[str]:
         """The lines that it told."""
         self.process.terminate()
-        out, _ = self.process.communicate(timeout=60)
+        out, _ = self.process.communicate(timeout=120)
         return [str(orjson.loads(line)["event"]) for line in out.splitlines()]
 
 

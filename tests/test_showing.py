@@ -153,8 +153,8 @@ def test_the_engine_answers_a_short_row_to_a_console(trained: Home) -> None:
 
     dispatcher = Dispatcher(Control())  # type: ignore[arg-type]
     try:
-        found = dispatcher.begin("row", {"item": 1, "line": 3, "whole": False}).result(30)
-        whole = dispatcher.begin("row", {"item": 1, "line": 3}).result(30)
+        found = dispatcher.begin("row", {"item": 1, "line": 3, "whole": False}).result(120)
+        whole = dispatcher.begin("row", {"item": 1, "line": 3}).result(120)
         assert "ids" not in found and found["segments"] == whole["segments"]
         assert found["tokens"] == len(whole["ids"])
         assert found["trained_tokens"] == sum(whole["trained"])

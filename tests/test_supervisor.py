@@ -221,7 +221,7 @@ def test_a_held_engine_answers_reads_and_refuses_changes(small) -> None:
     lock = EngineLock.acquire(small, "daemon")
     host = Host(small, config.load(small.config), lock, "daemon", hold="the disk is broken")
     host.start()
-    session = connect(small, timeout=10)
+    session = connect(small, timeout=60)
     try:
         wait_until(lambda: status(small).get("state") == "failed", 20)
         assert "the disk is broken" in status(small)["hint"]
@@ -232,7 +232,7 @@ def test_a_held_engine_answers_reads_and_refuses_changes(small) -> None:
     finally:
         session.close()
         host.stop()
-        assert host.wait(20)
+        assert host.wait(120)
 
 
 def test_a_training_process_that_finds_its_supervisor_gone_does_not_train(small) -> None:

@@ -225,7 +225,7 @@ async def test_a_view_that_opens_late_opens_behind_the_screen_that_is_too_small(
     gate, plan = threading.Event(), world.do_rollback_plan
 
     def slow(**words: Any) -> Any:
-        gate.wait(20)
+        gate.wait(120)
         return plan(**words)
 
     world.do_rollback_plan = slow  # type: ignore[method-assign]

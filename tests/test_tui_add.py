@@ -157,7 +157,7 @@ async def test_a_folder_that_does_not_answer_freezes_nothing(
 
     def slow(line: str, base: str) -> paths.Completed:
         entered.set()
-        release.wait(20)
+        release.wait(120)
         return complete(line, base)
 
     monkeypatch.setattr(paths, "complete", slow)

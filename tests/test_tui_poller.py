@@ -84,7 +84,7 @@ async def test_a_defect_in_reading_does_not_end_the_poller() -> None:
 def test_a_request_that_hangs_holds_up_the_poller_alone() -> None:
     world = trained()
     release = threading.Event()
-    world.do_snapshot = lambda: release.wait(30) and World.do_snapshot(world)  # type: ignore[method-assign]
+    world.do_snapshot = lambda: release.wait(120) and World.do_snapshot(world)  # type: ignore[method-assign]
     frames: list[Frame] = []
     poller = Poller(world, world, frames.append, clock=lambda: world.now)
     poller.start()
@@ -140,7 +140,7 @@ async def test_a_status_asked_for_before_an_answer_does_not_undo_it() -> None:
         def slow() -> dict[str, Any]:
             found = {**real(), "eta_seconds": 7.0 if world.state == "training" else 8.0}
             asked.release()
-            answered.acquire(timeout=10)
+            answered.acquire(timeout=120)
             return found
 
         world.do_snapshot = slow  # type: ignore[method-assign]

@@ -170,7 +170,7 @@ async def test_pressed_five_times_it_moves_five_places_while_the_engine_is_slow(
 
     def slow(**arguments: Any) -> Any:
         entered.set()
-        gate.wait(20)
+        gate.wait(120)
         return shift(**arguments)
 
     world.do_shift = slow  # type: ignore[method-assign]

@@ -103,7 +103,7 @@ async def test_held_down_n_asks_for_one_row_after_the_other_and_ends_where_it_sh
     gate, real = threading.Event(), world.do_row
 
     def slow(**arguments: Any) -> Any:
-        gate.wait(10)
+        gate.wait(120)
         return real(**arguments)
 
     world.do_row = slow  # type: ignore[method-assign]
@@ -122,7 +122,7 @@ async def test_held_down_n_asks_for_one_row_after_the_other_and_ends_where_it_sh
 async def test_the_loop_goes_on_while_a_row_is_read() -> None:
     world = RowsWorld(steps=60)
     gate = threading.Event()
-    world.do_row = lambda **_: gate.wait(10) and None  # type: ignore[method-assign]
+    world.do_row = lambda **_: gate.wait(120) and None  # type: ignore[method-assign]
     app = console_on(world)
     async with running(app) as pilot:
         await pilot.press("t")

@@ -95,11 +95,11 @@ class Screen:
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(10)
+        self.process.wait(120)
         # The reader ends first: on a number that was given anew it would read another test's bytes.
         self.reading.set()
         self.hang_up(self.slave)
-        self._reader.join(10)
+        self._reader.join(120)
         self.hang_up(self.master)
 
     def hang_up(self, end: int) -> None:
@@ -165,7 +165,7 @@ def test_the_terminal_is_as_before_after_leaving(start: Any, how: str) -> None:
     else:
         screen.process.send_signal(signal.SIGTERM)
         assert screen.left() == "terminate"
-    assert screen.process.wait(10) == 0
+    assert screen.process.wait(120) == 0
     assert termios.tcgetattr(screen.slave) == screen.before
     screen.see(f"left: {'detach' if how == 'q' else 'terminate'}")  # its last words: fds are back
     tail = bytes(screen.bytes)[-400:]
@@ -178,7 +178,7 @@ def test_the_terminal_is_as_before_after_a_defect_of_the_console(start: Any) -> 
     assert termios.tcgetattr(screen.slave) != screen.before, "the console is in raw mode"
     screen.press("1j")
     assert screen.left() == "detach"
-    assert screen.process.wait(10) == 1
+    assert screen.process.wait(120) == 1
     assert termios.tcgetattr(screen.slave) == screen.before
     screen.see("left: detach")
     _, main_screen, tail = bytes(screen.bytes).rpartition(b"\x1b[?1049l")
@@ -194,7 +194,7 @@ def test_the_terminal_is_as_before_where_textual_does_not_give_it_back(start: An
     assert termios.tcgetattr(screen.slave) != screen.before, "the console is in raw mode"
     screen.press("q")
     assert screen.left() == "detach"
-    assert screen.process.wait(10) == 0
+    assert screen.process.wait(120) == 0
     assert termios.tcgetattr(screen.slave) == screen.before
 
 
@@ -245,7 +245,7 @@ def test_without_a_terminal_it_says_so_and_how_to_train(tmp_path: Path, how: str
         stdin=slave,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     os.close(master)
     os.close(slave)

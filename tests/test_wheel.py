@@ -73,7 +73,7 @@ def run(installed: Path, *words: str, cwd: Path) -> subprocess.CompletedProcess[
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=240,
     )
 
 

@@ -81,7 +81,7 @@ class CopyAnswers(WorldState):
         if self.hold is not None:
             done = {"version": version, "copied_bytes": 6_200_000, "size_bytes": 12_400_000}
             one["copying"] = done
-            self.hold.wait(20)
+            self.hold.wait(120)
             one["copying"] = unknown("nothing is being copied there")
         copied = [] if one["error"] else [version]
         result = {"target": target, "copied": copied, "error": one["error"], "same_disk": False}

@@ -53,7 +53,7 @@ class EvaluationAnswers(WorldState):
     ) -> dict[str, Any]:
         if self.reads is not None:
             self.reading_answers = True
-            self.reads.wait(20)
+            self.reads.wait(120)
             self.reading_answers = False
         called = second or "the present state"
         for name in (first, called):
@@ -115,7 +115,7 @@ class EvaluationAnswers(WorldState):
 
     def do_compared_item(self, first: int, second: int, item: str) -> dict[str, Any]:
         if self.reads is not None:
-            self.reads.wait(20)
+            self.reads.wait(120)
         n = int(item[1:])
         one = self._asked(item)
 
@@ -232,7 +232,7 @@ class EvaluationAnswers(WorldState):
 
     def do_host_look(self, host: str) -> dict[str, Any]:
         if self.reads is not None:
-            self.reads.wait(20)
+            self.reads.wait(120)
         if host in self.looks:
             raise Refused(self.looks[host])
         return {

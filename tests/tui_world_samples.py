@@ -62,7 +62,7 @@ class SampleAnswers(WorldState):
     ) -> dict[str, Any]:
         if self.state == "parked":
             raise Refused("no model is loaded: training is parked", mend="resume")
-        self.asking.wait(20)
+        self.asking.wait(120)
         cancelled = key in self.cancelled
         return {
             "answer": "" if cancelled else self.said,
@@ -85,7 +85,7 @@ class SampleAnswers(WorldState):
         for name in models:
             if name not in known:
                 raise NotFound(f"no model {name}", mend="trainctl models lists them")
-        self.asking.wait(20)
+        self.asking.wait(120)
         return [
             {
                 **{"model": name, "step": 10 * n, "branch": 1, "digest": f"{n}" * 64},

@@ -122,7 +122,7 @@ class VersionAnswers(WorldState):
         found = self._version(version)
         if self.hold is not None:
             self.reading = [{"version": version, "read_bytes": 3_100_000, "size_bytes": 12_400_000}]
-            self.hold.wait(20)
+            self.hold.wait(120)
             self.reading = []
         ok = found["state"] != "corrupt"
         return {"name": version, "ok": ok, "problem": "" if ok else f"{version} is damaged"}

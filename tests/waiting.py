@@ -9,7 +9,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-LEAST = 60.0
+LEAST = 120.0
 """Seconds that are waited at the least: on a busy machine a process of the lowest priority may get
 no time for long, which is no fault."""
 _never = threading.Event()
