@@ -23,6 +23,7 @@ from tests.engine_forks import audit
 from tests.small_disk import fill, free, small_disk
 from tests.store_world import LINE, World
 from tests.waiting import wait_until
+from trainctl import ends
 
 
 @pytest.fixture
@@ -208,6 +209,8 @@ def test_training_survives_a_disk_without_a_byte_bit_for_bit(tmp_path: Path, tra
             server = Server(home, dispatcher)
             server.start()
             running.pause_at(4)  # the nine steps take less time than filling a disk
+            # Written beside training, it would take what the reserve gives back.
+            wait_until(lambda: engine_kit.head(home).step == 3, what="the save of step 3")
             wait_until(home.reserve.exists, timeout=60, what="the reserve")
             filler = fill(disk)
             running.ask("resume")
@@ -245,3 +248,39 @@ def test_training_survives_a_disk_without_a_byte_bit_for_bit(tmp_path: Path, tra
         assert engine_kit.head(home).weights_digest == expected
         engine_kit.assert_each_row_once(home, first.id)
         assert not audit(home)
+
+
+@pytest.mark.parametrize("by", ["the command", "the file"])
+def test_it_stops_where_not_a_byte_can_be_written_and_goes_on_exactly(
+    tmp_path: Path, by: str
+) -> None:
+    expected = train_on(tmp_path / "calm")
+    with small_disk(tmp_path / "disk", 480) as disk:
+        home = engine_kit.make_home(disk / "home", training={"save_steps": 3})
+        item = engine_kit.add(home, "a.jsonl", rows=40)
+        with engine_kit.Running(home) as running:
+            running.pause_at(4)
+            wait_until(lambda: engine_kit.head(home).step == 3, what="the save beside training")
+            wait_until(home.reserve.exists, what="the reserve")
+            filler = fill(disk)
+            home.reserve.unlink()
+            fill(disk)
+            if by == "the file":
+                home.stop_file.touch()  # takes no room
+            else:
+                running.engine.request_stop()
+            assert running.engine.join(120), running.status["hint"]
+            assert "ended on a full disk" in str(running.engine.error)
+            assert running.engine.exit_code in ends.FINAL, "no supervisor starts it again"
+            filler.unlink()
+        engine_kit.train_all(home)
+        assert engine_kit.head(home).weights_digest == expected
+        engine_kit.assert_each_row_once(home, item.id)
+        assert not audit(home)
+
+
+def train_on(root: Path) -> str:
+    """The weights' digest where there is room."""
+    home = engine_kit.make_home(root, training={"save_steps": 3})
+    engine_kit.add(home, "a.jsonl", rows=40)
+    return engine_kit.train_all(home)

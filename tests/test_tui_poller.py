@@ -185,3 +185,16 @@ def test_why_it_cannot_reconnect_is_told() -> None:
     poller = Poller(world, world, lambda frame: None, reconnect=refuse, clock=lambda: 0.0)
     poller.frame = poller.poll(world)
     assert poller.poll(world).lost == "protocol 2 here, 1 there"
+
+
+async def test_a_frame_that_comes_while_the_console_is_taken_down_is_let_go() -> None:
+    world = trained()
+    app = console_on(world)
+    async with running(app) as pilot:
+        await app.panes["queue"].remove()
+        before = app.frame
+        world.train(1)
+        app.poller.hurry()
+        await until(pilot, lambda: app.poller.frame is not before, "a new frame")
+        await pilot.pause()
+    assert app.frame is before

@@ -229,14 +229,15 @@ class Console(Leaving, inherit_bindings=False):
     @on(FrameReady)
     def _show(self) -> None:
         frame = self.poller.frame
-        if frame is self.frame:
-            return
+        widgets = (*self._bars, self._footer, *self.panes.values())
+        if frame is self.frame or not all(widget.is_attached for widget in widgets):
+            return  # nothing new, or the console is being left
         self.frame = frame
         self._first_run.show(frame)
         self.first.see(frame)
         if self._bell is not None and self._bell.rings(frame):
             self.bell()
-        for widget in (*self._bars, self._footer, *self.panes.values()):
+        for widget in widgets:
             if not isinstance(widget, HintLine):
                 widget.set_dimmed(bool(frame.lost))
             widget.show(frame)

@@ -209,8 +209,13 @@ class Boundary:
         elif reason == "park":
             moves.suspend(worker.state, item.id, "paused", f"{item.name} is parked")
         else:
+            self.end(reason)  # it ends, too, where the next line cannot be written
             moves.suspend(worker.state, item.id, "stopped", f"{item.name} stopped")
-            self.end(reason)
+
+    def ends(self, commands: frozenset[str]) -> bool:
+        """Whether an end is under way, or asked for by one of these commands."""
+        asked = self._leaving is not None and self._leaving.command in commands
+        return asked or bool(self.ending) or self.worker.requests.waits_for(commands)
 
     def _unwound(self, item: Item) -> None:
         """Carry out the request that the run left for."""

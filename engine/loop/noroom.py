@@ -6,7 +6,6 @@ throw away a step that is not written, nor go on training what could not be save
 
 from __future__ import annotations
 
-import errno
 from typing import TYPE_CHECKING
 
 from engine.loop import loading, saving
@@ -15,6 +14,7 @@ from engine.messages import EngineState
 from engine.training.failures import classify
 from queue_store import head, records
 from queue_store import transitions as moves
+from queue_store.errors import TrainctlError
 from queue_store.failures import Cause
 from queue_store.items import Item
 
@@ -41,15 +41,19 @@ def tend(worker: Worker) -> None:
 def wait_with(worker: Worker, item: Item, message: str, *, touched: bool) -> None:
     """The item's run met a full disk: it is suspended, and where the model may have been touched
     (`touched`) all goes back to the last good state. Where not even that can be recorded, waits
-    until it can, or until the engine is to end."""
+    until it can. Raises TrainctlError where the engine is to end before: the next one finds the
+    item as after a kill."""
     hint = f"the disk is full: {message}: free some room, then resume"
     while not _recorded(worker, item, message, touched=touched):
         tell_full(worker, "disk_full", hint)
         worker.board.paused = True
         worker.board.set(EngineState.PAUSED, "the disk is full")
         worker.board.published = worker.board.build()
-        if worker.requests.waits_for(ENDS):
-            raise OSError(errno.ENOSPC, message, str(worker.home.store))
+        if worker.boundary.ends(ENDS):
+            raise TrainctlError(
+                f"ended on a full disk, where nothing more could be written: {message}",
+                mend="free some, then start trainctl again: it goes on from the last checkpoint",
+            )
         worker.requests.wait(WAIT_SECONDS)
     if touched:
         loading.back_to_head(worker)
