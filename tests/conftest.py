@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -28,7 +29,10 @@ _numbers = itertools.count()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Cards are for `pytest -m gpu`: everywhere else the figures and bits are those of a CPU, on a
-    machine with a card too."""
+    machine with a card too. And ctrl+c is heard by what the tests start, where a shell that had
+    them run in the background took it from them."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("markexpr") != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
