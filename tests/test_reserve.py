@@ -250,6 +250,23 @@ def test_training_survives_a_disk_without_a_byte_bit_for_bit(tmp_path: Path, tra
         assert not audit(home)
 
 
+def test_it_ends_with_nothing_to_do_where_not_a_byte_can_be_written(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 96) as disk:
+        home = engine_kit.make_home(disk / "home")
+        with engine_kit.Running(home) as running:
+            running.wait_trained()
+            wait_until(home.reserve.exists, what="the reserve")
+            filler = fill(disk)
+            home.reserve.unlink()
+            fill(disk)
+            running.engine.request_stop()
+            assert running.engine.join(120), running.status["hint"]
+            assert "ended on a full disk" in str(running.engine.error)
+            assert running.engine.exit_code in ends.FINAL, "no supervisor starts it again"
+            filler.unlink()
+        assert not audit(home)
+
+
 @pytest.mark.parametrize("by", ["the command", "the file"])
 def test_it_stops_where_not_a_byte_can_be_written_and_goes_on_exactly(
     tmp_path: Path, by: str

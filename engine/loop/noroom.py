@@ -6,6 +6,8 @@ throw away a step that is not written, nor go on training what could not be save
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from engine.loop import loading, saving
@@ -50,15 +52,31 @@ def wait_with(worker: Worker, item: Item, message: str, *, touched: bool) -> Non
         worker.board.set(EngineState.PAUSED, "the disk is full")
         worker.board.published = worker.board.build()
         if worker.boundary.ends(ENDS):
-            raise TrainctlError(
-                f"ended on a full disk, where nothing more could be written: {message}",
-                mend="free some, then start trainctl again: it goes on from the last checkpoint",
-            )
+            raise _unwritten(message)
         worker.requests.wait(WAIT_SECONDS)
     if touched:
         loading.back_to_head(worker)
     tell_full(worker, "disk_full", hint)
     worker.boundary.failed(item, message)
+
+
+@contextlib.contextmanager
+def at_the_end() -> Iterator[None]:
+    """The last that is written. Raises TrainctlError where the disk has no room for it: a person
+    asked for the end, and no supervisor is to start another engine."""
+    try:
+        yield
+    except OSError as error:
+        if not is_full(error):
+            raise
+        raise _unwritten(str(error)) from error
+
+
+def _unwritten(message: str) -> TrainctlError:
+    return TrainctlError(
+        f"ended on a full disk, where nothing more could be written: {message}",
+        mend="free some, then start trainctl again: it goes on from the last checkpoint",
+    )
 
 
 def _recorded(worker: Worker, item: Item, message: str, *, touched: bool) -> bool:

@@ -126,7 +126,8 @@ class Worker:
                 self.save()
         except LaunchFailed as error:
             loading.lost(self, error)
-        self.boundary.finish()
+        with noroom.at_the_end():
+            self.boundary.finish()
 
     def load(self) -> None:
         """Make the live state that of the head; a new run of steps begins there. Raises
