@@ -257,8 +257,7 @@ def test_it_ends_with_nothing_to_do_where_not_a_byte_can_be_written(tmp_path: Pa
             running.wait_trained()
             wait_until(home.reserve.exists, what="the reserve")
             filler = fill(disk)
-            home.reserve.unlink()
-            fill(disk)
+            fill_whole(disk, home)
             running.engine.request_stop()
             assert running.engine.join(120), running.status["hint"]
             assert "ended on a full disk" in str(running.engine.error)
@@ -280,8 +279,7 @@ def test_it_stops_where_not_a_byte_can_be_written_and_goes_on_exactly(
             wait_until(lambda: engine_kit.head(home).step == 3, what="the save beside training")
             wait_until(home.reserve.exists, what="the reserve")
             filler = fill(disk)
-            home.reserve.unlink()
-            fill(disk)
+            fill_whole(disk, home)
             if by == "the file":
                 home.stop_file.touch()  # takes no room
             else:
@@ -294,6 +292,16 @@ def test_it_stops_where_not_a_byte_can_be_written_and_goes_on_exactly(
         assert engine_kit.head(home).weights_digest == expected
         engine_kit.assert_each_row_once(home, item.id)
         assert not audit(home)
+
+
+def fill_whole(disk: Path, home: Home) -> None:
+    """Take the reserve's room, too, and what the log of the database has of its own."""
+    home.reserve.unlink()
+    fill(disk)
+    with open_state(home) as state, pytest.raises(OSError, match="No space left"):
+        for n in range(3000):
+            with state.transaction():
+                state.meta_set("filler", n)
 
 
 def train_on(root: Path) -> str:
