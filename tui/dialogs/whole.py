@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
+from textual.events import Resize
+from textual.message import Message
 from textual.screen import ModalScreen
 from textual.widget import Widget
 from textual.widgets import Static
@@ -61,6 +64,13 @@ class Body(Drawn, can_focus=True):
     def scroll(self, by: int) -> None:
         self.top = max(0, self.top + by)
         self.redraw()
+
+    class Sized(Message):
+        """It has another size: other lines are on the screen."""
+
+    @on(Resize)
+    def _tell(self) -> None:
+        self.post_message(self.Sized())
 
     @property
     def at_end(self) -> bool:
@@ -128,6 +138,11 @@ class WholeView(ModalScreen[Any]):
     def on_resize(self) -> None:
         self._fit()
         self.call_after_refresh(self.foot)
+
+    @on(Body.Sized)
+    def _sized(self) -> None:
+        # A last line of two rows takes one from the body, which tells so.
+        self.foot()
 
     def _fit(self) -> None:
         self.set_class(self.app.size.height < TIGHT, "-tight")
