@@ -191,12 +191,10 @@ def test_ticks_stay_within_their_budget(place: dict[str, Any]) -> None:
     assert 0 < ticks < len(recorder.steps)
     spent = sum(v.seconds for v in recorder.validations) + sum(s.seconds for s in recorder.sampled)
     assert monitor.spent == pytest.approx(spent, rel=0.2)
-    # Beyond the budget goes at most the first tick of each kind, whose cost nobody knew, and what
-    # a busy machine makes of the last ones.
+    # Beyond the budget goes at most the first tick of each kind, whose cost nobody knew.
     unknown = recorder.validations[0].seconds + recorder.sampled[0].seconds
-    dearest = max(tick.seconds for tick in [*recorder.validations, *recorder.sampled])
     trained = sum(m.seconds for m in recorder.steps)
-    assert monitor.spent <= 0.2 * trained + unknown + dearest
+    assert monitor.spent <= 0.2 * trained + unknown * 1.2
 
 
 @pytest.mark.parametrize("log_steps", [1, 4])
